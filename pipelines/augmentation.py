@@ -1,0 +1,152 @@
+"""Random crop, flip and colour jitter, drawn for each image by hashing and carried out by DALI."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.hashing import draw, uniform
+
+_CROP_TRIES = 10  # torchvision.transforms.RandomResizedCrop.get_params
+(_FLIP, _APPLY_JITTER, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _GRAYSCALE) = range(7)
+_CROPS = 7  # four draws for each try follow: area, aspect, top, left
+_NUM_DRAWS = _CROPS + 4 * _CROP_TRIES
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Strength of the training augmentation; the defaults are the paper's.
+
+    Attributes:
+        scale: smallest and largest share of the image's area that a crop covers.
+        ratio: smallest and largest width/height of a crop.
+        flip: probability of a horizontal flip.
+        jitter: probability that brightness, contrast, saturation and hue are changed.
+        brightness: factors are uniform in ``[max(0, 1 - brightness), 1 + brightness]``.
+        contrast: likewise, about the mean gray.
+        saturation: likewise.
+        hue: turns are uniform in ``[-hue, hue]``, 1 being the whole colour circle.
+        grayscale: probability of dropping the colour.
+    """
+
+    scale: tuple[float, float] = (0.8, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.5
+    brightness: float = 0.8
+    contrast: float = 0.8
+    saturation: float = 0.8
+    hue: float = 0.1
+    grayscale: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"augment.scale must be 0 < low <= high <= 1, it is {self.scale}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"augment.ratio must be 0 < low <= high, it is {self.ratio}")
+        for name in ("flip", "jitter", "grayscale"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augment.{name} is a probability, set it between 0 and 1")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"augment.hue must be between 0 and 0.5, it is {self.hue}")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to each of n images, in this order: crop, resize, brightness, contrast about
+    the mean gray, saturation, hue, flip. Grayscale is a saturation of 0.
+
+    Attributes:
+        crop: int32 (n, 4), left, top, width and height in source pixels.
+        flip: bool (n,).
+        brightness, contrast, saturation: float32 (n,), factors, 1 changes nothing.
+        hue: float32 (n,), turns of the colour circle, 0 changes nothing.
+    """
+
+    crop: np.ndarray
+    flip: np.ndarray
+    brightness: np.ndarray
+    contrast: np.ndarray
+    saturation: np.ndarray
+    hue: np.ndarray
+
+
+def whole_images(width: np.ndarray, height: np.ndarray) -> Augmentation:
+    """No augmentation for images of the given sizes, int32 (n,): the evaluation's transform."""
+    n = len(width)
+    crop = np.zeros((n, 4), dtype=np.int32)
+    crop[:, 2], crop[:, 3] = width, height
+    one = np.ones(n, dtype=np.float32)
+    return Augmentation(crop, np.zeros(n, dtype=bool), one, one, one, np.zeros_like(one))
+
+
+def draw_augmentation(
+    config: AugmentConfig, key: np.ndarray, width: np.ndarray, height: np.ndarray
+) -> Augmentation:
+    """Draw the augmentation of n images.
+
+    The distributions are those of torchvision's RandomResizedCrop, RandomApply of ColorJitter, and
+    RandomGrayscale. ColorJitter's random order of the four changes is fixed here, see
+    ``Augmentation``.
+
+    Args:
+        config: the strengths.
+        key: uint64 (n,), a random stream for each image.
+        width: int (n,), of the source images in pixels.
+        height: int (n,), likewise.
+    """
+    chance = uniform(draw(key[:, None], np.arange(_NUM_DRAWS)[None, :]))
+    jitter = chance[:, _APPLY_JITTER] < config.jitter
+    saturation = _factor(jitter, chance[:, _SATURATION], config.saturation)
+    hue = config.hue * (2 * chance[:, _HUE] - 1)
+    return Augmentation(
+        crop=_crop(config, chance[:, _CROPS:].reshape(-1, _CROP_TRIES, 4), width, height),
+        flip=chance[:, _FLIP] < config.flip,
+        brightness=_factor(jitter, chance[:, _BRIGHTNESS], config.brightness),
+        contrast=_factor(jitter, chance[:, _CONTRAST], config.contrast),
+        saturation=np.where(chance[:, _GRAYSCALE] < config.grayscale, np.float32(0), saturation),
+        hue=np.where(jitter, hue, 0).astype(np.float32),
+    )
+
+
+def _factor(apply: np.ndarray, chance: np.ndarray, strength: float) -> np.ndarray:
+    low, high = max(0.0, 1 - strength), 1 + strength
+    return np.where(apply, low + (high - low) * chance, 1).astype(np.float32)
+
+
+def _crop(
+    config: AugmentConfig, chance: np.ndarray, width: np.ndarray, height: np.ndarray
+) -> np.ndarray:
+    """The first of the tried windows that fits, else the largest central one of allowed ratio.
+
+    ``chance`` is float64 (n, tries, 4), uniform; the result is int32 (n, 4).
+    """
+    full_width, full_height = width.astype(np.int64)[:, None], height.astype(np.int64)[:, None]
+    low, high = config.scale
+    area = full_width * full_height * (low + (high - low) * chance[..., 0])
+    low, high = np.log(config.ratio)
+    ratio = np.exp(low + (high - low) * chance[..., 1])
+    crop_width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
+    crop_height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
+    fits = (
+        (0 < crop_width)
+        & (crop_width <= full_width)
+        & (0 < crop_height)
+        & (crop_height <= full_height)
+    )
+    left = np.floor(chance[..., 3] * (full_width - crop_width + 1))
+    top = np.floor(chance[..., 2] * (full_height - crop_height + 1))
+    windows = np.stack([left, top, crop_width, crop_height], axis=-1)
+    first = fits.argmax(axis=1)
+    chosen = windows[np.arange(len(windows)), first]
+    return np.where(
+        fits.any(axis=1)[:, None], chosen, _central(config, full_width[:, 0], full_height[:, 0])
+    ).astype(np.int32)
+
+
+def _central(config: AugmentConfig, width: np.ndarray, height: np.ndarray) -> np.ndarray:
+    ratio = np.clip(width / height, *config.ratio)
+    crop_width = np.minimum(width, np.rint(height * ratio).astype(np.int64))
+    crop_height = np.minimum(height, np.rint(width / ratio).astype(np.int64))
+    return np.stack(
+        [(width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height], axis=1
+    )

@@ -1,0 +1,43 @@
+"""A keyed permutation of ``range(size)`` that is evaluated at any position in constant time."""
+
+import numpy as np
+
+from pipelines.hashing import mix, stream
+
+_ROUNDS = 8
+
+
+def permute(positions: np.ndarray, size: int, seed: int, epochs: np.ndarray) -> np.ndarray:
+    """Where each position goes in the permutation of its epoch.
+
+    A Feistel network over ``Z_a x Z_b`` with ``a*b`` just above ``size`` (Black and Rogaway 2002,
+    "Ciphers with arbitrary finite domains", generalised Feistel with cycle walking): a value that
+    falls outside ``range(size)`` is sent through again until it falls inside.
+
+    Args:
+        positions: int64 (n,), each in ``[0, size)``.
+        size: number of elements that the permutation moves.
+        seed: key of the permutation.
+        epochs: int64 (n,), one permutation for each distinct value.
+
+    Returns:
+        int64 (n,), each in ``[0, size)``.
+    """
+    left_size = max(1, int(np.ceil(np.sqrt(size))))
+    right_size = -(-size // left_size)
+    keys = stream(seed, epochs[None, :], np.arange(_ROUNDS)[:, None])
+    values = _feistel(positions.astype(np.uint64), keys, left_size, right_size)
+    while (outside := np.flatnonzero(values >= size)).size:
+        values[outside] = _feistel(values[outside], keys[:, outside], left_size, right_size)
+    return values.astype(np.int64)
+
+
+def _feistel(values: np.ndarray, keys: np.ndarray, left_size: int, right_size: int) -> np.ndarray:
+    a, b = np.uint64(left_size), np.uint64(right_size)
+    left, right = np.divmod(values, b)
+    for number, key in enumerate(keys):
+        if number % 2 == 0:
+            left = (left + mix(right + key) % a) % a
+        else:
+            right = (right + mix(left + key) % b) % b
+    return left * b + right
