@@ -1,0 +1,112 @@
+"""How well a normality score tells known from unknown. Known is the positive class throughout.
+
+Every function takes ``known``, bool (N,), and ``normality``, float (N,), high for known, and
+raises ValueError where a metric does not exist: one of the two kinds is absent, or a score is NaN.
+"""
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+def auroc(known: np.ndarray, normality: np.ndarray) -> float:
+    """Area under the ROC curve; equal scores count half."""
+    _check(known, normality)
+    return float(roc_auc_score(known, normality))
+
+
+def fpr95(known: np.ndarray, normality: np.ndarray) -> float:
+    """Share of unknown accepted at the highest threshold that accepts 95 % of the known."""
+    recall, false_rate = _rates(known, normality)
+    return float(false_rate[np.argmax(recall >= 0.95)])
+
+
+def fpr95_original(known: np.ndarray, normality: np.ndarray) -> float:
+    """FPR95 as published ReSeND numbers have it.
+
+    Takes the threshold whose recall is nearest to 95 %, which may lie below it, and of several
+    with that recall the lowest.
+    """
+    recall, false_rate = _rates(known, normality)
+    to_full_recall = int(np.argmax(recall == 1.0)) + 1
+    recall, false_rate = recall[:to_full_recall][::-1], false_rate[:to_full_recall][::-1]
+    return float(false_rate[np.argmin(np.abs(recall - 0.95))])
+
+
+def aupr_known(known: np.ndarray, normality: np.ndarray) -> float:
+    """Average precision with known as the positive class."""
+    _check(known, normality)
+    return float(average_precision_score(known, normality))
+
+
+def aupr_unknown(known: np.ndarray, normality: np.ndarray) -> float:
+    """Average precision of finding the unknown, by low normality."""
+    _check(known, normality)
+    return float(average_precision_score(~known, -normality))
+
+
+def auroc_interval(
+    known: np.ndarray,
+    normality: np.ndarray,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the AUROC; known and unknown are resampled apart.
+
+    A function of the two sets of scores, not of their order.
+    """
+    _check(known, normality)
+    _, ranks = np.unique(normality, return_inverse=True)
+    generator = np.random.default_rng(seed)
+    areas = np.empty(resamples)
+    known_ranks, unknown_ranks = np.sort(ranks[known]), np.sort(ranks[~known])
+    for number in range(resamples):
+        positives = _resampled_counts(known_ranks, ranks.max() + 1, generator)
+        negatives = _resampled_counts(unknown_ranks, ranks.max() + 1, generator)
+        below = np.cumsum(negatives) - 0.5 * negatives
+        areas[number] = positives @ below / (len(known_ranks) * len(unknown_ranks))
+    tail = (1 - level) / 2
+    low, high = np.quantile(areas, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def closed_set_accuracy(test_class: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of known samples whose class is right.
+
+    Args:
+        test_class: int64 (N,), the known class of each sample, or -1 where it is unknown.
+        predicted: int64 (N,), the class that each was given.
+    """
+    known = test_class >= 0
+    if not known.any():
+        raise ValueError("no known sample, so there is no closed-set accuracy")
+    return float((predicted[known] == test_class[known]).mean())
+
+
+def _resampled_counts(
+    ranks: np.ndarray, num_ranks: int, generator: np.random.Generator
+) -> np.ndarray:
+    drawn = ranks[generator.integers(len(ranks), size=len(ranks))]
+    return np.bincount(drawn, minlength=num_ranks)
+
+
+def _rates(known: np.ndarray, normality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recall of the known and share of the unknown accepted, one threshold a distinct score,
+    from the highest down."""
+    _check(known, normality)
+    order = np.argsort(-normality, kind="stable")
+    last_of_score = np.append(np.diff(normality[order]) != 0, True)
+    recall = np.cumsum(known[order])[last_of_score] / known.sum()
+    false_rate = np.cumsum(~known[order])[last_of_score] / (~known).sum()
+    return recall, false_rate
+
+
+def _check(known: np.ndarray, normality: np.ndarray) -> None:
+    if known.dtype != bool or known.shape != normality.shape or known.ndim != 1:
+        raise ValueError("known must be bool (N,) and normality float (N,)")
+    if known.all() or not known.any():
+        kind = "unknown" if known.all() else "known"
+        raise ValueError(f"there is no {kind} sample; AUROC and FPR95 need both kinds")
+    if np.isnan(normality).any():
+        raise ValueError(f"{int(np.isnan(normality).sum())} scores are NaN")

@@ -1,0 +1,82 @@
+"""The networks that are trained: ReSeND on pairs, and a classifier that warms a backbone up."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from model.backbone import create_backbone, feature_dim
+from model.relation import HeadName, RelationalTransformer
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What ``build_network`` builds; the defaults are the paper's.
+
+    Attributes:
+        backbone: the name of a timm model.
+        embed_dim: width of the relational module's tokens.
+        depth: transformer blocks of the relational module.
+        num_heads: attention heads of each block.
+        head: ``linear`` (the paper) or ``mlp`` (the follow-up, arXiv 2307.06179).
+        num_logits: outputs of the head, 1 or 2 (same, different).
+        similarity_start: begin at cosine similarity instead of at random.
+    """
+
+    backbone: str = "resnet18"
+    embed_dim: int = 768
+    depth: int = 4
+    num_heads: int = 12
+    head: HeadName = "linear"
+    num_logits: int = 1
+    similarity_start: bool = False
+
+
+class ReSeND(nn.Module):
+    """A backbone and the relational module that compares its features."""
+
+    def __init__(self, backbone: nn.Module, relation: RelationalTransformer) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.relation = relation
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B,) of the pairs in ``images`` (2B, 3, H, W): B anchors, then their partners.
+
+        High means that the two images show different classes.
+        """
+        anchors, partners = self.backbone(images).chunk(2)
+        return self.relation(anchors, partners)
+
+
+class Classifier(nn.Module):
+    """A backbone with a linear classifier, to learn features before any pair is compared."""
+
+    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes is {num_classes}; a classifier needs at least 2")
+        self.backbone = backbone
+        self.head = nn.Linear(feature_dim(backbone), num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits (N, C) of ``images`` (N, 3, H, W)."""
+        return self.head(self.backbone(images))
+
+
+def build_network(config: ModelConfig, *, pretrained: bool = False) -> ReSeND:
+    """The network of ``config``; ``pretrained`` starts its backbone at timm's published weights.
+
+    Raises:
+        ValueError: timm has no such backbone, or a size is out of its range.
+    """
+    backbone = create_backbone(config.backbone, pretrained=pretrained)
+    relation = RelationalTransformer(
+        feature_dim(backbone),
+        embed_dim=config.embed_dim,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        head=config.head,
+        num_logits=config.num_logits,
+        similarity_start=config.similarity_start,
+    )
+    return ReSeND(backbone, relation)

@@ -1,0 +1,85 @@
+"""What a pair's logit is trained towards: high where the classes differ, low where they agree.
+
+Every objective takes logits (B,) and ``different`` (B,) bool and returns the mean over the batch,
+a scalar. They are compared in arXiv 2307.06179.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ObjectiveName = Literal["mse", "hinge", "bce", "cross_entropy", "focal"]
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Which objective, and the number that shapes it.
+
+    Attributes:
+        name: ``mse`` is the paper's, ``hinge`` the follow-up's choice. ``cross_entropy`` is the
+            softmax cross-entropy of a head with two logits; the network returns their
+            difference, on which it equals ``bce``. ``focal`` is the focal form of both.
+        compression: c of ``mse``, how steep the sigmoid is.
+        margin: m of ``hinge``.
+        gamma: exponent of ``focal``.
+
+    Raises:
+        ValueError: an unknown name, or a number that is not positive.
+    """
+
+    name: ObjectiveName = "mse"
+    compression: float = 10.0
+    margin: float = 0.01
+    gamma: float = 3.0
+
+    def __post_init__(self) -> None:
+        names = get_args(ObjectiveName)
+        if self.name not in names:
+            raise ValueError(f"objective {self.name!r} is unknown; choose {', '.join(names)}")
+        for field in ("compression", "margin", "gamma"):
+            if not getattr(self, field) > 0:
+                raise ValueError(f"objective.{field} is {getattr(self, field)}; it must be > 0")
+
+
+def build_objective(config: ObjectiveConfig) -> Objective:
+    """The configured objective: (logits (B,), different (B,) bool) → scalar."""
+    if config.name == "mse":
+        return lambda logits, different: mse(logits, different, config.compression)
+    if config.name == "hinge":
+        return lambda logits, different: hinge(logits, different, config.margin)
+    if config.name == "focal":
+        return lambda logits, different: focal(logits, different, config.gamma)
+    return bce
+
+
+def mse(logits: Tensor, different: Tensor, compression: float) -> Tensor:
+    """mean((2 sigmoid(c z) - 1 - y)²) with y = +1 different, -1 same (ReSeND, ECCV 2022)."""
+    return (2 * torch.sigmoid(compression * logits) - 1 - _sign(different, logits)).square().mean()
+
+
+def hinge(logits: Tensor, different: Tensor, margin: float) -> Tensor:
+    """mean(max(0, m - y z)) with y = +1 different, -1 same."""
+    return functional.relu(margin - _sign(different, logits) * logits).mean()
+
+
+def bce(logits: Tensor, different: Tensor) -> Tensor:
+    """mean(-log sigmoid(y z)) with y = +1 different, -1 same."""
+    return functional.softplus(-_sign(different, logits) * logits).mean()
+
+
+def focal(logits: Tensor, different: Tensor, gamma: float) -> Tensor:
+    """mean(-(1 - p)^gamma log p), p = sigmoid(y z) the probability of the truth
+
+    (arXiv 1708.02002).
+    """
+    truth = _sign(different, logits) * logits
+    return (torch.sigmoid(-truth).pow(gamma) * functional.softplus(-truth)).mean()
+
+
+def _sign(different: Tensor, like: Tensor) -> Tensor:
+    return different.to(like.dtype) * 2 - 1

@@ -1,0 +1,70 @@
+"""What stands for a class: the mean of its reference features, or a few of them."""
+
+import torch
+from torch import Tensor
+
+
+def class_means(features: Tensor, classes: Tensor, num_classes: int) -> Tensor:
+    """The mean feature of each class, (K, D).
+
+    Args:
+        features: (R, D) reference features.
+        classes: int64 (R,), the class of each, 0 .. K-1.
+        num_classes: K.
+
+    Raises:
+        ValueError: a class has no feature.
+    """
+    counts = _class_counts(classes, num_classes)
+    sums = features.new_zeros(num_classes, features.shape[1], dtype=torch.float64)
+    sums.index_add_(0, classes, features.double())
+    return (sums / counts[:, None]).to(features.dtype)
+
+
+def most_significant(
+    features: Tensor, classes: Tensor, num_classes: int, count: int
+) -> tuple[Tensor, Tensor]:
+    """Up to ``count`` references of each class that cover it.
+
+    The first is the one nearest to the class mean; each further one is the farthest from those
+    already chosen (greedy farthest-point selection, Euclidean).
+
+    Args:
+        features: (R, D) reference features.
+        classes: int64 (R,), the class of each, 0 .. K-1.
+        num_classes: K.
+        count: how many a class; a class with fewer gives all it has.
+
+    Returns:
+        Positions in ``features``, int64 (M,), and their classes, int64 (M,), class by class.
+
+    Raises:
+        ValueError: a class has no feature, or ``count`` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count is {count}; choose at least one prototype a class")
+    means = class_means(features, classes, num_classes)
+    chosen = []
+    for number in range(num_classes):
+        members = torch.nonzero(classes == number).flatten()
+        chosen.append(members[_spread(features[members], means[number], count)])
+    positions = torch.cat(chosen)
+    return positions, classes[positions]
+
+
+def _spread(features: Tensor, mean: Tensor, count: int) -> Tensor:
+    order = [torch.linalg.vector_norm(features - mean, dim=1).argmin()]
+    nearest = torch.full_like(features[:, 0], torch.inf)
+    for _ in range(min(count, len(features)) - 1):
+        distance = torch.linalg.vector_norm(features - features[order[-1]], dim=1)
+        nearest = torch.minimum(nearest, distance)
+        nearest[order[-1]] = -1  # of two equal features, the second may still be chosen
+        order.append(nearest.argmax())
+    return torch.stack(order)
+
+
+def _class_counts(classes: Tensor, num_classes: int) -> Tensor:
+    counts = torch.bincount(classes, minlength=num_classes)
+    if (counts == 0).any():
+        raise ValueError(f"class {int(counts.argmin())} has no reference; give it at least one")
+    return counts
