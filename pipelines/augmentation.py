@@ -128,9 +128,9 @@ def _crop(
     crop_width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
     crop_height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
     fits = (
-        (0 < crop_width)
+        (crop_width > 0)
         & (crop_width <= full_width)
-        & (0 < crop_height)
+        & (crop_height > 0)
         & (crop_height <= full_height)
     )
     left = np.floor(chance[..., 3] * (full_width - crop_width + 1))

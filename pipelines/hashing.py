@@ -1,4 +1,4 @@
-"""Counter-based random numbers: every draw is a pure function of integers, vectorised over arrays."""
+"""Counter-based random numbers: each draw is a pure function of integers, over whole arrays."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def stream(seed: int, *words: np.ndarray) -> np.ndarray:
 
 
 def draw(key: np.ndarray, number: int | np.ndarray) -> np.ndarray:
-    """Draw ``number`` (an integer or an array of them) of each stream ``key``: uint64, broadcast."""
+    """Draw ``number`` (one or an array) of each stream ``key``: uint64, broadcast."""
     return mix(key + np.asarray(number, dtype=np.uint64) * _INCREMENT + _INCREMENT)
 
 

@@ -9,7 +9,9 @@ from pipelines.permutation import permute
 from sharding.errors import PackError
 
 _ORDER, _ANCHORS, _PAIRS = range(3)  # what a stream key is for
-_PARTNER_CLASS, _PARTNER_IMAGE, SUBSTITUTE, AUGMENTATION = range(4)  # draws of a pair's stream
+_PARTNER_CLASS, _PARTNER_IMAGE, AUGMENTATION = range(
+    3
+)  # draws of a pair's stream; the last two sides
 
 
 @dataclass(frozen=True)

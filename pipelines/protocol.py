@@ -60,7 +60,9 @@ class Protocol:
         except OSError as error:
             raise PackError(f"cannot read protocol {path}: {error.strerror}") from error
         except yaml.YAMLError as error:
-            raise PackError(f"protocol {path} is not YAML: {' '.join(str(error).split())}") from error
+            raise PackError(
+                f"protocol {path} is not YAML: {' '.join(str(error).split())}"
+            ) from error
         _expect_keys(text, ("name", "dataset", "known", "targets"), str(path))
         targets = []
         for name, sets in text["targets"].items():

@@ -1,0 +1,33 @@
+# One command sets up and runs the demo, one sets up and passes the tests.
+PYTHON ?= python3
+VENV ?= .venv
+RUN ?= runs/quickstart
+export PYTHONPATH := $(CURDIR)
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: quickstart test lint clean
+
+quickstart: $(VENV)/installed
+	$(VENV)/bin/python -m sharding demo --out packs/demo
+	$(VENV)/bin/python train_ddp.py --config configs/quickstart_backbone.yaml --run $(RUN)/backbone
+	$(VENV)/bin/python train_ddp.py --config configs/quickstart.yaml --run $(RUN)/relation \
+		--model.backbone_weights $(RUN)/backbone
+	$(VENV)/bin/python evaluate.py --config configs/benchmarks/demo.yaml --pack packs/demo \
+		--checkpoint $(RUN)/relation --out $(RUN)/results
+
+test: $(VENV)/installed lint
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy .
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf packs/demo runs/quickstart

@@ -1,0 +1,172 @@
+"""DALI's pixels against torchvision's operations on Pillow's decode of the same bytes."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.functional as F
+from PIL import Image, ImageFilter
+
+from pipelines.augmentation import Augmentation
+from pipelines.graph import MEAN, STD, graph_inputs, image_pipeline
+
+SIZE = 96
+
+
+def photograph(seed, width, height):
+    """A smooth, colourful image with some fine structure, as a photograph has."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noise = rng.normal(0, 12, (height, width, 3))
+    noisy = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
+    return Image.fromarray(noisy).filter(ImageFilter.GaussianBlur(0.7))
+
+
+def encoded(image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, **options)
+    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
+
+
+SIZES = [(500, 375), (375, 500), (320, 240), (130, 97), (640, 480), (96, 96)]
+JPEGS = [
+    encoded(photograph(n, *size), format="JPEG", quality=90, progressive=n % 2 == 1)
+    for n, size in enumerate(SIZES)
+]
+
+
+def through_dali(jpegs, augmentation, half=False):
+    pipeline = image_pipeline(
+        lambda _info: graph_inputs(jpegs, augmentation),
+        batch_size=len(jpegs),
+        image_size=SIZE,
+        device="cpu",
+        device_id=None,
+        num_threads=2,
+        prefetch=1,
+        half=half,
+    )
+    (output,) = pipeline.run()
+    return torch.from_dlpack(output.as_tensor()).clone().permute(0, 3, 1, 2)
+
+
+def pixels(normalised):
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    return normalised.float() * std[:, None, None] + mean[:, None, None]
+
+
+def through_torchvision(jpeg, a, n):
+    image = Image.open(io.BytesIO(jpeg.tobytes())).convert("RGB")
+    left, top, width, height = a.crop[n].tolist()
+    image = F.resized_crop(image, top, left, height, width, [SIZE, SIZE])
+    if a.brightness[n] != 1:
+        image = F.adjust_brightness(image, float(a.brightness[n]))
+    if a.contrast[n] != 1:
+        image = F.adjust_contrast(image, float(a.contrast[n]))
+    if a.saturation[n] != 1:
+        image = F.adjust_saturation(image, float(a.saturation[n]))
+    if a.hue[n] != 0:
+        image = F.adjust_hue(image, float(a.hue[n]))
+    if a.flip[n]:
+        image = F.hflip(image)
+    return F.pil_to_tensor(image).float()
+
+
+def augmentation(**changes):
+    n = len(JPEGS)
+    width, height = np.array(SIZES).T
+    one = np.ones(n, np.float32)
+    crop = np.stack([width // 9, height // 7, width * 4 // 5, height * 3 // 4], 1)
+    values = {
+        "crop": crop.astype(np.int32),
+        "flip": np.arange(n) % 2 == 0,
+        "brightness": one,
+        "contrast": one,
+        "saturation": one,
+        "hue": 0 * one,
+    }
+    spread = {name: np.resize(np.asarray(value, np.float32), n) for name, value in changes.items()}
+    return Augmentation(**(values | spread))
+
+
+def mean_difference(a):
+    ours = pixels(through_dali(JPEGS, a))
+    return [
+        float((ours[n] - through_torchvision(jpeg, a, n)).abs().mean())
+        for n, jpeg in enumerate(JPEGS)
+    ]
+
+
+# Mean absolute difference on the scale 0 to 255, for the worst of the images. Decoding is equal
+# bit for bit; resizing rounds differently, and each change of colour rounds once more.
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [
+        ({}, 0.3),
+        ({"brightness": [0.3, 0.8, 1.4]}, 0.6),
+        ({"contrast": [0.3, 0.8, 1.6]}, 0.8),
+        ({"saturation": [0.3, 0.8, 1.5]}, 0.8),
+        ({"saturation": [0.0]}, 0.8),
+        ({"brightness": [0.6, 1.5], "contrast": [0.5, 1.7], "saturation": [0.4, 1.6, 0]}, 1.5),
+    ],
+    ids=["crop-resize-flip", "brightness", "contrast", "saturation", "grayscale", "all"],
+)
+def test_pixels_equal_torchvisions(changes, tolerance):
+    assert max(mean_difference(augmentation(**changes))) < tolerance
+
+
+def test_hue_turns_the_same_way_as_torchvisions():
+    """DALI turns the hue at constant luma (YIQ), torchvision at constant value (HSV). So colours
+    move the same way but not to the same place, by up to 21/255 on these saturated images."""
+    turned = augmentation(hue=[0.05, -0.1])
+    back = augmentation(hue=[-0.05, 0.1])
+    ours = pixels(through_dali(JPEGS, turned))
+    for n, jpeg in enumerate(JPEGS):
+        with_it = (ours[n] - through_torchvision(jpeg, turned, n)).abs().mean()
+        against = (ours[n] - through_torchvision(jpeg, back, n)).abs().mean()
+        assert with_it < 21
+        assert with_it < 0.6 * against
+
+
+def test_evaluation_images_equal_the_squashed_resize():
+    width, height = np.array(SIZES).T
+    whole = augmentation()
+    whole.crop[:] = np.stack([0 * width, 0 * height, width, height], 1)
+    whole.flip[:] = False
+    assert max(mean_difference(whole)) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("L", {"format": "JPEG"}),
+        ("CMYK", {"format": "JPEG"}),
+        ("RGB", {"format": "JPEG", "subsampling": 0}),
+        ("RGB", {"format": "PNG"}),
+        ("RGBA", {"format": "PNG"}),
+        ("L", {"format": "PNG"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())),
+)
+def test_other_encodings_decode_as_pillow_does(mode, options):
+    data = encoded(photograph(3, SIZE, SIZE).convert(mode), **options)
+    a = augmentation()
+    a.crop[:] = [0, 0, SIZE, SIZE]
+    a.flip[:] = False
+    ours = pixels(through_dali([data] * len(JPEGS), a))
+    assert float((ours[0] - through_torchvision(data, a, 0)).abs().mean()) < 0.6
+
+
+def test_half_precision_is_the_same_image():
+    a = augmentation(brightness=[0.6, 1.5])
+    half = through_dali(JPEGS, a, half=True)
+    assert half.dtype == torch.float16
+    assert float((half.float() - through_dali(JPEGS, a)).abs().max()) < 4e-3
+
+
+def test_the_output_is_channels_last():
+    images = through_dali(JPEGS, augmentation())
+    assert images.shape == (len(JPEGS), 3, SIZE, SIZE)
+    assert images.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,139 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.permutation import permute
+from pipelines.plan import PairPlan
+from sharding.errors import PackError
+
+class_sizes = st.lists(st.integers(2, 9), min_size=2, max_size=7)
+
+
+def labels_of(sizes):
+    return np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=class_sizes, negatives=st.integers(1, 5), balanced=st.booleans(), seed=st.integers(0))
+def test_an_epoch_has_each_anchor_in_each_role_exactly_once(sizes, negatives, balanced, seed):
+    labels = labels_of(sizes)
+    plan = PairPlan(labels, seed=seed, num_negatives=negatives, balanced=balanced)
+    pairs = plan.pairs(plan.pairs_per_epoch * 3, plan.pairs_per_epoch)
+    positives = np.bincount(pairs.anchor[~pairs.different], minlength=len(labels))
+    all_roles = np.bincount(pairs.anchor, minlength=len(labels))
+    assert (all_roles == positives * (1 + negatives)).all()
+    if balanced:
+        assert (positives >= 1).all()
+        assert (np.bincount(labels, weights=positives) == max(sizes)).all()
+    else:
+        assert (positives == 1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=class_sizes, balanced=st.booleans(), start=st.integers(0, 2**40))
+def test_a_pair_is_labelled_by_its_classes_and_never_holds_one_image_twice(sizes, balanced, start):
+    labels = labels_of(sizes)
+    pairs = PairPlan(labels, seed=5, num_negatives=3, balanced=balanced).pairs(start, 200)
+    assert (pairs.different == (labels[pairs.anchor] != labels[pairs.partner])).all()
+    assert (pairs.anchor != pairs.partner).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    start=st.integers(0, 2**40),
+    cuts=st.lists(st.integers(0, 60), min_size=1, max_size=4).map(sorted),
+)
+def test_any_cut_of_the_sequence_gives_the_same_pairs(start, cuts):
+    plan = PairPlan(labels_of([3, 5, 4]), seed=1, num_negatives=2)
+    whole = plan.pairs(start, 60)
+    edges = [0, *cuts, 60]
+    parts = [plan.pairs(start + a, b - a) for a, b in itertools.pairwise(edges)]
+    for name in ("anchor", "partner", "different", "key"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        assert (joined == getattr(whole, name)).all()
+
+
+def test_epochs_and_seeds_differ():
+    plan = PairPlan(labels_of([20] * 5), seed=1)
+    first, second = plan.pairs(0, 500), plan.pairs(plan.pairs_per_epoch, 500)
+    other = PairPlan(labels_of([20] * 5), seed=2).pairs(0, 500)
+    assert (first.anchor != second.anchor).mean() > 0.9
+    assert (first.anchor != other.anchor).mean() > 0.9
+    assert len(np.unique(np.concatenate([first.key, second.key, other.key]))) == 1500
+
+
+def test_a_position_far_away_takes_no_longer_path(monkeypatch):
+    """Cost in the number of hash evaluations, which does not depend on the machine."""
+    import pipelines.hashing as hashing
+
+    evaluated: list[int] = []
+    mix = hashing.mix
+
+    def counting(values):
+        evaluated.append(values.size)
+        return mix(values)
+
+    monkeypatch.setattr("pipelines.hashing.mix", counting)
+    monkeypatch.setattr("pipelines.permutation.mix", counting)
+    plan = PairPlan(np.repeat(np.arange(100), 130), seed=0)
+    costs = []
+    for start in (0, 10**9, 10**15):
+        evaluated.clear()
+        plan.pairs(start, 256)
+        costs.append(sum(evaluated))
+    assert max(costs) < 1.1 * min(costs)
+
+
+@settings(max_examples=50, deadline=None)
+@given(size=st.integers(1, 3000), seed=st.integers(0, 2**63), epoch=st.integers(0, 10**6))
+def test_the_permutation_is_one_to_one(size, seed, epoch):
+    moved = permute(np.arange(size), size, seed, np.full(size, epoch))
+    assert (np.sort(moved) == np.arange(size)).all()
+
+
+def chi_square(observed, expected):
+    return float(((observed - expected) ** 2 / expected).sum())
+
+
+def test_partners_are_uniform_over_classes_and_images():
+    """Chi-square with the seed fixed; the bounds are the 0.999 quantiles."""
+    sizes = [30, 10, 20, 40]
+    labels = np.repeat(np.arange(4), sizes)
+    plan = PairPlan(labels, seed=3, num_negatives=4)
+    pairs = plan.pairs(0, 40 * plan.pairs_per_epoch)
+    from scipy.stats import chi2
+
+    negative = pairs.different & (labels[pairs.anchor] == 3)
+    by_class = np.bincount(labels[pairs.partner[negative]], minlength=4)[:3]
+    assert chi_square(by_class, by_class.sum() / 3) < chi2.ppf(0.999, 2)
+    for class_, size in enumerate(sizes):
+        partners = pairs.partner[pairs.different & (labels[pairs.partner] == class_)]
+        by_image = np.bincount(partners, minlength=len(labels))[labels == class_]
+        assert chi_square(by_image, by_image.mean()) < chi2.ppf(0.999, size - 1)
+    positive = ~pairs.different & (pairs.anchor == 0)
+    by_image = np.bincount(pairs.partner[positive], minlength=30)[1:30]
+    assert chi_square(by_image, by_image.mean()) < chi2.ppf(0.999, 28)
+
+
+def test_neighbouring_positions_are_unrelated():
+    """The order is not a rotation or a stride: successive anchors' classes are independent."""
+    from scipy.stats import chi2
+
+    labels = np.repeat(np.arange(5), 200)
+    plan = PairPlan(labels, seed=11, num_negatives=20)
+    pairs = plan.pairs(0, plan.pairs_per_epoch)
+    classes = labels[pairs.anchor]
+    table = np.zeros((5, 5))
+    np.add.at(table, (classes[:-1], classes[1:]), 1)
+    assert chi_square(table, table.sum() / 25) < chi2.ppf(0.999, 24)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [([0, 0, 0], "at least 2 classes"), ([0, 0, 1], "label 1 has 1")]
+)
+def test_labels_without_pairs_are_refused(labels, message):
+    with pytest.raises(PackError, match=message):
+        PairPlan(np.array(labels), seed=0)
