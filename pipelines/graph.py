@@ -26,7 +26,10 @@ def image_pipeline(
     device_id: int | None,
     num_threads: int,
     prefetch: int,
-    half: bool,
+    half: bool = False,
+    hw_decoder_load: float = 0.0,
+    width_hint: int = 0,
+    height_hint: int = 0,
 ) -> Pipeline:
     """Build the graph from encoded bytes to normalised images.
 
@@ -40,6 +43,9 @@ def image_pipeline(
         num_threads: DALI's worker threads.
         prefetch: batches prepared ahead.
         half: float16 in place of float32.
+        hw_decoder_load: share of the images given to the GPU's JPEG engine.
+        width_hint: width in pixels for which the GPU decoder reserves memory; 0 for none.
+        height_hint: likewise the height.
 
     Returns:
         A built pipeline whose one output is (n, S, S, 3), normalised with ImageNet's statistics.
@@ -47,7 +53,7 @@ def image_pipeline(
     pipeline = _graph(
         source,
         image_size,
-        "mixed" if device == "gpu" else "cpu",
+        _decoder_options(device, hw_decoder_load, width_hint, height_hint),
         types.FLOAT16 if half else types.FLOAT,
         batch_size=batch_size,
         num_threads=num_threads,
@@ -56,6 +62,19 @@ def image_pipeline(
     )
     pipeline.build()
     return pipeline
+
+
+def _decoder_options(
+    device: str, hw_decoder_load: float, width_hint: int, height_hint: int
+) -> dict[str, object]:
+    if device == "cpu":
+        return {"device": "cpu"}
+    return {
+        "device": "mixed",
+        "hw_decoder_load": hw_decoder_load,
+        "preallocate_width_hint": width_hint,
+        "preallocate_height_hint": height_hint,
+    }
 
 
 def graph_inputs(encoded: list[np.ndarray], augmentation: Augmentation) -> tuple:
@@ -78,7 +97,7 @@ def graph_inputs(encoded: list[np.ndarray], augmentation: Augmentation) -> tuple
 
 
 @pipeline_def(enable_conditionals=True, exec_dynamic=True)
-def _graph(source, image_size, decoder, dtype):
+def _graph(source, image_size, decoder_options, dtype):
     encoded, start, end, flip, recolour, brightness, contrast, saturation, hue = fn.external_source(
         source=source,
         num_outputs=len(_INPUT_TYPES),
@@ -91,10 +110,10 @@ def _graph(source, image_size, decoder, dtype):
     # image is decoded; Pillow does not rotate by EXIF, so neither does the decoder.
     images = fn.decoders.image(
         encoded,
-        device=decoder,
         output_type=types.RGB,
         adjust_orientation=False,
         jpeg_fancy_upsampling=True,
+        **decoder_options,
     )
     images = fn.resize(
         images,

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-from pipelines.augmentation import AugmentConfig, draw_augmentation, whole_images
-from pipelines.graph import graph_inputs, image_pipeline
-from pipelines.hashing import draw
+from pipelines.augmentation import AugmentConfig
+from pipelines.graph import image_pipeline
 from pipelines.pack import Pack
-from pipelines.plan import AUGMENTATION, PairPlan, Pairs
+from pipelines.plan import PairPlan
+from pipelines.source import PairSource, RowSource
 from sharding.errors import PackError
 
 
@@ -26,6 +26,11 @@ class InputConfig:
         num_threads: DALI's worker threads; 0 stands for this process's share of the cores.
         prefetch: batches prepared ahead of the one in use.
         dtype: type of the images.
+        check_crc: compare each image's checksum with the index when it is read.
+        max_damaged: damaged samples of a pack that training replaces before it gives up.
+        hw_decoder_load: share of the images given to the GPU's JPEG engine, 0 to 1.
+        preallocate: quantile of the pack's image widths and heights for which the GPU decoder
+            reserves memory at the start, 0 to 1; larger images make it grow later.
     """
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -33,6 +38,10 @@ class InputConfig:
     num_threads: int = 0
     prefetch: int = 2
     dtype: Literal["float32", "float16"] = "float32"
+    check_crc: bool = False
+    max_damaged: int = 100
+    hw_decoder_load: float = 0.65
+    preallocate: float = 0.99
 
     def __post_init__(self) -> None:
         if self.image_size < 1 or self.prefetch < 1 or self.num_threads < 0:
@@ -40,6 +49,8 @@ class InputConfig:
                 "input.image_size and input.prefetch must be at least 1, "
                 "input.num_threads at least 0"
             )
+        if not (0 <= self.hw_decoder_load <= 1 and 0 <= self.preallocate <= 1):
+            raise ValueError("input.hw_decoder_load and input.preallocate are shares from 0 to 1")
 
     @property
     def resolved_device(self) -> str:
@@ -86,10 +97,12 @@ class PairLoader:
     """An endless iterator over one rank's share of the plan's pairs.
 
     Global step t holds the pairs ``[t*G, (t+1)*G)`` of the plan, of which rank r of W takes the
-    r-th of W equal runs. Images are drawn from ``rows``, to whose positions the plan's refer.
+    r-th of W equal runs. Images are drawn from ``rows``, to whose positions the plan refers. A
+    sample that turns out to be damaged is replaced by another of its class and logged by key.
 
     Raises:
-        PackError: G is not a multiple of W, or a GPU is asked for that is not there.
+        PackError: G is not a multiple of W, a GPU is asked for that is not there, or more samples
+            are damaged than the configuration puts up with.
     """
 
     def __init__(
@@ -114,35 +127,63 @@ class PairLoader:
         per_rank = global_batch // world_size
         self._plan = plan
         self._step = start_step
-        self._source = _PairSource(
-            pack, rows, plan, augment, config.prefetch, global_batch, rank * per_rank, per_rank,
-            start_step,
-        )  # fmt: skip
-        self._images = _images(self._source, 2 * per_rank, config, device_id)
+        self._source = PairSource(
+            pack,
+            rows,
+            plan,
+            augment,
+            global_batch=global_batch,
+            first=rank * per_rank,
+            count=per_rank,
+            start_step=start_step,
+            read_ahead=config.prefetch,
+            check_crc=config.check_crc,
+            max_damaged=config.max_damaged,
+        )
+        self._run_dali = lambda: _images(self._source, 2 * per_rank, pack, config, device_id)
+        self._images = self._run_dali()
+
+    @property
+    def num_damaged(self) -> int:
+        """Distinct samples that this rank has found damaged so far."""
+        return len(self._source.damaged)
 
     def __iter__(self) -> Iterator[PairBatch]:
         return self
 
     def __next__(self) -> PairBatch:
-        images = next(self._images)
-        pairs, rows = self._source.taken(self._step)
+        images = self._next_images()
+        pairs, rows = self._source.take(self._step)
         positions = np.concatenate([pairs.anchor, pairs.partner])
+        labels = torch.from_numpy(self._plan.classes[positions].astype(np.int64))
         batch = PairBatch(
             step=self._step,
             images=images,
             different=torch.from_numpy(pairs.different).to(images.device, non_blocking=True),
-            labels=torch.from_numpy(self._plan.classes[positions].astype(np.int64)).to(
-                images.device, non_blocking=True
-            ),
+            labels=labels.to(images.device, non_blocking=True),
             rows=rows,
         )
         self._step += 1
         return batch
 
+    def _next_images(self) -> torch.Tensor:
+        """The next batch; a pipeline that an undecodable image has killed is built anew."""
+        while True:
+            try:
+                return next(self._images)
+            except RuntimeError:
+                if not self._source.restart(self._step):
+                    raise
+                self._images = self._run_dali()
+
 
 class ImageLoader:
-    """Iterates once over the images of ``rows`` in order, squashed to S x S, in batches of
-    ``batch_size`` of which the last may be short."""
+    """Iterates over the images of ``rows`` in order, squashed to S x S, in batches of
+    ``batch_size`` of which the last may be short.
+
+    Raises:
+        PackError: a sample is damaged, or a GPU is asked for that is not there.
+    """
 
     def __init__(
         self,
@@ -153,83 +194,26 @@ class ImageLoader:
         batch_size: int,
         device_id: int = 0,
     ) -> None:
-        self._rows = rows
-        self._batch_size = batch_size
-        self._source = _RowSource(pack, rows, batch_size)
-        self._config = config
-        self._device_id = device_id
+        self._length = -(-len(rows) // batch_size)
+        self._source = RowSource(pack, rows, batch_size, check_crc=config.check_crc)
+        self._run_dali = lambda: _images(self._source, batch_size, pack, config, device_id)
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self._batch_size)
+        return self._length
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        batches = _images(self._source, self._batch_size, self._config, self._device_id)
+        images = self._run_dali()
         for number in range(len(self)):
-            yield ImageBatch(next(batches), self._source.rows(number))
-
-
-class _PairSource:
-    """Feeds DALI with the pairs of consecutive steps and announces those that follow."""
-
-    def __init__(
-        self,
-        pack: Pack,
-        rows: np.ndarray,
-        plan: PairPlan,
-        augment: AugmentConfig,
-        read_ahead: int,
-        global_batch: int,
-        first: int,
-        count: int,
-        start_step: int,
-    ) -> None:
-        self._pack, self._rows, self._plan, self._augment = pack, rows, plan, augment
-        self._global_batch, self._first, self._count = global_batch, first, count
-        self._start_step, self._read_ahead = start_step, read_ahead
-        self._planned: dict[int, tuple[Pairs, np.ndarray]] = {}
-
-    def __call__(self, info) -> tuple:
-        step = self._start_step + info.iteration
-        for later in range(step, step + self._read_ahead + 1):
-            if later not in self._planned:
-                self._planned[later] = self._draw(later)
-                self._pack.announce(self._planned[later][1])
-        pairs, rows = self._planned[step]
-        index = self._pack.index
-        keys = np.concatenate([draw(pairs.key, AUGMENTATION), draw(pairs.key, AUGMENTATION + 1)])
-        augmentation = draw_augmentation(self._augment, keys, index.width[rows], index.height[rows])
-        return graph_inputs(self._pack.read(rows), augmentation)
-
-    def taken(self, step: int) -> tuple[Pairs, np.ndarray]:
-        """The pairs of ``step`` and the rows (2B,) of their images; forgotten afterwards."""
-        return self._planned.pop(step)
-
-    def _draw(self, step: int) -> tuple[Pairs, np.ndarray]:
-        pairs = self._plan.pairs(step * self._global_batch + self._first, self._count)
-        return pairs, self._rows[np.concatenate([pairs.anchor, pairs.partner])]
-
-
-class _RowSource:
-    """Feeds DALI with whole images in order; once they are all given, with the last batch."""
-
-    def __init__(self, pack: Pack, rows: np.ndarray, batch_size: int) -> None:
-        self._pack, self._rows, self._batch_size = pack, rows, batch_size
-
-    def __call__(self, info) -> tuple:
-        last = (len(self._rows) - 1) // self._batch_size
-        rows = self.rows(min(info.iteration, last))
-        self._pack.announce(self.rows(min(info.iteration + 1, last)))
-        index = self._pack.index
-        return graph_inputs(
-            self._pack.read(rows), whole_images(index.width[rows], index.height[rows])
-        )
-
-    def rows(self, batch: int) -> np.ndarray:
-        return self._rows[batch * self._batch_size : (batch + 1) * self._batch_size]
+            try:
+                batch = next(images)
+            except RuntimeError:
+                self._source.refuse_undecodable(number)
+                raise
+            yield ImageBatch(batch, self._source.batch(number))
 
 
 def _images(
-    source: Callable, batch_size: int, config: InputConfig, device_id: int
+    source: Callable, batch_size: int, pack: Pack, config: InputConfig, device_id: int
 ) -> Iterator[torch.Tensor]:
     """Endless (n, 3, S, S) batches, views of DALI's own memory in channels-last order."""
     device = config.resolved_device
@@ -242,6 +226,9 @@ def _images(
         num_threads=config.num_threads or _cores_per_process(),
         prefetch=config.prefetch,
         half=config.dtype == "float16",
+        hw_decoder_load=config.hw_decoder_load,
+        width_hint=int(np.quantile(pack.index.width, config.preallocate)),
+        height_hint=int(np.quantile(pack.index.height, config.preallocate)),
     )
     while True:
         (output,) = pipeline.run()

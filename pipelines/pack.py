@@ -1,6 +1,7 @@
 """A pack opened for reading: its manifest, its index, and the images' bytes by sample number."""
 
 import mmap
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 from sharding.errors import PackError
 from sharding.index import Index, read_strings
 from sharding.manifest import Manifest
+
+_FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PN")  # of JPEG and PNG files
 
 
 class Pack:
@@ -42,6 +45,14 @@ class Pack:
                 strict=True,
             )
         ]
+
+    def intact(self, row: int, image: np.ndarray, *, check_crc: bool = False) -> bool:
+        """Whether ``image``, uint8 (size,) as read from ``row``, can be what was packed: it starts
+        as a JPEG or PNG file does and, when asked, has the checksum of the index."""
+        starts_well = image[:3].tobytes() in _FIRST_BYTES
+        return starts_well and (
+            not check_crc or zlib.crc32(image.data) == int(self.index.crc32[row])
+        )
 
     def announce(self, rows: np.ndarray) -> None:
         """Tell the kernel that ``rows``, int64 (n,), are read soon, so that it loads them."""

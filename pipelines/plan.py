@@ -9,9 +9,8 @@ from pipelines.permutation import permute
 from sharding.errors import PackError
 
 _ORDER, _ANCHORS, _PAIRS = range(3)  # what a stream key is for
-_PARTNER_CLASS, _PARTNER_IMAGE, AUGMENTATION = range(
-    3
-)  # draws of a pair's stream; the last two sides
+# The draws of a pair's stream. An augmentation takes one for each side; substitutes take the rest.
+_PARTNER_CLASS, _PARTNER_IMAGE, AUGMENTATION, _, _SUBSTITUTE = range(5)
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,20 @@ class PairPlan:
             different=different,
             key=key,
         )
+
+    def substitute(self, position: int, key: np.uint64, side: int, attempt: int) -> int:
+        """Another image, as a position, of the class of the image at ``position``.
+
+        Args:
+            position: the image to be replaced.
+            key: its pair's stream.
+            side: 0 for the anchor, 1 for the partner.
+            attempt: counts from 0; each gives another draw, which may repeat an image.
+        """
+        class_ = self.classes[position]
+        bits = draw(np.array([key]), _SUBSTITUTE + 2 * attempt + side)
+        place = below(bits, self._counts[class_])
+        return int(self._image(class_, place)[0])
 
     def _image(self, class_: np.ndarray, place: np.ndarray) -> np.ndarray:
         return self._members[self._starts[class_] + place].astype(np.int64)
