@@ -1,42 +1,28 @@
-"""From relational logits to normality: the one place where the sign turns.
+"""From logits and distances to normality: the one place where the sign turns.
 
-The relational module's logit is high for *different* classes. Normality is high for *known*.
+The relational logit, like a distance, is high for *different* classes. Normality is high for
+*known*.
 """
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-
-from model.relation import RelationalTransformer
 
 
-def max_softmax(logits: Tensor) -> Tensor:
-    """Normality (T,) of logits (T, K) to K prototypes: the largest softmax(-z) over the K."""
-    return torch.softmax(-logits, dim=1).amax(dim=1)
+def normality(distances: Tensor) -> Tensor:
+    """Normality of distances or relational logits of any shape: what is far is less known."""
+    return -distances
 
 
-def max_logit(logits: Tensor) -> Tensor:
-    """Normality (T,) of logits (T, K) to K prototypes: the largest -z over the K."""
-    return (-logits).amax(dim=1)
+def max_softmax(distances: Tensor) -> Tensor:
+    """Normality (T,) of distances (T, K) to K classes: the largest softmax(-z) over the K."""
+    return torch.softmax(normality(distances), dim=1).amax(dim=1)
 
 
-def cosine_logits(tests: Tensor, references: Tensor) -> Tensor:
-    """-cos (T, K) of tests (T, D) and references (K, D): like a relation, low for alike."""
-    return -functional.normalize(tests, dim=1) @ functional.normalize(references, dim=1).T
+def max_logit(distances: Tensor) -> Tensor:
+    """Normality (T,) of distances (T, K) to K classes: the largest -z over the K."""
+    return normality(distances).amax(dim=1)
 
 
-@torch.no_grad()
-def relational_logits(
-    relation: RelationalTransformer, tests: Tensor, references: Tensor, *, pairs: int = 4096
-) -> Tensor:
-    """Logits (T, K) of every test (T, D) against every reference (K, D).
-
-    ``pairs`` bounds how many pairs are held at a time.
-    """
-    step = max(1, pairs // len(references))
-    rows = []
-    for chunk in tests.split(step):
-        a = chunk.repeat_interleave(len(references), dim=0)
-        b = references.repeat(len(chunk), 1)
-        rows.append(relation(a, b).view(len(chunk), -1))
-    return torch.cat(rows)
+def mean_of_best(distances: Tensor) -> Tensor:
+    """Normality (T,) of distances (T, k) to the k best references: the mean of -z."""
+    return normality(distances).mean(dim=1)

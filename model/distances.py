@@ -1,0 +1,57 @@
+"""Distances between features that need no relational module: the baselines."""
+
+import torch
+from sklearn.covariance import ledoit_wolf
+from torch import Tensor
+from torch.nn import functional
+
+_TESTS_AT_ONCE = 1024
+
+
+def euclidean(tests: Tensor, references: Tensor) -> Tensor:
+    """Euclidean distances (T, M) of tests (T, D) and references (M, D)."""
+    return torch.cdist(tests, references, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def cosine(tests: Tensor, references: Tensor) -> Tensor:
+    """Cosine distances 1 - cos (T, M) of tests (T, D) and references (M, D)."""
+    return 1 - functional.normalize(tests, dim=1) @ functional.normalize(references, dim=1).T
+
+
+def mahalanobis(tests: Tensor, features: Tensor, classes: Tensor, means: Tensor) -> Tensor:
+    """Squared Mahalanobis distances (T, K) to the class means under one shared covariance.
+
+    The covariance is that of the references about their class means, shrunk towards a multiple of
+    the identity as much as Ledoit and Wolf (2004) have it (arXiv 1807.03888 uses it unshrunk).
+
+    Args:
+        tests: (T, D) features.
+        features: (R, D) reference features.
+        classes: int64 (R,), their classes.
+        means: (K, D), the class means.
+
+    Raises:
+        ValueError: no class has two references that differ.
+    """
+    residuals = (features - means[classes]).double().cpu()
+    if not residuals.any():
+        raise ValueError(
+            "no class has two different references, so there is no covariance for mahalanobis; "
+            "give more references or leave it out"
+        )
+    covariance, _ = ledoit_wolf(residuals.numpy(), assume_centered=True)
+    factor = torch.linalg.cholesky(torch.from_numpy(covariance)).to(tests.device)
+    white_tests, white_means = (
+        torch.linalg.solve_triangular(factor, values.double().T, upper=False).T
+        for values in (tests, means)
+    )
+    return torch.cdist(white_tests, white_means).square().to(tests.dtype)
+
+
+def nearest(tests: Tensor, references: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Euclidean distances (T, count) to the nearest references, ascending, and their positions."""
+    found = [
+        torch.topk(euclidean(chunk, references), count, dim=1, largest=False)
+        for chunk in tests.split(_TESTS_AT_ONCE)
+    ]
+    return torch.cat([values for values, _ in found]), torch.cat([place for _, place in found])

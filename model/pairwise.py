@@ -1,0 +1,170 @@
+"""Logits of every test against every reference: exact, in tiles, each image projected once.
+
+The tokens of a pair meet for the first time in the first block's attention. What comes before it,
+the projection and the first block's queries, keys and values, belongs to one image and is
+computed once for each. After the last block only the cls token is read, so there the other two
+give keys and values and nothing else.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.relation import RelationalTransformer
+
+# Values of the widest moment of a block, a pair's three tokens each: residual, norm, MLP hidden
+# before and after its activation, in multiples of the embedding.
+_WIDTH_AT_PEAK = 3 * (1 + 1 + 4 + 4)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Logits (t, m) of consecutive tests and references.
+
+    Attributes:
+        tests: positions of the t tests.
+        references: positions of the m references.
+        logits: float32 (t, m), high for different classes.
+    """
+
+    tests: slice
+    references: slice
+    logits: Tensor
+
+
+def relational_tiles(
+    relation: RelationalTransformer,
+    tests: Tensor,
+    references: Tensor,
+    *,
+    memory: int = 256 << 20,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Tile]:
+    """The logits of all pairs of ``tests`` (T, D) and ``references`` (M, D), tile by tile.
+
+    Args:
+        relation: in evaluation mode; it is used in its own type, whatever ``dtype`` is.
+        tests: (T, D) features.
+        references: (M, D) features.
+        memory: bytes that a tile's intermediate values may take; a tile has at least one pair.
+        dtype: float32, or bfloat16 for the blocks' matrix products.
+    """
+    pairs = pairs_per_tile(relation, memory, dtype)
+    columns = min(len(references), pairs)
+    rows = max(1, pairs // columns)
+    with torch.no_grad(), _precision(tests.device, dtype):
+        for first in range(0, len(references), columns):
+            right = _FirstBlock(relation, references[first : first + columns])
+            for start in range(0, len(tests), rows):
+                left = _FirstBlock(relation, tests[start : start + rows])
+                yield Tile(
+                    slice(start, start + len(left.features)),
+                    slice(first, first + len(right.features)),
+                    _tile_logits(relation, left, right).float(),
+                )
+
+
+def relational_logits(
+    relation: RelationalTransformer,
+    tests: Tensor,
+    references: Tensor,
+    *,
+    memory: int = 256 << 20,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[int], None] = lambda pairs: None,
+) -> Tensor:
+    """Logits (T, M) of all pairs; ``progress`` is told the pairs of each finished tile."""
+    logits = tests.new_empty(len(tests), len(references), dtype=torch.float32)
+    for tile in relational_tiles(relation, tests, references, memory=memory, dtype=dtype):
+        logits[tile.tests, tile.references] = tile.logits
+        progress(tile.logits.numel())
+    return logits
+
+
+def pairs_per_tile(relation: RelationalTransformer, memory: int, dtype: torch.dtype) -> int:
+    """How many pairs a tile may hold within ``memory`` bytes."""
+    embed_dim = relation.cls_token.shape[-1]
+    size = torch.finfo(dtype).bits // 8
+    return max(1, memory // (_WIDTH_AT_PEAK * embed_dim * size))
+
+
+def _precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+class _FirstBlock:
+    """What n images bring into the first block, each on its own."""
+
+    def __init__(self, relation: RelationalTransformer, features: Tensor) -> None:
+        self.features = features
+        self.token = relation.proj(features)
+        self.query, self.key, self.value = _project(relation.blocks[0], self.token)
+
+
+def _project(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, each (n, heads, d), of tokens (n, E)."""
+    qkv = block.attn.qkv(block.norm1(tokens)).unflatten(-1, (3, block.attn.num_heads, -1))
+    return qkv.unbind(1)
+
+
+def _tile_logits(relation: RelationalTransformer, left: _FirstBlock, right: _FirstBlock) -> Tensor:
+    """Logits (t, m) of t images against m."""
+    t, m = len(left.features), len(right.features)
+    cls = relation.cls_token[0]
+    blocks: list[Any] = list(relation.blocks)
+    own = _project(blocks[0], cls)
+
+    def assemble(of_cls: Tensor, of_left: Tensor, of_right: Tensor) -> Tensor:
+        """(t * m, 3, ...) from (1, ...), (t, ...) and (m, ...)."""
+        rest = of_left.shape[1:]
+        parts = (of_cls[None], of_left[:, None], of_right[None])
+        expanded = [part.to(of_left.dtype).expand(t, m, *rest) for part in parts]
+        return torch.stack(expanded, dim=2).flatten(0, 1)
+
+    x = assemble(cls, left.token, right.token)
+    q, k, v = (
+        assemble(*parts)
+        for parts in zip(
+            own,
+            (left.query, left.key, left.value),
+            (right.query, right.key, right.value),
+            strict=True,
+        )
+    )
+    if len(blocks) == 1:
+        x, q = x[:, :1], q[:, :1]
+    x = _after_attention(blocks[0], x, q, k, v)
+    for block in blocks[1:-1]:
+        x = block(x)
+    if len(blocks) > 1:
+        x = _cls_only(blocks[-1], x)
+    cosine = (
+        functional.normalize(left.features, dim=1) @ functional.normalize(right.features, dim=1).T
+    )
+    return relation.relate(x[:, 0], cosine.flatten()).view(t, m)
+
+
+def _cls_only(block: Any, x: Tensor) -> Tensor:
+    """The block's cls token (P, 1, E) from its three tokens (P, 3, E)."""
+    heads = block.attn.num_heads
+    normed = block.norm1(x)
+    weight, bias = block.attn.qkv.weight, block.attn.qkv.bias
+    embed_dim = x.shape[-1]
+    q = functional.linear(normed[:, :1], weight[:embed_dim], bias[:embed_dim])
+    kv = functional.linear(normed, weight[embed_dim:], bias[embed_dim:])
+    k, v = kv.unflatten(-1, (2, heads, -1)).unbind(2)
+    return _after_attention(block, x[:, :1], q.unflatten(-1, (heads, -1)), k, v)
+
+
+def _after_attention(block: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The block's output for tokens x (P, i, E) whose queries are q (P, i, heads, d), with keys
+    and values (P, 3, heads, d)."""
+    mixed = functional.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    )
+    x = x + block.attn.proj(mixed.transpose(1, 2).flatten(2))
+    return x + block.mlp(block.norm2(x))
