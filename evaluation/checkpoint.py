@@ -1,0 +1,79 @@
+"""The network of a checkpoint, ready to evaluate."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.network import ModelConfig, ReSeND, build_network
+from runtime.checkpoint import load_weights
+from runtime.errors import CheckpointError
+from runtime.weights import fit
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network and where it comes from.
+
+    Attributes:
+        network: in evaluation mode, on its device, with no gradients.
+        path: what was asked for.
+        config: the configuration saved beside the weights.
+        image_size: height and width in pixels of the images it was trained on.
+        sha256: of all weights, by name.
+        backbone_sha256: of the backbone's weights, by name.
+    """
+
+    network: ReSeND
+    path: Path
+    config: dict[str, Any]
+    image_size: int
+    sha256: str
+    backbone_sha256: str
+
+
+def load_network(path: Path, device: torch.device) -> Trained:
+    """Build the network that a run, a step folder or a weights file holds.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, it is a classifier without relational
+            module, or its configuration and weights do not fit.
+    """
+    weights, config = load_weights(path)
+    if not any(name.startswith("relation.") for name in weights):
+        raise CheckpointError(
+            f"{path} has no relational module; evaluate a run that was trained on pairs"
+        )
+    settings = config.get("model", {})
+    names = {field.name for field in fields(ModelConfig)}
+    try:
+        network = build_network(
+            ModelConfig(**{name: value for name, value in settings.items() if name in names})
+        )
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: its configuration builds no network: {error}") from error
+    fit(network, weights, str(path))
+    network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
+    backbone = {name: value for name, value in weights.items() if name.startswith("backbone.")}
+    return Trained(
+        network,
+        path,
+        config,
+        int(config.get("input", {}).get("image_size", 224)),
+        _sha256(weights),
+        _sha256({**backbone, settings.get("backbone", ModelConfig.backbone): torch.empty(0)}),
+    )
+
+
+def _sha256(weights: Mapping[str, Tensor]) -> str:
+    """Of names, types, shapes and bytes, whatever file they were in."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,128 @@
+"""Results as files: everything, a table, a table to paste, and each image's scores."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evaluation import table
+from evaluation.benchmark import BenchmarkResult
+from evaluation.results import KNOWN_IS_POSITIVE, METRICS, means
+
+
+def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: dict[str, Any]) -> None:
+    """All metrics, counts and times, and what they come from."""
+    content = {
+        "positive": KNOWN_IS_POSITIVE,
+        **receipt,
+        "benchmarks": [_benchmark(benchmark) for benchmark in benchmarks],
+    }
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
+    """A line for each benchmark, target and evaluator, the mean over targets last."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        counts = ("references", "tests", "known", "unknown")
+        writer.writerow(("benchmark", "target", "evaluator", "positive", *counts, *METRICS))
+        for benchmark in benchmarks:
+            name = benchmark.protocol.name
+            for target in benchmark.targets:
+                for evaluator, result in target.evaluators.items():
+                    writer.writerow(
+                        (
+                            *(name, target.name, evaluator, "known"),
+                            *(target.counts[count] for count in counts),
+                            *(result.metrics[metric] for metric in METRICS),
+                        )
+                    )
+            for evaluator, values in means(benchmark.targets).items():
+                writer.writerow(
+                    (
+                        *(name, table.MEAN, evaluator, "known", "", "", "", ""),
+                        *(values.get(metric, "") for metric in METRICS),
+                    )
+                )
+
+
+def write_markdown(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
+    """A table for each benchmark, to paste."""
+    parts = [
+        "Known is positive; all values are fractions of 1, the interval is a 95 % bootstrap.\n"
+    ]
+    for benchmark in benchmarks:
+        header = tuple(table.HEADINGS.values())
+        rule = tuple("---" if number < 2 else "---:" for number in range(len(header)))
+        lines = "\n".join(
+            f"| {' | '.join(line)} |" for line in (header, rule, *table.rows(benchmark))
+        )
+        parts.append(f"## {benchmark.protocol.name}\n\n{lines}\n")
+    path.write_text("\n".join(parts), encoding="utf-8")
+
+
+def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
+    """A row for each benchmark, target and test image: what it is and what it was given.
+
+    Columns: benchmark, target, key, domain, class, known, and for each evaluator
+    ``<evaluator>.normality`` (float32) and ``<evaluator>.class``.
+    """
+    tables = [
+        _score_table(benchmark, number)
+        for benchmark in benchmarks
+        for number in range(len(benchmark.targets))
+    ]
+    pq.write_table(pa.concat_tables(tables), path)
+
+
+def _score_table(benchmark: BenchmarkResult, number: int) -> pa.Table:
+    target, pack = benchmark.targets[number], benchmark.pack
+    manifest, index = pack.manifest, pack.index
+    known = np.array(benchmark.protocol.known, dtype=object)
+    columns: dict[str, Any] = {
+        "benchmark": [benchmark.protocol.name] * len(target.test),
+        "target": [target.name] * len(target.test),
+        "key": pack.keys(target.test),
+        "domain": np.array(manifest.domains, dtype=object)[index.domain[target.test]],
+        "class": np.array(manifest.classes, dtype=object)[index.label[target.test]],
+        "known": target.test_class >= 0,
+    }
+    for evaluator, result in target.evaluators.items():
+        columns[f"{evaluator}.normality"] = result.normality
+        columns[f"{evaluator}.class"] = known[result.predicted]
+    return pa.table(columns).replace_schema_metadata({"positive": KNOWN_IS_POSITIVE})
+
+
+def _benchmark(benchmark: BenchmarkResult) -> dict[str, Any]:
+    protocol, manifest = benchmark.protocol, benchmark.pack.manifest
+    return {
+        "name": protocol.name,
+        "dataset": protocol.dataset,
+        "known": list(protocol.known),
+        "pack": {
+            "path": str(benchmark.pack.path),
+            "dataset": manifest.dataset,
+            "sha256": manifest.fingerprint,
+        },
+        "features": {
+            "images": len(benchmark.features.rows),
+            "extracted": benchmark.features.extracted,
+            "seconds": round(benchmark.seconds, 3),
+        },
+        "targets": [
+            {
+                "name": target.name,
+                "counts": target.counts,
+                "seconds": round(target.seconds, 3),
+                "relational_pairs": target.pairs,
+                "evaluators": {name: result.metrics for name, result in target.evaluators.items()},
+            }
+            for target in benchmark.targets
+        ],
+        "mean": means(benchmark.targets),
+    }

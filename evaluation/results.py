@@ -1,0 +1,104 @@
+"""What an evaluation finds, before it is written or drawn."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model import metrics
+
+KNOWN_IS_POSITIVE = "known is the positive class; normality is high for known"
+
+METRICS = (
+    "auroc",
+    "auroc_low",
+    "auroc_high",
+    "fpr95",
+    "fpr95_original",
+    "aupr_known",
+    "aupr_unknown",
+    "accuracy",
+)
+_AVERAGED = tuple(name for name in METRICS if name not in ("auroc_low", "auroc_high"))
+
+
+@dataclass(frozen=True)
+class EvaluatorResult:
+    """One evaluator on one target.
+
+    Attributes:
+        normality: float32 (T,), by the target's test rows.
+        predicted: int64 (T,), known classes.
+        metrics: by the names of ``METRICS``; ``auroc_low`` and ``auroc_high`` bound the 95 %
+            bootstrap interval of the AUROC, ``accuracy`` is that on the known images.
+    """
+
+    normality: np.ndarray
+    predicted: np.ndarray
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """All evaluators on one target.
+
+    Attributes:
+        name: the target's.
+        num_references: images that the prototypes were made from.
+        test: int64 (T,), rows of the pack's index.
+        test_class: int64 (T,), known classes, -1 for unknown.
+        evaluators: by name.
+        seconds: what scoring took.
+        pairs: relational pairs scored.
+    """
+
+    name: str
+    num_references: int
+    test: np.ndarray
+    test_class: np.ndarray
+    evaluators: dict[str, EvaluatorResult]
+    seconds: float
+    pairs: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        known = int((self.test_class >= 0).sum())
+        return {
+            "references": self.num_references,
+            "tests": len(self.test),
+            "known": known,
+            "unknown": len(self.test) - known,
+        }
+
+
+def measure(
+    test_class: np.ndarray, normality: np.ndarray, predicted: np.ndarray, *, resamples: int
+) -> EvaluatorResult:
+    """The metrics of one evaluator's scores; ``resamples`` are the bootstrap's.
+
+    Raises:
+        ValueError: there is no known or no unknown image, or a score is NaN.
+    """
+    known = test_class >= 0
+    low, high = metrics.auroc_interval(known, normality, resamples=resamples)
+    values = (
+        metrics.auroc(known, normality),
+        low,
+        high,
+        metrics.fpr95(known, normality),
+        metrics.fpr95_original(known, normality),
+        metrics.aupr_known(known, normality),
+        metrics.aupr_unknown(known, normality),
+        metrics.closed_set_accuracy(test_class, predicted),
+    )
+    return EvaluatorResult(normality, predicted, dict(zip(METRICS, values, strict=True)))
+
+
+def means(targets: list[TargetResult]) -> dict[str, dict[str, float]]:
+    """Each evaluator's metrics, the mean over the targets."""
+    return {
+        evaluator: {
+            metric: float(np.mean([t.evaluators[evaluator].metrics[metric] for t in targets]))
+            for metric in _AVERAGED
+        }
+        for evaluator in targets[0].evaluators
+    }

@@ -1,0 +1,47 @@
+"""Work on n items shared among the processes, and put together with each item once."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runtime.distributed import Process
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's run of consecutive items.
+
+    Attributes:
+        slice: which of them.
+        total: n, of all processes.
+    """
+
+    slice: slice
+    total: int
+
+
+def share_of(total: int, process: Process) -> Share:
+    """The process's share of ``total`` items; shares differ by one item at most."""
+    first, last = (
+        total * number // process.world_size for number in (process.rank, process.rank + 1)
+    )
+    return Share(slice(first, last), total)
+
+
+def together(own: Tensor, share: Share, process: Process) -> Tensor:
+    """All items' values (n, ...) from each process's ``own``, on every process.
+
+    Raises:
+        RuntimeError: an item was computed by no process or by several.
+    """
+    values = own.new_zeros(share.total, *own.shape[1:])
+    values[share.slice] = own
+    counts = torch.zeros(share.total, dtype=torch.int64, device=own.device)
+    counts[share.slice] += 1
+    process.sum(counts)
+    if (counts != 1).any():
+        raise RuntimeError(
+            f"{int((counts != 1).sum())} of {share.total} samples were not computed exactly once"
+        )
+    return process.sum(values)

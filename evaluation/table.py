@@ -1,0 +1,70 @@
+"""The table that the terminal, the markdown file and the report show."""
+
+from rich.table import Table
+
+from evaluation.benchmark import BenchmarkResult
+from evaluation.results import means
+
+MEAN = "mean"
+HEADINGS = {
+    "target": "target",
+    "evaluator": "evaluator",
+    "auroc": "AUROC",
+    "interval": "95 % interval",
+    "fpr95": "FPR95",
+    "fpr95_original": "FPR95 (original rule)",
+    "aupr_known": "AUPR known",
+    "aupr_unknown": "AUPR unknown",
+    "accuracy": "accuracy of known",
+}
+_TERMINAL = {
+    "target": "target",
+    "evaluator": "evaluator",
+    "auroc": "AUROC",
+    "interval": "95 % interval",
+    "fpr95": "FPR95",
+    "accuracy": "accuracy",
+}
+
+
+def rows(benchmark: BenchmarkResult) -> list[tuple[str, ...]]:
+    """The values of ``HEADINGS`` as text for each target and evaluator, the means last."""
+    found = [
+        (target.name, evaluator, result.metrics)
+        for target in benchmark.targets
+        for evaluator, result in target.evaluators.items()
+    ]
+    if len(benchmark.targets) > 1:
+        found += [(MEAN, name, values) for name, values in means(benchmark.targets).items()]
+    return [
+        (target, evaluator, *(_cell(metrics, column) for column in list(HEADINGS)[2:]))
+        for target, evaluator, metrics in found
+    ]
+
+
+def terminal_table(benchmark: BenchmarkResult) -> Table:
+    """The columns that fit 80 characters."""
+    table = Table(
+        title=f"{benchmark.protocol.name}: known is positive",
+        caption="accuracy: closed-set, on known images",
+    )
+    for column, heading in _TERMINAL.items():
+        text = column in ("target", "evaluator")
+        table.add_column(heading, justify="left" if text else "right", no_wrap=column != "target")
+    places = [list(HEADINGS).index(column) for column in _TERMINAL]
+    previous = None
+    for row in rows(benchmark):
+        if previous not in (None, row[0]):
+            table.add_section()
+        cells = [row[place] for place in places]
+        table.add_row("" if row[0] == previous else cells[0], *cells[1:])
+        previous = row[0]
+    return table
+
+
+def _cell(metrics: dict[str, float], column: str) -> str:
+    if column != "interval":
+        return f"{metrics[column]:.4f}"
+    if "auroc_low" not in metrics:
+        return ""
+    return f"{metrics['auroc_low']:.3f}-{metrics['auroc_high']:.3f}"
