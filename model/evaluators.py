@@ -92,7 +92,7 @@ def evaluate(
     tests: Tensor,
     options: EvaluatorOptions | None = None,
     *,
-    progress: Callable[[int], None] = lambda pairs: None,
+    progress: Callable[[int], object] = lambda pairs: None,
 ) -> dict[str, Scores]:
     """The scores of ``tests`` (T, D) by each of the named evaluators.
 
@@ -147,7 +147,7 @@ class _Run:
     references: References
     tests: Tensor
     options: EvaluatorOptions
-    progress: Callable[[int], None]
+    progress: Callable[[int], object]
 
     def family(self, name: str) -> dict[str, Scores]:
         if name in ("relation", "significant"):

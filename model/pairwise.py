@@ -56,16 +56,15 @@ def relational_tiles(
     pairs = pairs_per_tile(relation, memory, dtype)
     columns = min(len(references), pairs)
     rows = max(1, pairs // columns)
-    with torch.no_grad(), _precision(tests.device, dtype):
-        for first in range(0, len(references), columns):
-            right = _FirstBlock(relation, references[first : first + columns])
-            for start in range(0, len(tests), rows):
-                left = _FirstBlock(relation, tests[start : start + rows])
-                yield Tile(
-                    slice(start, start + len(left.features)),
-                    slice(first, first + len(right.features)),
-                    _tile_logits(relation, left, right).float(),
-                )
+    for first in range(0, len(references), columns):
+        right = _first_block(relation, references[first : first + columns], dtype)
+        for start in range(0, len(tests), rows):
+            left = _first_block(relation, tests[start : start + rows], dtype)
+            yield Tile(
+                slice(start, start + len(left.features)),
+                slice(first, first + len(right.features)),
+                _tile_logits(relation, left, right, dtype),
+            )
 
 
 def relational_logits(
@@ -75,7 +74,7 @@ def relational_logits(
     *,
     memory: int = 256 << 20,
     dtype: torch.dtype = torch.float32,
-    progress: Callable[[int], None] = lambda pairs: None,
+    progress: Callable[[int], object] = lambda pairs: None,
 ) -> Tensor:
     """Logits (T, M) of all pairs; ``progress`` is told the pairs of each finished tile."""
     logits = tests.new_empty(len(tests), len(references), dtype=torch.float32)
@@ -96,13 +95,30 @@ def _precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
+@dataclass(frozen=True)
 class _FirstBlock:
-    """What n images bring into the first block, each on its own."""
+    """What n images bring into the first block, each on its own.
 
-    def __init__(self, relation: RelationalTransformer, features: Tensor) -> None:
-        self.features = features
-        self.token = relation.proj(features)
-        self.query, self.key, self.value = _project(relation.blocks[0], self.token)
+    Attributes:
+        features: (n, D).
+        token: (n, E).
+        query, key, value: (n, heads, d).
+    """
+
+    features: Tensor
+    token: Tensor
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+@torch.no_grad()
+def _first_block(
+    relation: RelationalTransformer, features: Tensor, dtype: torch.dtype
+) -> _FirstBlock:
+    with _precision(features.device, dtype):
+        token = relation.proj(features).float()  # the residual stream is never rounded
+        return _FirstBlock(features, token, *_project(relation.blocks[0], token))
 
 
 def _project(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,41 +127,41 @@ def _project(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return qkv.unbind(1)
 
 
-def _tile_logits(relation: RelationalTransformer, left: _FirstBlock, right: _FirstBlock) -> Tensor:
-    """Logits (t, m) of t images against m."""
-    t, m = len(left.features), len(right.features)
-    cls = relation.cls_token[0]
-    blocks: list[Any] = list(relation.blocks)
-    own = _project(blocks[0], cls)
-
-    def assemble(of_cls: Tensor, of_left: Tensor, of_right: Tensor) -> Tensor:
-        """(t * m, 3, ...) from (1, ...), (t, ...) and (m, ...)."""
-        rest = of_left.shape[1:]
-        parts = (of_cls[None], of_left[:, None], of_right[None])
-        expanded = [part.to(of_left.dtype).expand(t, m, *rest) for part in parts]
-        return torch.stack(expanded, dim=2).flatten(0, 1)
-
-    x = assemble(cls, left.token, right.token)
-    q, k, v = (
-        assemble(*parts)
-        for parts in zip(
-            own,
-            (left.query, left.key, left.value),
-            (right.query, right.key, right.value),
-            strict=True,
-        )
+@torch.no_grad()
+def _tile_logits(
+    relation: RelationalTransformer, left: _FirstBlock, right: _FirstBlock, dtype: torch.dtype
+) -> Tensor:
+    """Logits, float32 (t, m), of t images against m; head and cosine are never rounded."""
+    with _precision(left.features.device, dtype):
+        cls = _last_cls(relation, left, right)
+    cosine = functional.normalize(left.features, dim=1) @ (
+        functional.normalize(right.features, dim=1).T
     )
+    return relation.relate(cls.float(), cosine.flatten()).view(cosine.shape)
+
+
+def _last_cls(relation: RelationalTransformer, left: _FirstBlock, right: _FirstBlock) -> Tensor:
+    """The last block's cls tokens (t * m, E) of t images against m."""
+    blocks: list[Any] = list(relation.blocks)
+    cls = relation.cls_token[0]
+    query, key, value = _project(blocks[0], cls)
+    x = _pair_up(cls, left.token, right.token)
+    q = _pair_up(query, left.query, right.query)
+    k = _pair_up(key, left.key, right.key)
+    v = _pair_up(value, left.value, right.value)
     if len(blocks) == 1:
-        x, q = x[:, :1], q[:, :1]
+        return _after_attention(blocks[0], x[:, :1], q[:, :1], k, v)[:, 0]
     x = _after_attention(blocks[0], x, q, k, v)
     for block in blocks[1:-1]:
         x = block(x)
-    if len(blocks) > 1:
-        x = _cls_only(blocks[-1], x)
-    cosine = (
-        functional.normalize(left.features, dim=1) @ functional.normalize(right.features, dim=1).T
-    )
-    return relation.relate(x[:, 0], cosine.flatten()).view(t, m)
+    return _cls_only(blocks[-1], x)[:, 0]
+
+
+def _pair_up(of_cls: Tensor, of_left: Tensor, of_right: Tensor) -> Tensor:
+    """(t * m, 3, ...) from (1, ...), (t, ...) and (m, ...)."""
+    shape = (len(of_left), len(of_right), *of_left.shape[1:])
+    parts = (of_cls[None], of_left[:, None], of_right[None])
+    return torch.stack([part.to(of_left.dtype).expand(shape) for part in parts], 2).flatten(0, 1)
 
 
 def _cls_only(block: Any, x: Tensor) -> Tensor:

@@ -1,0 +1,175 @@
+"""Each evaluator against the same thing written out slowly."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.evaluators import (
+    BASELINES,
+    EVALUATORS,
+    EvaluatorOptions,
+    References,
+    evaluate,
+    num_pairs,
+)
+from model.prototypes import most_significant
+from model.relation import RelationalTransformer
+
+K, D, R, T = 4, 6, 30, 9
+GENERATOR = torch.Generator().manual_seed(0)
+CLASSES = torch.arange(R) % K
+FEATURES = torch.randn(R, D, generator=GENERATOR) + 2 * torch.eye(K, D)[CLASSES]
+TESTS = torch.randn(T, D, generator=GENERATOR) + torch.eye(K, D)[torch.arange(T) % K]
+REFERENCES = References(FEATURES, CLASSES, K)
+MEANS = np.stack([FEATURES[number == CLASSES].numpy().mean(axis=0) for number in range(K)])
+OPTIONS = EvaluatorOptions(significant=3, neighbours=5)
+
+
+@pytest.fixture(scope="module")
+def relation():
+    torch.manual_seed(1)
+    module = RelationalTransformer(D, embed_dim=12, depth=2, num_heads=2).eval()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return module
+
+
+def logit(relation, a, b) -> float:
+    with torch.no_grad():
+        return relation(torch.as_tensor(a)[None], torch.as_tensor(b)[None]).item()
+
+
+def logits_to_means(relation) -> np.ndarray:
+    return np.array([[logit(relation, test, mean) for mean in MEANS] for test in TESTS])
+
+
+def logits_to_significant(relation) -> np.ndarray:
+    positions, classes = most_significant(FEATURES, CLASSES, K, 3)
+    return np.array(
+        [
+            [
+                min(logit(relation, test, FEATURES[p]) for p in positions[classes == number])
+                for number in range(K)
+            ]
+            for test in TESTS
+        ]
+    )
+
+
+def largest_softmax(z: np.ndarray) -> np.ndarray:
+    e = np.exp(-z)
+    return (e / e.sum(axis=1, keepdims=True)).max(axis=1)
+
+
+def sorted_distances(features: np.ndarray, tests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    distances = np.linalg.norm(tests[:, None] - features[None], axis=2)
+    return np.sort(distances, axis=1), distances.argmin(axis=1)
+
+
+def score(name, relation):
+    found = evaluate([name], relation, REFERENCES, TESTS, OPTIONS)[name]
+    return found.normality.numpy(), found.predicted.numpy()
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["relation", "significant"])
+def test_relational_scores_by_class(family, relation):
+    z = logits_to_means(relation) if family == "relation" else logits_to_significant(relation)
+    for reading, expected in (("softmax", largest_softmax(z)), ("logit", (-z).max(axis=1))):
+        normality, predicted = score(f"{family}-{reading}", relation)
+        close(normality, expected)
+        assert predicted.tolist() == z.argmin(axis=1).tolist()
+
+
+@pytest.mark.parametrize("memory", [1, 1 << 14, 1 << 26])
+def test_relation_knn_is_the_mean_of_the_best(relation, memory):
+    z = np.array([[logit(relation, test, feature) for feature in FEATURES] for test in TESTS])
+    options = EvaluatorOptions(neighbours=5, memory=memory)
+    found = evaluate(["relation-knn"], relation, REFERENCES, TESTS, options)["relation-knn"]
+    close(found.normality, -np.sort(z, axis=1)[:, :5].mean(axis=1))
+    assert found.predicted.tolist() == CLASSES[z.argmin(axis=1)].tolist()
+
+
+def test_cosine_is_that_to_the_nearest_mean(relation):
+    tests = TESTS.numpy()
+    cosines = tests @ MEANS.T
+    cosines /= np.linalg.norm(tests, axis=1)[:, None] * np.linalg.norm(MEANS, axis=1)[None]
+    normality, predicted = score("cosine", relation)
+    close(normality, cosines.max(axis=1) - 1)
+    assert predicted.tolist() == cosines.argmax(axis=1).tolist()
+
+
+def test_euclidean_is_that_to_the_nearest_mean(relation):
+    distances, nearest = sorted_distances(MEANS, TESTS.numpy())
+    normality, predicted = score("euclidean", relation)
+    close(normality, -distances[:, 0])
+    assert predicted.tolist() == nearest.tolist()
+
+
+def test_knn_is_the_distance_to_the_kth_reference(relation):
+    for name, of in (
+        ("knn", lambda x: x.numpy()),
+        ("knn-normalised", lambda x: (x / x.norm(dim=1, keepdim=True)).numpy()),
+    ):
+        distances, nearest = sorted_distances(of(FEATURES), of(TESTS))
+        normality, predicted = score(name, relation)
+        close(normality, -distances[:, 4])
+        assert predicted.tolist() == CLASSES[nearest].tolist()
+
+
+def test_mahalanobis_follows_its_definition(relation):
+    residuals = FEATURES.numpy().astype(float) - MEANS[CLASSES]
+    sample = residuals.T @ residuals / R
+    scale = np.trace(sample) / D
+    # Ledoit and Wolf (2004), lemma 3.2 and section 3.3.
+    spread = ((sample - scale * np.eye(D)) ** 2).sum()
+    noise = sum(((np.outer(r, r) - sample) ** 2).sum() for r in residuals) / R**2
+    shrinkage = min(noise, spread) / spread
+    inverse = np.linalg.inv((1 - shrinkage) * sample + shrinkage * scale * np.eye(D))
+    differences = TESTS.numpy()[:, None] - MEANS[None]
+    distances = np.einsum("tkd,de,tke->tk", differences, inverse, differences)
+    normality, predicted = score("mahalanobis", relation)
+    close(normality, -distances.min(axis=1))
+    assert predicted.tolist() == distances.argmin(axis=1).tolist()
+
+
+def test_all_at_once_equal_each_alone_and_share_their_pairs(relation):
+    done: list[int] = []
+    found = evaluate(EVALUATORS, relation, REFERENCES, TESTS, OPTIONS, progress=done.append)
+    assert list(found) == list(EVALUATORS)
+    for name in EVALUATORS:
+        close(found[name].normality, score(name, relation)[0])
+    assert sum(done) == num_pairs(EVALUATORS, REFERENCES, T, OPTIONS) == T * (K + 3 * K + R)
+
+
+def test_scores_do_not_depend_on_the_order_of_the_references(relation):
+    order = torch.randperm(R, generator=GENERATOR)
+    shuffled = References(FEATURES[order], CLASSES[order], K)
+    found = evaluate(EVALUATORS, relation, REFERENCES, TESTS, OPTIONS)
+    again = evaluate(EVALUATORS, relation, shuffled, TESTS, OPTIONS)
+    for name in EVALUATORS:
+        close(again[name].normality, found[name].normality)
+        assert torch.equal(again[name].predicted, found[name].predicted)
+
+
+def test_baselines_compare_no_pairs():
+    assert num_pairs(BASELINES, REFERENCES, T, OPTIONS) == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "references", "message"),
+    [
+        (["distance"], REFERENCES, "no evaluator is called distance; choose from relation-"),
+        ([], REFERENCES, "no evaluator given"),
+        (["cosine"], References(FEATURES, CLASSES, K + 1), "class 4 has no reference"),
+        (["knn"], References(FEATURES[:4], CLASSES[:4], K), "wants 5 neighbours of 4"),
+        (["relation-knn"], References(FEATURES[:4], CLASSES[:4], K), "wants 5 neighbours of 4"),
+        (["mahalanobis"], References(FEATURES[:4], CLASSES[:4], K), "no covariance"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(relation, names, references, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(names, relation, references, TESTS, OPTIONS)

@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from model.network import ModelConfig, build_network
+from model.novelty import NoveltyDetector
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return build_network(ModelConfig(embed_dim=24, depth=1, num_heads=3, similarity_start=True))
+
+
+def blobs(count: int, *directions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features (count, 512) that point along the given axes in turn, and which."""
+    classes = torch.arange(count) % len(directions)
+    axes = torch.eye(512)[torch.tensor(directions)][classes]
+    return axes + 0.01 * torch.randn(count, 512), classes
+
+
+def test_detector_tells_novel_features_from_known(network):
+    references, classes = blobs(30, 0, 1, 2)
+    detector = NoveltyDetector(network).fit(references, classes)
+    held_out, held_out_classes = blobs(60, 0, 1, 2)
+    detector.choose_threshold(held_out, recall=0.95)
+    assert detector.is_known(held_out).sum() == 57
+    assert not detector.is_known(blobs(10, 3, 4)[0]).any()
+    assert torch.equal(detector.score(held_out).predicted, held_out_classes)
+
+
+def test_images_and_their_features_score_alike(network):
+    images = torch.randn(6, 3, 32, 32)
+    classes = torch.tensor([0, 0, 0, 1, 1, 1])
+    from_images = NoveltyDetector(network, batch_size=4).fit(images, classes)
+    features = from_images.features(images)
+    from_features = NoveltyDetector(network).fit(features, classes)
+    torch.testing.assert_close(
+        from_images.score(images).normality, from_features.score(features).normality
+    )
+
+
+def test_steps_in_the_wrong_order_are_refused(network):
+    detector = NoveltyDetector(network)
+    features, classes = blobs(4, 0, 1)
+    with pytest.raises(ValueError, match="call fit first"):
+        detector.score(features)
+    detector.fit(features, classes)
+    with pytest.raises(ValueError, match="call choose_threshold first"):
+        detector.is_known(features)
+    with pytest.raises(ValueError, match="recall is 0"):
+        detector.choose_threshold(features, recall=0)
+
+
+def test_references_without_classes_are_refused(network):
+    with pytest.raises(ValueError, match="2 references have 1 classes"):
+        NoveltyDetector(network).fit(torch.ones(2, 512), torch.tensor([0]))
+    with pytest.raises(ValueError, match="class 1 has no reference"):
+        NoveltyDetector(network).fit(torch.ones(2, 512), torch.tensor([0, 2]))
