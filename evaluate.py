@@ -33,7 +33,7 @@ from runtime.distributed import Process, process_group
 from runtime.errors import CheckpointError, ConfigError
 from sharding.errors import PackError
 
-_MEMORY_MIB = {"cpu": 64, "cuda": 4096}
+_MEMORY_MIB = {"cpu": 48, "cuda": 4096}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -98,7 +98,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "--memory", type=_count, default=0, metavar="MIB",
-        help="budget of relational scoring in MiB; 0 is 64 on a CPU, 4096 on a GPU (default)",
+        help="budget of relational scoring in MiB; 0 is 48 on a CPU, 4096 on a GPU (default)",
     )  # fmt: skip
     group.add_argument(
         "--cache", type=Path, default=Path("runs/features"), metavar="DIR",

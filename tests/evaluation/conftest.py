@@ -29,7 +29,22 @@ def write_pack(folder: Path, *, per_cell: int = PER_CELL, seed: int = 0) -> Path
     generator = np.random.default_rng(seed)
     columns: dict[str, list] = {
         name: []
-        for name in ["key", "shard", "offset", "size", "label", "domain", "split", "width", "height", "crc32", "mean_r", "mean_g", "mean_b", "source"]
+        for name in [
+            "key",
+            "shard",
+            "offset",
+            "size",
+            "label",
+            "domain",
+            "split",
+            "width",
+            "height",
+            "crc32",
+            "mean_r",
+            "mean_g",
+            "mean_b",
+            "source",
+        ]
     }
     shard = folder / "shard-000000.tar"
     with tarfile.open(shard, "w", format=tarfile.GNU_FORMAT) as tar:

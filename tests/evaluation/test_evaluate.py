@@ -1,0 +1,265 @@
+"""The command: what it writes, that it does not depend on how it is run, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import evaluate
+from model.evaluators import EVALUATORS
+from runtime import checkpoint
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def arguments(pack_folder, protocol_file, run_folder, tmp_path):
+    def build(out: str = "out", **options):
+        values = {
+            "config": protocol_file,
+            "pack": pack_folder,
+            "checkpoint": run_folder,
+            "out": tmp_path / out,
+            "cache": tmp_path / "cache",
+            "neighbours": 5,
+            "resamples": 20,
+            "device": "cpu",
+            **options,
+        }
+        words = []
+        for name, value in values.items():
+            words.append("--" + name.replace("_", "-"))
+            if value is not True:
+                words += value.split() if isinstance(value, str) else [str(value)]
+        return words
+
+    return build
+
+
+def scores(out: Path) -> dict[str, np.ndarray]:
+    table = pq.read_table(out / "scores.parquet")
+    return {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+
+
+def refusal(arguments, capsys) -> str:
+    """The one line on stderr of a command that must exit with 2."""
+    assert evaluate.main(arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_results_say_what_was_scored_and_from_what(arguments, tmp_path, capsys):
+    assert evaluate.main(arguments(evaluators="all")) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["positive"].startswith("known is the positive class")
+    assert len(results["checkpoint"]["sha256"]) == 64
+    (benchmark,) = results["benchmarks"]
+    assert len(benchmark["pack"]["sha256"]) == 64
+    assert [target["name"] for target in benchmark["targets"]] == ["ink", "photo"]
+    ink = benchmark["targets"][0]
+    assert ink["counts"] == {"references": 21, "tests": 28, "known": 21, "unknown": 7}
+    assert set(ink["evaluators"]) == set(EVALUATORS)
+    for values in ink["evaluators"].values():
+        assert values["auroc_low"] <= values["auroc"] <= values["auroc_high"]
+    mean = np.mean([target["evaluators"]["cosine"]["auroc"] for target in benchmark["targets"]])
+    assert benchmark["mean"]["cosine"]["auroc"] == pytest.approx(mean)
+    shown = capsys.readouterr().out
+    assert "known is positive" in shown
+    assert "relation-softmax" in shown
+
+
+def test_every_file_is_written_and_agrees(arguments, tmp_path):
+    assert evaluate.main(arguments()) == 0
+    out = tmp_path / "out"
+    table = scores(out)
+    assert len(table["key"]) == 56
+    assert len(set(table["key"])) == 56
+    assert table["known"].sum() == 42
+    assert set(table["cosine.class"]) <= {"ball", "cone", "cube"}
+    assert set(table["class"][~table["known"]]) == {"ring"}
+    lines = (out / "results.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 3 + 3
+    results = json.loads((out / "results.json").read_text())
+    auroc = results["benchmarks"][0]["targets"][0]["evaluators"]["cosine"]["auroc"]
+    assert f"| ink | cosine | {auroc:.4f} |" in (out / "results.md").read_text()
+
+
+def test_scores_do_not_depend_on_the_batch_size(arguments, tmp_path):
+    found = []
+    for size in (1, 5, 64):
+        out = f"out{size}"
+        words = arguments(out, evaluators="all", batch_size=size, no_cache=True, memory=1)
+        assert evaluate.main(words) == 0
+        found.append(scores(tmp_path / out))
+    for other in found[1:]:
+        assert_equal_scores(other, found[0])
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_scores_do_not_depend_on_the_number_of_processes(arguments, tmp_path, processes):
+    assert evaluate.main(arguments("one", evaluators="all", no_cache=True)) == 0
+    words = arguments("several", evaluators="all", no_cache=True)
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *(f"--nproc_per_node={processes}", str(ROOT / "evaluate.py"), *words),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert_equal_scores(scores(tmp_path / "several"), scores(tmp_path / "one"))
+
+
+def assert_equal_scores(found, expected):
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        if name.endswith(".normality"):
+            np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5)
+        else:
+            assert found[name].tolist() == values.tolist()
+
+
+def test_features_are_extracted_once_and_then_found(arguments, tmp_path):
+    extracted = []
+    for run in range(2):
+        assert evaluate.main(arguments(f"out{run}")) == 0
+        results = json.loads((tmp_path / f"out{run}" / "results.json").read_text())
+        extracted.append(results["benchmarks"][0]["features"]["extracted"])
+    assert extracted == [56, 0]
+    first, second = (scores(tmp_path / f"out{run}") for run in range(2))
+    np.testing.assert_array_equal(second["cosine.normality"], first["cosine.normality"])
+
+
+def test_one_target_is_run_alone(arguments, tmp_path):
+    assert evaluate.main(arguments(target="photo")) == 0
+    assert set(scores(tmp_path / "out")["target"]) == {"photo"}
+
+
+def test_several_benchmarks_take_the_pack_of_their_data_set(
+    arguments, pack_folder, protocol_file, tmp_path
+):
+    other = yaml.safe_load(protocol_file.read_text()) | {"name": "Again"}
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(other))
+    words = arguments(config=f"{protocol_file} {tmp_path / 'again.yaml'}")
+    assert evaluate.main(words) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [benchmark["name"] for benchmark in results["benchmarks"]] == ["Shapes", "Again"]
+    assert [b["features"]["extracted"] for b in results["benchmarks"]] == [56, 0]
+
+
+def test_a_pack_of_another_data_set_is_not_taken_when_there_are_several(
+    arguments, pack_folder, capsys
+):
+    line = refusal(arguments(pack=f"{pack_folder} {pack_folder}"), capsys)
+    assert "wants a pack of shapes, 2 of the given are" in line
+
+
+def test_few_shots_leave_that_many_references(arguments, tmp_path):
+    assert evaluate.main(arguments(shots=2, seed=3)) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["benchmarks"][0]["targets"][0]["counts"]["references"] == 6
+
+
+def change_protocol(protocol_file, tmp_path, change) -> Path:
+    content = yaml.safe_load(protocol_file.read_text())
+    change(content)
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p["known"].append("torus"), "no class torus"),
+        (
+            lambda p: p["targets"]["ink"]["reference"][0].update(domains=["oil"]),
+            "no domain oil",
+        ),
+        (
+            lambda p: p["targets"]["ink"]["test"][0].update(splits=["late"]),
+            "no split late",
+        ),
+        (
+            lambda p: p["targets"]["ink"]["reference"][0].update(classes=["cube", "ball"]),
+            "no reference image of class cone",
+        ),
+        (
+            lambda p: p["targets"]["ink"]["test"][0].update(classes=["cube", "ball"]),
+            "the test set has no unknown image",
+        ),
+        (
+            lambda p: p["targets"]["ink"]["test"][0].update(classes=["ring"]),
+            "the test set has no known image",
+        ),
+    ],
+)
+def test_protocols_that_do_not_fit_the_pack_are_refused(
+    arguments, protocol_file, tmp_path, capsys, change, message
+):
+    path = change_protocol(protocol_file, tmp_path, change)
+    assert message in refusal(arguments(config=path), capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "oil"}, "has no target oil; it has: ink, photo"),
+        ({"evaluators": "cosine magic"}, "no evaluator is called magic; choose from"),
+        ({"evaluators": "knn", "neighbours": 50}, "knn wants 50 neighbours of 21 references"),
+        ({"shots": 30}, "has 7 reference image(s), fewer than --shots 30"),
+        ({"min_references": 8}, "has 7 reference image(s), fewer than 8"),
+        ({"pack": "nowhere"}, "nowhere is no finished pack"),
+        ({"checkpoint": "nowhere"}, "no checkpoint at nowhere"),
+        ({"config": "nowhere.yaml"}, "cannot read protocol nowhere.yaml"),
+        ({"batch_size": 0}, "0 is not a whole number above 0"),
+        ({"colour": "red"}, "unrecognized arguments: --colour red"),
+        ({"out": "/dev/null/x"}, "choose another --out"),
+        ({"cache": "/dev/null/x"}, "give another folder with --cache, or --no-cache"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(arguments, capsys, options, message):
+    assert message in refusal(arguments(**options), capsys)
+
+
+def changed_run(run_folder, tmp_path, weights=lambda w: w, config=lambda c: c) -> Path:
+    folder = run_folder / "checkpoints" / "step-00000001"
+    state = load_file(folder / "weights.safetensors")
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    run = tmp_path / "changed"
+    checkpoint.save(run, 1, weights=weights(state), config=config(settings), metrics={})
+    return run
+
+
+def test_features_that_are_not_finite_are_refused(arguments, run_folder, tmp_path, capsys):
+    def broken(state):
+        return {**state, "backbone.conv1.0.weight": state["backbone.conv1.0.weight"] * torch.nan}
+
+    run = changed_run(run_folder, tmp_path, weights=broken)
+    line = refusal(arguments(checkpoint=run), capsys)
+    assert "NaN or infinite features for 56 of 56 images, first 000000" in line
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(arguments, run_folder, tmp_path, capsys):
+    def other(settings):
+        return {**settings, "model": {**settings["model"], "backbone": "resnet18"}}
+
+    run = changed_run(run_folder, tmp_path, config=other)
+    assert "it was made by another architecture" in refusal(arguments(checkpoint=run), capsys)
+
+
+def test_a_checkpoint_without_relation_is_refused(arguments, run_folder, tmp_path, capsys):
+    def backbone_only(state):
+        return {name: value for name, value in state.items() if name.startswith("backbone.")}
+
+    run = changed_run(run_folder, tmp_path, weights=backbone_only)
+    assert "has no relational module" in refusal(arguments(checkpoint=run), capsys)
