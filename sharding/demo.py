@@ -191,14 +191,14 @@ def _painting(strokes: list[np.ndarray], rng: np.random.Generator) -> Image.Imag
     flow = rng.uniform(0, np.pi)
     for x, y in rng.uniform(0, side, (90, 2)):
         _dab(
-            brush, x, y, flow + rng.normal(0, 0.35), rng.uniform(14, 34), 9, _paint(ground, 10, rng)
+            brush, x, y, flow + rng.normal(0, 0.35), rng.uniform(14, 34), 9, _paint(ground, 8, rng)
         )
     width = rng.uniform(4.0, 6.5) * _SCALE
     for stroke in strokes:
         direction = np.arctan2(*np.gradient(stroke, axis=0)[:, ::-1].T)
         for (x, y), angle in zip(stroke * _SCALE, direction, strict=True):
             x, y = np.array([x, y]) + rng.normal(0, 1.0, 2)
-            _dab(brush, x, y, angle + rng.normal(0, 0.25), width * 1.5, width, _paint(ink, 16, rng))
+            _dab(brush, x, y, angle + rng.normal(0, 0.25), width * 1.5, width, _paint(ink, 14, rng))
     small = np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX), np.float32)
     rows, columns = np.mgrid[:SIZE, :SIZE]
     weave = (
