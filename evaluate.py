@@ -24,6 +24,7 @@ from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.cache import FeatureCache
 from evaluation.checkpoint import Trained, load_network
 from evaluation.references import ReferenceConfig
+from evaluation.report import write_report
 from evaluation.table import terminal_table
 from model.evaluators import EVALUATORS, EvaluatorOptions, check_names
 from pipelines.loader import InputConfig
@@ -157,6 +158,7 @@ def _write(
         outputs.write_csv(options.out / "results.csv", results)
         outputs.write_markdown(options.out / "results.md", results)
         outputs.write_scores(options.out / "scores.parquet", results)
+        write_report(options.out / "report.html", results, receipt)
     except OSError as error:
         raise ConfigError(
             f"cannot write the results to {options.out}: {error.strerror}; choose another --out"

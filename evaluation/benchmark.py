@@ -12,6 +12,7 @@ from tqdm import tqdm
 from evaluation.cache import FeatureCache
 from evaluation.checkpoint import Trained
 from evaluation.features import Features, extract
+from evaluation.precision import logit_error
 from evaluation.references import ReferenceConfig, choose_references
 from evaluation.results import EvaluatorResult, TargetResult, measure
 from evaluation.sharing import Share, share_of, together
@@ -54,6 +55,7 @@ class BenchmarkResult:
         features: of all images in it.
         targets: in the protocol's order.
         seconds: what extracting the features took.
+        logit_error: what a lower precision changes, in standard deviations of the logits.
     """
 
     protocol: Protocol
@@ -61,6 +63,7 @@ class BenchmarkResult:
     features: Features
     targets: list[TargetResult]
     seconds: float
+    logit_error: float
 
 
 def run_benchmark(
@@ -80,12 +83,16 @@ def run_benchmark(
         ValueError: an evaluator cannot be had from these references.
     """
     chosen = {name: _target_rows(protocol, name, pack, config.references) for name in targets}
-    everything = [part for rows in chosen.values() for part in (rows.reference, rows.test)]
+    everything = [rows for part in chosen.values() for rows in (part.reference, part.test)]
+    rows = np.unique(np.concatenate(everything))
+    error = 0.0
+    if config.options.dtype != torch.float32:
+        error = logit_error(trained, pack, rows, process, config.input, config.options.dtype)
     started = time.perf_counter()
     features = extract(
         trained,
         pack,
-        np.unique(np.concatenate(everything)),
+        rows,
         process,
         config.input,
         batch_size=config.batch_size,
@@ -94,10 +101,10 @@ def run_benchmark(
     )
     seconds = time.perf_counter() - started
     results = [
-        _run_target(name, rows, len(protocol.known), features, pack, trained, process, config)
-        for name, rows in chosen.items()
+        _run_target(name, part, len(protocol.known), features, pack, trained, process, config)
+        for name, part in chosen.items()
     ]
-    return BenchmarkResult(protocol, pack, features, results, seconds)
+    return BenchmarkResult(protocol, pack, features, results, seconds, error)
 
 
 def _target_rows(

@@ -70,7 +70,7 @@ def extract(
     found = _from_cache(cache, key, rows, values, process)
     missing = np.flatnonzero(~found)
     share = share_of(len(missing), process)
-    own = _run_backbone(
+    own = run_backbone(
         trained, pack, rows[missing[share.slice]], process, config, batch_size, precision
     )
     computed = together(own, share, process)
@@ -108,7 +108,7 @@ def _from_cache(
     return flags.bool().cpu().numpy()
 
 
-def _run_backbone(
+def run_backbone(
     trained: Trained,
     pack: Pack,
     rows: np.ndarray,
@@ -117,6 +117,7 @@ def _run_backbone(
     batch_size: int,
     precision: torch.dtype,
 ) -> Tensor:
+    """Features, float32 (n, D), of ``rows``, int64 (n,), computed by this process alone."""
     width = trained.network.relation.proj.in_features
     values = torch.zeros(len(rows), width, device=process.device)
     if not len(rows):

@@ -114,6 +114,7 @@ def _benchmark(benchmark: BenchmarkResult) -> dict[str, Any]:
             "extracted": benchmark.features.extracted,
             "seconds": round(benchmark.seconds, 3),
         },
+        "precision_error": benchmark.logit_error,
         "targets": [
             {
                 "name": target.name,

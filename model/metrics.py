@@ -16,7 +16,7 @@ def auroc(known: np.ndarray, normality: np.ndarray) -> float:
 
 def fpr95(known: np.ndarray, normality: np.ndarray) -> float:
     """Share of unknown accepted at the highest threshold that accepts 95 % of the known."""
-    recall, false_rate = _rates(known, normality)
+    recall, false_rate = rates(known, normality)
     return float(false_rate[np.argmax(recall >= 0.95)])
 
 
@@ -26,10 +26,21 @@ def fpr95_original(known: np.ndarray, normality: np.ndarray) -> float:
     Takes the threshold whose recall is nearest to 95 %, which may lie below it, and of several
     with that recall the lowest.
     """
-    recall, false_rate = _rates(known, normality)
+    recall, false_rate = rates(known, normality)
     to_full_recall = int(np.argmax(recall == 1.0)) + 1
     recall, false_rate = recall[:to_full_recall][::-1], false_rate[:to_full_recall][::-1]
     return float(false_rate[np.argmin(np.abs(recall - 0.95))])
+
+
+def rates(known: np.ndarray, normality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Recall of the known and share of the unknown accepted, each (number of distinct scores,),
+    with each score in turn as the threshold, from the highest down."""
+    _check(known, normality)
+    order = np.argsort(-normality, kind="stable")
+    last_of_score = np.append(np.diff(normality[order]) != 0, True)
+    recall = np.cumsum(known[order])[last_of_score] / known.sum()
+    false_rate = np.cumsum(~known[order])[last_of_score] / (~known).sum()
+    return recall, false_rate
 
 
 def aupr_known(known: np.ndarray, normality: np.ndarray) -> float:
@@ -71,6 +82,12 @@ def auroc_interval(
     return float(low), float(high)
 
 
+def threshold_at_recall(known: np.ndarray, normality: np.ndarray, recall: float = 0.95) -> float:
+    """The highest threshold that accepts ``recall`` of the known."""
+    thresholds = np.unique(normality)[::-1]
+    return float(thresholds[np.argmax(rates(known, normality)[0] >= recall)])
+
+
 def closed_set_accuracy(test_class: np.ndarray, predicted: np.ndarray) -> float:
     """Share of known samples whose class is right.
 
@@ -89,17 +106,6 @@ def _resampled_counts(
 ) -> np.ndarray:
     drawn = ranks[generator.integers(len(ranks), size=len(ranks))]
     return np.bincount(drawn, minlength=num_ranks)
-
-
-def _rates(known: np.ndarray, normality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall of the known and share of the unknown accepted, one threshold a distinct score,
-    from the highest down."""
-    _check(known, normality)
-    order = np.argsort(-normality, kind="stable")
-    last_of_score = np.append(np.diff(normality[order]) != 0, True)
-    recall = np.cumsum(known[order])[last_of_score] / known.sum()
-    false_rate = np.cumsum(~known[order])[last_of_score] / (~known).sum()
-    return recall, false_rate
 
 
 def _check(known: np.ndarray, normality: np.ndarray) -> None:

@@ -77,6 +77,12 @@ def write_pack(folder: Path, *, per_cell: int = PER_CELL, seed: int = 0) -> Path
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Small tensors are slower on several threads, much slower where the cores are shared."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def pack_folder(tmp_path_factory) -> Path:
     return write_pack(tmp_path_factory.mktemp("packs") / "shapes")

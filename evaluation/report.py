@@ -1,0 +1,234 @@
+"""``report.html``: what was found, where it is wrong and what it comes from, in one file."""
+
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation import table
+from evaluation.benchmark import BenchmarkResult
+from evaluation.charts import histogram, roc_chart
+from evaluation.mistakes import Mistake, confusion, most_confident, thumbnail
+from evaluation.results import TargetResult
+from pipelines.pack import Pack
+
+_FULL_CONFUSION = 15  # classes; with more, the most frequent confusions are listed
+_LISTED = 20
+_PALETTE = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b",
+    "#56b4e9", "#7f3c8d", "#6b6b6b", "#e73f74", "#4b8b3b",
+)  # fmt: skip
+
+
+def write_report(
+    path: Path, benchmarks: Sequence[BenchmarkResult], receipt: dict[str, Any]
+) -> None:
+    """Write the page; it needs no other file and no network."""
+    names = ", ".join(benchmark.protocol.name for benchmark in benchmarks)
+    body = [
+        f"<h1>Evaluation: {escape(names)}</h1>",
+        "<p>Known is the positive class: a high normality says known. AUROC of .5 is chance. "
+        "FPR95 is the share of unknown images accepted when 95 % of the known ones are. "
+        "Accuracy is closed-set, on the known images.</p>",
+        *(_benchmark(benchmark) for benchmark in benchmarks),
+        _receipt(benchmarks, receipt),
+    ]
+    path.write_text(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Evaluation: {escape(names)}</title><style>{_style()}</style></head>"
+        f"<body><main>{''.join(body)}</main></body></html>\n",
+        encoding="utf-8",
+    )
+
+
+def _benchmark(benchmark: BenchmarkResult) -> str:
+    name = escape(benchmark.protocol.name)
+    heading = f"<h2>{name}</h2>{_results_table(benchmark)}"
+    return heading + "".join(_target(benchmark, target) for target in benchmark.targets)
+
+
+def _results_table(benchmark: BenchmarkResult) -> str:
+    rows, previous = [], None
+    for row in table.rows(benchmark):
+        first = row[0] != previous
+        cells = "".join(f'<td class="number">{escape(cell)}</td>' for cell in row[2:])
+        label = escape(row[0]) if first else ""
+        rows.append(
+            f'<tr{" class=first" if first else ""}><th scope="row">{label}</th>'
+            f"<td>{escape(row[1])}</td>{cells}</tr>"
+        )
+        previous = row[0]
+    return _table(table.HEADINGS.values(), rows)
+
+
+def _target(benchmark: BenchmarkResult, target: TargetResult) -> str:
+    known = target.test_class >= 0
+    counts = target.counts
+    scores = {name: result.normality for name, result in target.evaluators.items()}
+    legend = "".join(
+        f'<li><span class="swatch" style="background:{_colour(number)}"></span>{escape(name)}'
+        f" {result.metrics['auroc']:.3f}</li>"
+        for number, (name, result) in enumerate(target.evaluators.items())
+    )
+    histograms = "".join(
+        f"<figure>{histogram(known, normality)}<figcaption>{escape(name)}</figcaption></figure>"
+        for name, normality in scores.items()
+    )
+    first = next(iter(target.evaluators))
+    return (
+        f"<h3>{escape(benchmark.protocol.name)}: {escape(target.name)}</h3>"
+        f"<p>{counts['known']} known and {counts['unknown']} unknown test images of "
+        f"{_domains(benchmark, target)}, {counts['references']} references of "
+        f"{len(benchmark.protocol.known)} known classes.</p>"
+        f'<div class="charts"><figure>{roc_chart(known, scores)}'
+        f"<figcaption>ROC and AUROC<ul class=legend>{legend}</ul></figcaption></figure>"
+        f"{histograms}</div>"
+        '<p class="note"><span class="swatch known"></span> known '
+        '<span class="swatch unknown"></span> unknown; the dashed line accepts 95 % of the known. '
+        "Hover over a curve for its name.</p>"
+        f"<h4>Confusions of {escape(first)} at 95 % recall</h4>{_confusions(benchmark, target)}"
+        f"<h4>Most confident mistakes of {escape(first)}</h4>{_mistakes(benchmark, target)}"
+    )
+
+
+def _domains(benchmark: BenchmarkResult, target: TargetResult) -> str:
+    pack = benchmark.pack
+    numbers = np.unique(pack.index.domain[target.test])
+    return escape(" and ".join(pack.manifest.domains[number] for number in numbers))
+
+
+def _confusions(benchmark: BenchmarkResult, target: TargetResult) -> str:
+    result = next(iter(target.evaluators.values()))
+    names = [*benchmark.protocol.known, "unknown"]
+    counts = confusion(target.test_class, result, len(benchmark.protocol.known))
+    if len(names) > _FULL_CONFUSION + 1:
+        return _listed_confusions(counts, names)
+    rows = []
+    for number, name in enumerate(names):
+        total = max(1, int(counts[number].sum()))
+        cells = "".join(
+            f'<td class="number{" right" if column == number else ""}" '
+            f'style="--share:{count / total * 100:.0f}%">{count or "·"}</td>'
+            for column, count in enumerate(counts[number].tolist())
+        )
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+    note = '<p class="note">Rows: what an image shows. Columns: what it was taken for.</p>'
+    return note + _table(("", *names), rows, "confusion")
+
+
+def _listed_confusions(counts: np.ndarray, names: list[str]) -> str:
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_LISTED]
+    rows = [
+        f"<tr><td>{escape(names[truth])}</td><td>{escape(names[given])}</td>"
+        f'<td class="number">{wrong[truth, given]}</td>'
+        f'<td class="number">{wrong[truth, given] / counts[truth].sum():.0%}</td></tr>'
+        for truth, given in zip(*np.unravel_index(order, wrong.shape), strict=True)
+        if wrong[truth, given]
+    ]
+    note = f'<p class="note">The {len(rows)} most frequent of {len(names)} x {len(names)}.</p>'
+    return note + _table(("shows", "taken for", "images", "of its class"), rows)
+
+
+def _mistakes(benchmark: BenchmarkResult, target: TargetResult) -> str:
+    found = most_confident(target.test_class, next(iter(target.evaluators.values())))
+    if not found:
+        return "<p>None.</p>"
+    parts = []
+    for known, heading in (
+        (False, "Unknown, taken for known"),
+        (True, "Known, taken for unknown"),
+    ):
+        cards = "".join(
+            _mistake(benchmark.pack, target, mistake, benchmark.protocol.known[mistake.predicted])
+            for mistake in found
+            if mistake.known == known
+        )
+        if cards:
+            parts.append(f'<h5>{heading}</h5><div class="cards">{cards}</div>')
+    return "".join(parts)
+
+
+def _mistake(pack: Pack, target: TargetResult, mistake: Mistake, nearest: str) -> str:
+    row = int(target.test[mistake.position])
+    shows = escape(pack.manifest.classes[pack.index.label[row]])
+    key = escape(pack.keys(np.array([row]))[0])
+    return (
+        f'<figure class="card"><img src="{thumbnail(pack, row)}" alt="{shows}" title="{key}">'
+        f"<figcaption><b>{shows}</b><br>nearest: {escape(nearest)}<br>"
+        f"{mistake.normality:.4g}</figcaption></figure>"
+    )
+
+
+def _receipt(benchmarks: Sequence[BenchmarkResult], receipt: dict[str, Any]) -> str:
+    packs = {
+        str(benchmark.pack.path): benchmark.pack.manifest.fingerprint for benchmark in benchmarks
+    }
+    lines = {
+        "command": receipt["command"],
+        "checkpoint": receipt["checkpoint"]["path"],
+        "checkpoint sha256": receipt["checkpoint"]["sha256"],
+        **{f"pack {path} sha256": sha256 for path, sha256 in packs.items()},
+    }
+    rows = [
+        f'<tr><th scope="row">{escape(name)}</th><td><code>{escape(value)}</code></td></tr>'
+        for name, value in lines.items()
+    ]
+    rest = {key: value for key, value in receipt.items() if key not in ("command", "checkpoint")}
+    dump = escape(json.dumps(rest, indent=1, ensure_ascii=False))
+    return (
+        f"<h2>Receipt</h2>{_table((), rows, 'receipt')}"
+        f"<details><summary>Configuration and versions</summary><pre>{dump}</pre></details>"
+    )
+
+
+def _table(headings: Iterable[str], rows: Sequence[str], kind: str = "") -> str:
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    return (
+        f'<div class="wide"><table class="{kind}">'
+        f"{f'<thead><tr>{head}</tr></thead>' if head else ''}"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _colour(number: int) -> str:
+    return _PALETTE[number % len(_PALETTE)]
+
+
+def _style() -> str:
+    series = "".join(f".series-{n}{{stroke:{colour}}}" for n, colour in enumerate(_PALETTE))
+    return _STYLE + series
+
+
+_STYLE = """
+:root{--ink:#1c1c1c;--soft:#666;--line:#d5d5d5;--paper:#fff;--known:#0072b2;--unknown:#d55e00}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--soft:#a0a0a0;--line:#444;--paper:#16181b}}
+body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
+main{max-width:1180px;margin:0 auto;padding:24px}
+h2{margin-top:2.2em;border-bottom:2px solid var(--line)}h3{margin-top:2em}h5{margin:1em 0 .4em}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+th,td{padding:3px 10px;text-align:left;font-weight:normal}thead th{color:var(--soft)}
+tr.first>*{border-top:1px solid var(--line)}.number,thead th:nth-child(n+3){text-align:right}
+.confusion thead th{text-align:right}.confusion td{background:color-mix(in srgb,
+var(--unknown) calc(var(--share)*.7),transparent)}.confusion td.right{background:
+color-mix(in srgb,var(--known) calc(var(--share)*.5),transparent)}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(340px,1fr));gap:16px}
+figure{margin:0}figcaption{text-align:center}svg{width:100%;height:auto}
+svg text{fill:var(--soft);font-size:11px}.axis{stroke:var(--soft);fill:none}
+.curve{fill:none;stroke-width:1.8}.chance{stroke:var(--line)}
+.threshold{stroke:var(--ink);stroke-dasharray:4 3}
+rect.known,.swatch.known{fill:var(--known);background:var(--known);fill-opacity:.55}
+rect.unknown,.swatch.unknown{fill:var(--unknown);background:var(--unknown);fill-opacity:.55}
+.swatch{display:inline-block;width:.8em;height:.8em;margin:0 .35em 0 .8em}
+.legend{list-style:none;padding:0;margin:4px 0;text-align:left;columns:2}
+.note,.legend{color:var(--soft);font-size:13px}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(124px,1fr));gap:10px}
+.card{font-size:12.5px}.card img{height:112px;max-width:100%;object-fit:contain}
+.wide td{white-space:nowrap}.receipt td{white-space:normal;word-break:break-all}
+code,pre{font-size:12.5px}pre{overflow-x:auto}
+"""
