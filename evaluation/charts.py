@@ -34,6 +34,7 @@ def roc_chart(known: np.ndarray, scores: Mapping[str, np.ndarray]) -> str:
 
 def histogram(known: np.ndarray, normality: np.ndarray) -> str:
     """Shares of known and of unknown images (T,) by normality, with the 95 % recall threshold."""
+    normality = normality.astype(np.float64)  # 40 bins may be finer than float32
     low, high = float(normality.min()), float(normality.max())
     if low == high:
         low, high = low - 0.5, high + 0.5
