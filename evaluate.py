@@ -35,6 +35,7 @@ from runtime.errors import CheckpointError, ConfigError
 from sharding.errors import PackError
 
 _MEMORY_MIB = {"cpu": 48, "cuda": 4096}
+_BATCH_SIZE = {"cpu": 8, "cuda": 256}  # larger ones leave a CPU's caches
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,7 +112,7 @@ def _benchmark_config(
             input=InputConfig(
                 device=options.device, image_size=options.image_size or trained.image_size
             ),
-            batch_size=options.batch_size,
+            batch_size=options.batch_size or _BATCH_SIZE[process.device.type],
             resamples=options.resamples,
         )
     except ValueError as error:

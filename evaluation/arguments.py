@@ -89,8 +89,8 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         help="of the networks' arithmetic (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--batch-size", type=_positive, default=32, metavar="N",
-        help="images a batch and a process (default: %(default)s)",
+        "--batch-size", type=_count, default=0, metavar="N",
+        help="images a batch and a process; 0 is 8 on a CPU, 256 on a GPU (default)",
     )  # fmt: skip
     group.add_argument(
         "--image-size", type=_count, default=0, metavar="PIXELS",

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from model.backbone import for_inference
 from model.network import ModelConfig, ReSeND, build_network
 from runtime.checkpoint import load_weights
 from runtime.errors import CheckpointError
@@ -21,6 +22,7 @@ class Trained:
 
     Attributes:
         network: in evaluation mode, on its device, with no gradients.
+        extractor: its backbone, made fast for inference.
         path: what was asked for.
         config: the configuration saved beside the weights.
         image_size: height and width in pixels of the images it was trained on.
@@ -29,6 +31,7 @@ class Trained:
     """
 
     network: ReSeND
+    extractor: nn.Module
     path: Path
     config: dict[str, Any]
     image_size: int
@@ -61,6 +64,7 @@ def load_network(path: Path, device: torch.device) -> Trained:
     backbone = {name: value for name, value in weights.items() if name.startswith("backbone.")}
     return Trained(
         network,
+        for_inference(network.backbone).to(memory_format=torch.channels_last),
         path,
         config,
         int(config.get("input", {}).get("image_size", 224)),

@@ -131,8 +131,7 @@ def run_backbone(
         torch.autocast(process.device.type, precision, enabled=precision != torch.float32),
     ):
         for batch in loader:
-            images = batch.images.to(process.device).float()
-            features = trained.network.backbone(images)
+            features = trained.extractor(batch.images.to(process.device))
             values[first : first + len(features)] = features.float()
             first += len(features)
             bar.update(len(features))

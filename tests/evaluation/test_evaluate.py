@@ -221,7 +221,7 @@ def test_protocols_that_do_not_fit_the_pack_are_refused(
         ({"pack": "nowhere"}, "nowhere is no finished pack"),
         ({"checkpoint": "nowhere"}, "no checkpoint at nowhere"),
         ({"config": "nowhere.yaml"}, "cannot read protocol nowhere.yaml"),
-        ({"batch_size": 0}, "0 is not a whole number above 0"),
+        ({"resamples": 0}, "0 is not a whole number above 0"),
         ({"colour": "red"}, "unrecognized arguments: --colour red"),
         ({"out": "/dev/null/x"}, "choose another --out"),
         ({"cache": "/dev/null/x"}, "give another folder with --cache, or --no-cache"),

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from model.backbone import create_backbone, for_inference
 from model.network import Classifier, ModelConfig, ReSeND, build_network
 from model.relation import RelationalTransformer
 
@@ -132,6 +133,19 @@ def test_classifier_gives_a_logit_a_class():
     assert classifier(torch.randn(2, 3, 32, 32)).shape == (2, 5)
     with pytest.raises(ValueError, match="at least 2"):
         Classifier(network.backbone, 1)
+
+
+def test_folded_backbone_gives_the_same_features():
+    backbone = create_backbone("resnet18").eval()
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.normal_(module.running_mean)
+    images = torch.randn(2, 3, 64, 64)
+    folded = for_inference(backbone)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), backbone(images), rtol=1e-4, atol=1e-4)
 
 
 def test_unknown_backbone_is_refused_with_near_names():
