@@ -1,0 +1,150 @@
+"""The processes of one run: their group, the wrapped network, and what they agree on."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from runtime.errors import ConfigError
+
+_TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among those of the run.
+
+    Attributes:
+        rank: number among all processes.
+        local_rank: number among those of this machine, which is also its GPU's.
+        world_size: how many processes there are.
+        device: where its network lives.
+    """
+
+    rank: int
+    local_rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Replace ``tensor`` by its sum over all processes."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def minimum(self, tensor: Tensor) -> Tensor:
+        """Replace ``tensor`` by its minimum over all processes."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
+        return tensor
+
+    def wait_for_all(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def process_group(device: Literal["auto", "cpu", "gpu"]) -> Iterator[Process]:
+    """Join the processes that torchrun started, or be the only one where it did not.
+
+    Processes on GPUs talk over NCCL, those on CPUs over gloo.
+
+    Raises:
+        ConfigError: a GPU is asked for and this process has none.
+    """
+    rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    process = Process(rank, local_rank, world_size, _device(device, local_rank))
+    on_gpu = process.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(process.device)
+    if world_size == 1:
+        yield process
+        return
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        timeout=_TIMEOUT,
+        device_id=process.device if on_gpu else None,
+    )
+    try:
+        yield process
+    finally:
+        dist.destroy_process_group()
+
+
+def distribute(network: nn.Module, process: Process) -> nn.Module:
+    """The network, its gradients averaged over the processes.
+
+    On GPUs, BatchNorm takes its statistics over all processes. PyTorch has no such BatchNorm for
+    CPUs: there each process normalises by its own share of the batch, and process 0's running
+    statistics are used by all.
+    """
+    if process.world_size == 1:
+        return network
+    on_gpu = process.device.type == "cuda"
+    if on_gpu:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return DistributedDataParallel(
+        network,
+        device_ids=[process.local_rank] if on_gpu else None,
+        broadcast_buffers=not on_gpu,
+        gradient_as_bucket_view=True,
+    )
+
+
+class StopSignal:
+    """Remembers a SIGTERM or SIGUSR1 and lets all processes stop after the same step."""
+
+    def __init__(self, process: Process) -> None:
+        self.received: str | None = None
+        self._world_size = process.world_size
+        self._group = dist.new_group(backend="gloo") if process.world_size > 1 else None
+        self._vote = torch.zeros(1)
+        self._pending: dist.Work | None = None
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._remember)
+
+    def agreed(self) -> bool:
+        """Whether any process was signalled before its previous call; the same answer for all.
+
+        The answer lags by one call, so that no process ever waits for the others here.
+        """
+        if self._group is None:
+            return self.received is not None
+        stop = False
+        if self._pending is not None:
+            self._pending.wait()
+            stop = bool(self._vote.item())
+        self._vote = torch.full((1,), float(self.received is not None))
+        self._pending = dist.all_reduce(self._vote, group=self._group, async_op=True)
+        return stop
+
+    def _remember(self, number: int, _frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+
+
+def _device(wanted: str, local_rank: int) -> torch.device:
+    available = torch.cuda.is_available()
+    if wanted == "gpu" and not available:
+        raise ConfigError("a GPU is asked for, but torch sees none; use cpu or auto")
+    if not available or wanted == "cpu":
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {local_rank} of this machine has no GPU of its own "
+            f"({torch.cuda.device_count()} visible); start fewer processes"
+        )
+    return torch.device("cuda", local_rank)

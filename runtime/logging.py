@@ -1,0 +1,122 @@
+"""What a run tells: a progress bar, JSON lines and TensorBoard, on rank 0 alone."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """How often and where the run is logged.
+
+    Attributes:
+        every: steps between the gathering of metrics; the device is waited for only then.
+        tensorboard: whether TensorBoard files are written beside ``log.jsonl``.
+        progress: whether a progress bar is drawn on a terminal.
+        peak_tflops: the device's peak for the precision in use, from which the model FLOPs
+            utilisation (MFU) follows; null takes it from a table of NVIDIA's data-centre GPUs.
+    """
+
+    every: int = 20
+    tensorboard: bool = True
+    progress: bool = True
+    peak_tflops: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"log.every must be at least 1, it is {self.every}")
+
+
+class RunLog:
+    """Writes a run's metrics to ``RUN/log.jsonl`` and ``RUN/tensorboard`` and its progress to
+    the terminal. Where ``active`` is False, as on all ranks but the first, it does nothing."""
+
+    def __init__(
+        self, run: Path, config: LogConfig, *, active: bool, first: int, total: int
+    ) -> None:
+        self._active = active
+        self._started = time.time()
+        if not active:
+            return
+        run.mkdir(parents=True, exist_ok=True)
+        self._lines = (run / "log.jsonl").open("a", buffering=1)
+        self._board = SummaryWriter(str(run / "tensorboard")) if config.tensorboard else None
+        self._bar = tqdm(
+            total=total,
+            initial=first,
+            unit="step",
+            disable=not (config.progress and sys.stderr.isatty()),
+        )
+        self._draws = not self._bar.disable
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._active:
+            self._bar.close()
+            self._lines.close()
+            if self._board is not None:
+                self._board.close()
+
+    def advance(self) -> None:
+        """One step is done."""
+        if self._active:
+            self._bar.update()
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Record ``values`` measured after ``step`` steps."""
+        if not self._active:
+            return
+        record = {"step": step, "seconds": round(time.time() - self._started, 3), **values}
+        self._lines.write(json.dumps(_rounded(record)) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+        line = _summary(values)
+        if self._draws:
+            self._bar.set_postfix_str(line)
+        else:
+            print(f"step {step}: {line}", flush=True)
+
+    def say(self, line: str) -> None:
+        """One line for the reader, above the progress bar."""
+        if self._active:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+
+def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: float(f"{value:.6g}") if isinstance(value, float) else value
+        for key, value in record.items()
+    }
+
+
+def _summary(values: Mapping[str, float]) -> str:
+    shown = []
+    for name, text in (
+        ("loss", "loss {:.4f}"),
+        ("accuracy", "accuracy {:.3f}"),
+        ("accuracy_same", "same {:.3f}"),
+        ("accuracy_different", "different {:.3f}"),
+        ("auroc", "AUROC {:.4f}"),
+        ("pairs_per_second", "{:.0f} pairs/s"),
+        ("data_wait_share", "waiting {:.0%}"),
+    ):
+        if name in values:
+            shown.append(text.format(values[name]))
+    return ", ".join(shown)

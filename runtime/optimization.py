@@ -1,0 +1,151 @@
+"""Optimisers and learning-rate schedules of the recipes."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from timm.optim import Lars
+from torch import Tensor, nn
+
+from runtime.errors import ConfigError
+
+_TRUST, _EPS = 0.001, 1e-8  # of torchlars, which the paper's training used
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser; the defaults are the paper's.
+
+    Attributes:
+        name: ``lars`` is timm's, over SGD with momentum; ``torchlars`` the package of that name,
+            with the same rule, where it is installed.
+        lr: learning rate after the warm-up, at the global batch ``train.global_batch``.
+        momentum: of lars, torchlars and sgd.
+        betas: of adamw.
+        weight_decay: of all parameters, biases and norms included; decoupled for adamw.
+        backbone_factor: multiplies the learning rate of the backbone's parameters.
+    """
+
+    name: Literal["lars", "torchlars", "sgd", "adamw"] = "lars"
+    lr: float = 0.008
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 5e-4
+    backbone_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr < 0 or self.weight_decay < 0 or self.backbone_factor < 0:
+            raise ValueError(
+                "optimizer.lr, optimizer.weight_decay and optimizer.backbone_factor "
+                "must not be negative"
+            )
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the steps.
+
+    Attributes:
+        name: ``step`` multiplies by ``gamma`` at each milestone, ``cosine`` falls to 0 at the last
+            step, ``constant`` stays.
+        warmup: steps of linear rise from 0.
+        milestones: for ``step``, numbers of steps after the warm-up.
+        gamma: for ``step``.
+    """
+
+    name: Literal["step", "cosine", "constant"] = "step"
+    warmup: int = 500
+    milestones: tuple[int, ...] = (13_000,)
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0:
+            raise ValueError(f"schedule.warmup must not be negative, it is {self.warmup}")
+
+
+def lr_factor(schedule: ScheduleConfig, step: int, iterations: int) -> float:
+    """What the learning rate is multiplied by at ``step`` (from 0) of ``iterations``.
+
+    The warm-up and the step rule are the original's: ``step / warmup``, then ``gamma`` to the
+    number of milestones reached, counted from the end of the warm-up. With the paper's 13,000
+    iterations the milestone is therefore never reached.
+    """
+    if step < schedule.warmup:
+        return step / schedule.warmup
+    since = step - schedule.warmup
+    if schedule.name == "step":
+        return schedule.gamma ** sum(since >= milestone for milestone in schedule.milestones)
+    if schedule.name == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * since / max(1, iterations - schedule.warmup)))
+    return 1.0
+
+
+def build_optimizer(
+    config: OptimizerConfig, groups: Sequence[tuple[Iterable[nn.Parameter], float]]
+) -> torch.optim.Optimizer:
+    """The optimiser for groups of (parameters, factor of the learning rate).
+
+    Raises:
+        ConfigError: torchlars is asked for and cannot be imported.
+    """
+    parameters: list[dict[str, Any]] = [
+        {"params": list(members), "factor": factor} for members, factor in groups
+    ]
+    fused = all(p.is_cuda for group in parameters for p in group["params"])
+    if config.name == "adamw":
+        return torch.optim.AdamW(
+            parameters,
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=fused,
+        )
+    if config.name == "lars":
+        return Lars(
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            trust_coeff=_TRUST,
+            eps=_EPS,
+            always_adapt=True,
+        )
+    sgd = torch.optim.SGD(
+        parameters,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=fused,
+    )
+    return sgd if config.name == "sgd" else _torchlars(sgd)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set ``lr`` times the group's own factor in each group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["factor"]
+
+
+def trust_ratios(parameters: Sequence[nn.Parameter], weight_decay: float) -> Tensor:
+    """The factor by which LARS scales each parameter's update, (number of parameters,).
+
+    ``0.001 |w| / (|g| + weight_decay |w| + 1e-8)``, 1 where either norm is 0 (torchlars 0.1.2).
+    """
+    trained = [parameter for parameter in parameters if parameter.grad is not None]
+    weight = torch.stack(torch._foreach_norm([parameter.detach() for parameter in trained]))
+    gradient = torch.stack(torch._foreach_norm([p.grad for p in trained if p.grad is not None]))
+    ratio = _TRUST * weight / (gradient + weight_decay * weight + _EPS)
+    return torch.where((weight > 0) & (gradient > 0), ratio, 1.0)
+
+
+def _torchlars(sgd: torch.optim.SGD) -> torch.optim.Optimizer:
+    try:
+        from torchlars import LARS
+    except ImportError as error:
+        raise ConfigError(
+            f"optimizer.name is torchlars, which cannot be imported ({error}); "
+            "use lars, which has the same rule"
+        ) from error
+    return LARS(optimizer=sgd, eps=_EPS, trust_coef=_TRUST)
