@@ -1,10 +1,10 @@
 """Checkpoints: written whole or not at all, found again, read without unpickling anything.
 
-    RUN/checkpoints/step-00000100/
-      weights.safetensors   the network
-      config.yaml           the configuration that made it
-      metrics.json          what was last measured
-      training.pt           optimiser state and step (tensors and plain values only)
+RUN/checkpoints/step-00000100/
+  weights.safetensors   the network
+  config.yaml           the configuration that made it
+  metrics.json          what was last measured
+  training.pt           optimiser state and step (tensors and plain values only)
 """
 
 import json

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -85,18 +85,20 @@ def process_group(device: Literal["auto", "cpu", "gpu"]) -> Iterator[Process]:
         dist.destroy_process_group()
 
 
-def distribute(network: nn.Module, process: Process) -> nn.Module:
-    """The network, its gradients averaged over the processes.
+def distribute(network: nn.Module, process: Process, *, compiled: bool = False) -> nn.Module:
+    """The network, its gradients averaged over the processes, and compiled where that is possible.
 
     On GPUs, BatchNorm takes its statistics over all processes. PyTorch has no such BatchNorm for
     CPUs: there each process normalises by its own share of the batch, and process 0's running
     statistics are used by all.
     """
+    on_gpu = process.device.type == "cuda"
+    if on_gpu and process.world_size > 1:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    if compiled:
+        network = _compiled(network, process)
     if process.world_size == 1:
         return network
-    on_gpu = process.device.type == "cuda"
-    if on_gpu:
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return DistributedDataParallel(
         network,
         device_ids=[process.local_rank] if on_gpu else None,
@@ -111,7 +113,9 @@ class StopSignal:
     def __init__(self, process: Process) -> None:
         self.received: str | None = None
         self._world_size = process.world_size
-        self._group = dist.new_group(backend="gloo") if process.world_size > 1 else None
+        self._group: dist.ProcessGroup | None = None
+        if process.world_size > 1:
+            self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
         self._vote = torch.zeros(1)
         self._pending: dist.Work | None = None
         for number in (signal.SIGTERM, signal.SIGUSR1):
@@ -134,6 +138,18 @@ class StopSignal:
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
+
+
+def _compiled(network: nn.Module, process: Process) -> nn.Module:
+    try:
+        torch.compile(lambda x: torch.sin(x) + 1)(torch.ones(8, device=process.device))
+    except Exception as error:  # a missing compiler raises what its own tool chain defines
+        if process.is_first:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            print(f"train.compile is left out, torch.compile fails here: {reason}", flush=True)
+        return network
+    torch._dynamo.config.suppress_errors = True  # what it cannot compile runs as it is
+    return cast(nn.Module, torch.compile(network))
 
 
 def _device(wanted: str, local_rank: int) -> torch.device:

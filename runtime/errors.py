@@ -7,3 +7,7 @@ class ConfigError(ValueError):
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, or of another shape than the network."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on, though nothing was wrong with the command."""

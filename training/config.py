@@ -1,0 +1,194 @@
+"""The configuration of a training run, and how a recipe follows the number of devices."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from model.network import ModelConfig
+from model.objectives import ObjectiveConfig
+from pipelines.augmentation import AugmentConfig
+from pipelines.loader import InputConfig
+from runtime.checkpoint import CheckpointConfig
+from runtime.errors import ConfigError
+from runtime.logging import LogConfig
+from runtime.optimization import OptimizerConfig, ScheduleConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pairs are trained on.
+
+    Attributes:
+        pack: folder of the pack.
+        domains: those to train on; null for all.
+        classes: likewise.
+        splits: likewise.
+        num_negatives: negative pairs for each positive one.
+        balanced: whether each class has the same number of anchors.
+    """
+
+    pack: Path
+    domains: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
+    num_negatives: int = 20
+    balanced: bool = True
+
+
+@dataclass(frozen=True)
+class NetworkConfig(ModelConfig):
+    """What is trained, and where its backbone starts.
+
+    Attributes:
+        pretrained: start the backbone at timm's published weights, which timm downloads.
+        backbone_weights: start it at these: a run or checkpoint of ours, a .safetensors file, or a
+            state dict with timm's or torchvision's names.
+    """
+
+    pretrained: bool = False
+    backbone_weights: str | None = None
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """The training loop.
+
+    Attributes:
+        iterations: optimiser steps.
+        global_batch: pairs of a step over all devices.
+        recipe_ranks: devices for which global_batch, optimizer.lr and all numbers of steps are
+            meant; only ``scale: linear`` uses it.
+        accumulate: parts in which each device takes its pairs of a step, to save memory; with
+            ``scale: linear`` each part is as large as a step of the recipe's device.
+        clip: largest norm of the gradient; null leaves it as it is.
+        precision: bfloat16 computes in mixed precision; weights and optimiser stay float32.
+        compile: let torch.compile make the network faster, where it can.
+        max_loss: a mean loss above this, or one that is not finite, stops the run.
+    """
+
+    iterations: int = 13_000
+    global_batch: int = 4096
+    recipe_ranks: int = 16
+    accumulate: int = 1
+    clip: float | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    max_loss: float = 1e4
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "global_batch", "recipe_ranks", "accumulate"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} must be at least 1, it is {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Evaluation before each checkpoint; the metrics are those of ``evaluate.py``.
+
+    Attributes:
+        protocol: a benchmark's YAML file; null for no evaluation.
+        pack: the pack that it is run on; null for the training pack.
+        targets: names of its targets; null for all.
+        evaluator: whose AUROC, averaged over the targets, is the metric ``auroc``.
+        batch_size: images a batch and a process.
+    """
+
+    protocol: Path | None = None
+    pack: Path | None = None
+    targets: tuple[str, ...] | None = None
+    evaluator: str = "relation-softmax"
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        data: which pairs.
+        run: folder for checkpoints and logs.
+        task: ``relation`` learns whether two images show the same class; ``classification`` learns
+            the classes of the same images, to warm up a backbone.
+        seed: of the weights and of the plan of pairs.
+        resume: ``auto`` continues from the newest whole checkpoint in the run's folder, if there is
+            one; ``never`` refuses a folder that has one.
+        scale: ``linear`` lets global batch, learning rate and numbers of steps follow the number of
+            devices; ``none`` takes them as they are.
+        dry_run: print the resolved configuration, sizes and a memory estimate, and stop.
+    """
+
+    data: DataConfig
+    run: Path
+    task: Literal["relation", "classification"] = "relation"
+    seed: int = 0
+    resume: Literal["auto", "never"] = "auto"
+    scale: Literal["linear", "none"] = "none"
+    dry_run: bool = False
+    model: NetworkConfig = field(default_factory=NetworkConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: LoopConfig = field(default_factory=LoopConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+def resolve(config: TrainConfig, world_size: int, saved_batch: int | None) -> TrainConfig:
+    """The configuration with the numbers that hold on ``world_size`` devices.
+
+    With ``scale: linear`` and k times the recipe's devices (counting each part of an accumulated
+    step as one), the global batch and the learning rate are multiplied by k, and all numbers of
+    steps divided by it. A run that is continued keeps the global batch that it began with,
+    ``saved_batch``, and so its sequence of pairs.
+
+    Raises:
+        ConfigError: the devices cannot share the global batch equally.
+    """
+    loop = config.train
+    if config.scale == "linear":
+        if loop.global_batch % loop.recipe_ranks:
+            raise ConfigError(
+                f"train.global_batch {loop.global_batch} is no multiple of "
+                f"train.recipe_ranks {loop.recipe_ranks}; change either"
+            )
+        batch = loop.global_batch // loop.recipe_ranks * world_size * loop.accumulate
+        config = _scaled(config, batch if saved_batch is None else saved_batch)
+    parts = world_size * config.train.accumulate
+    if config.train.global_batch % parts:
+        raise ConfigError(
+            f"train.global_batch {config.train.global_batch} cannot be shared equally by "
+            f"{world_size} processes x {loop.accumulate} parts; choose a multiple of {parts}"
+        )
+    return config
+
+
+def scaling_line(recipe: TrainConfig, resolved: TrainConfig) -> str:
+    """What the linear rule made of the recipe, for the reader."""
+    return (
+        f"linear rule, {recipe.train.global_batch} -> {resolved.train.global_batch} pairs a step: "
+        f"lr {recipe.optimizer.lr:g} -> {resolved.optimizer.lr:g}, "
+        f"steps {recipe.train.iterations} -> {resolved.train.iterations}, "
+        f"warm-up {recipe.schedule.warmup} -> {resolved.schedule.warmup} (--scale none keeps them)"
+    )
+
+
+def _scaled(config: TrainConfig, batch: int) -> TrainConfig:
+    k = batch / config.train.global_batch
+    return replace(
+        config,
+        scale="none",
+        train=replace(
+            config.train,
+            global_batch=batch,
+            iterations=max(1, round(config.train.iterations / k)),
+        ),
+        optimizer=replace(config.optimizer, lr=config.optimizer.lr * k),
+        schedule=replace(
+            config.schedule,
+            warmup=round(config.schedule.warmup / k),
+            milestones=tuple(round(step / k) for step in config.schedule.milestones),
+        ),
+    )

@@ -1,0 +1,77 @@
+"""AUROC on a benchmark while training goes on."""
+
+import copy
+from pathlib import Path
+
+import torch
+
+from evaluation.benchmark import BenchmarkConfig, run_benchmark
+from evaluation.checkpoint import Trained
+from model.evaluators import check_names
+from model.network import Classifier, ReSeND
+from pipelines.pack import Pack
+from pipelines.protocol import Protocol
+from runtime.config import plain
+from runtime.distributed import Process
+from runtime.errors import ConfigError
+from training.config import TrainConfig
+
+
+class Validation:
+    """A protocol that the network is evaluated on from time to time.
+
+    Raises:
+        ConfigError: the run trains a classifier, or there is no such evaluator.
+        PackError: the protocol or its pack cannot be read, or they do not fit.
+    """
+
+    def __init__(self, config: TrainConfig, pack: Pack, process: Process) -> None:
+        settings = config.validation
+        assert settings.protocol is not None
+        if config.task != "relation":
+            raise ConfigError("validation needs task: relation; set validation.protocol to null")
+        try:
+            check_names((settings.evaluator,))
+        except ValueError as error:
+            raise ConfigError(f"validation.evaluator: {error}") from error
+        self._config, self._process = config, process
+        self._pack = pack if settings.pack is None else Pack(settings.pack)
+        self._protocol = Protocol.load(settings.protocol)
+        names = settings.targets or tuple(target.name for target in self._protocol.targets)
+        self._targets = [self._protocol.target(name).name for name in names]
+
+    def measure(self, network: ReSeND | Classifier) -> dict[str, float]:
+        """``auroc``, the mean over the targets, and ``auroc/TARGET``; all processes call it."""
+        assert isinstance(network, ReSeND)
+        frozen = copy.deepcopy(network).requires_grad_(False).eval()
+        settings = self._config.validation
+        trained = Trained(
+            network=frozen,
+            extractor=frozen.backbone,
+            path=Path(self._config.run),
+            config=plain(self._config),
+            image_size=self._config.input.image_size,
+            sha256="",
+            backbone_sha256="",
+        )
+        with torch.no_grad():
+            result = run_benchmark(
+                self._protocol,
+                self._targets,
+                self._pack,
+                trained,
+                self._process,
+                BenchmarkConfig(
+                    evaluators=(settings.evaluator,),
+                    input=self._config.input,
+                    batch_size=settings.batch_size,
+                    resamples=1,
+                ),
+                cache=None,
+            )
+        areas = {
+            target.name: target.evaluators[settings.evaluator].metrics["auroc"]
+            for target in result.targets
+        }
+        named = {f"auroc/{name}": area for name, area in areas.items()}
+        return {"auroc": sum(areas.values()) / len(areas), **named}
