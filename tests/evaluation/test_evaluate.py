@@ -21,11 +21,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def arguments(pack_folder, protocol_file, run_folder, tmp_path):
+def arguments(pack_path, protocol_file, run_folder, tmp_path):
     def build(out: str = "out", **options):
         values = {
             "config": protocol_file,
-            "pack": pack_folder,
+            "pack": pack_path,
             "checkpoint": run_folder,
             "out": tmp_path / out,
             "cache": tmp_path / "cache",
@@ -65,11 +65,11 @@ def test_results_say_what_was_scored_and_from_what(arguments, tmp_path, capsys):
     assert len(results["checkpoint"]["sha256"]) == 64
     (benchmark,) = results["benchmarks"]
     assert len(benchmark["pack"]["sha256"]) == 64
-    assert [target["name"] for target in benchmark["targets"]] == ["ink", "photo"]
-    ink = benchmark["targets"][0]
-    assert ink["counts"] == {"references": 21, "tests": 28, "known": 21, "unknown": 7}
-    assert set(ink["evaluators"]) == set(EVALUATORS)
-    for values in ink["evaluators"].values():
+    assert [target["name"] for target in benchmark["targets"]] == ["day", "night"]
+    day = benchmark["targets"][0]
+    assert day["counts"] == {"references": 18, "tests": 30, "known": 18, "unknown": 12}
+    assert set(day["evaluators"]) == set(EVALUATORS)
+    for values in day["evaluators"].values():
         assert values["auroc_low"] <= values["auroc"] <= values["auroc_high"]
     mean = np.mean([target["evaluators"]["cosine"]["auroc"] for target in benchmark["targets"]])
     assert benchmark["mean"]["cosine"]["auroc"] == pytest.approx(mean)
@@ -82,16 +82,16 @@ def test_every_file_is_written_and_agrees(arguments, tmp_path):
     assert evaluate.main(arguments()) == 0
     out = tmp_path / "out"
     table = scores(out)
-    assert len(table["key"]) == 56
-    assert len(set(table["key"])) == 56
-    assert table["known"].sum() == 42
-    assert set(table["cosine.class"]) <= {"ball", "cone", "cube"}
-    assert set(table["class"][~table["known"]]) == {"ring"}
+    assert len(table["key"]) == 60
+    assert len(set(table["key"])) == 60
+    assert table["known"].sum() == 36
+    assert set(table["cosine.class"]) <= {"ant", "bee", "cat"}
+    assert set(table["class"][~table["known"]]) == {"dog", "eel"}
     lines = (out / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * 3 + 3
     results = json.loads((out / "results.json").read_text())
     auroc = results["benchmarks"][0]["targets"][0]["evaluators"]["cosine"]["auroc"]
-    assert f"| ink | cosine | {auroc:.4f} |" in (out / "results.md").read_text()
+    assert f"| day | cosine | {auroc:.4f} |" in (out / "results.md").read_text()
 
 
 def test_scores_do_not_depend_on_the_batch_size(arguments, tmp_path):
@@ -134,33 +134,33 @@ def test_features_are_extracted_once_and_then_found(arguments, tmp_path):
         assert evaluate.main(arguments(f"out{run}")) == 0
         results = json.loads((tmp_path / f"out{run}" / "results.json").read_text())
         extracted.append(results["benchmarks"][0]["features"]["extracted"])
-    assert extracted == [56, 0]
+    assert extracted == [60, 0]
     first, second = (scores(tmp_path / f"out{run}") for run in range(2))
     np.testing.assert_array_equal(second["cosine.normality"], first["cosine.normality"])
 
 
 def test_one_target_is_run_alone(arguments, tmp_path):
-    assert evaluate.main(arguments(target="photo")) == 0
-    assert set(scores(tmp_path / "out")["target"]) == {"photo"}
+    assert evaluate.main(arguments(target="night")) == 0
+    assert set(scores(tmp_path / "out")["target"]) == {"night"}
 
 
 def test_several_benchmarks_take_the_pack_of_their_data_set(
-    arguments, pack_folder, protocol_file, tmp_path
+    arguments, pack_path, protocol_file, tmp_path
 ):
     other = yaml.safe_load(protocol_file.read_text()) | {"name": "Again"}
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(other))
     words = arguments(config=f"{protocol_file} {tmp_path / 'again.yaml'}")
     assert evaluate.main(words) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert [benchmark["name"] for benchmark in results["benchmarks"]] == ["Shapes", "Again"]
-    assert [b["features"]["extracted"] for b in results["benchmarks"]] == [56, 0]
+    assert [benchmark["name"] for benchmark in results["benchmarks"]] == ["Animals", "Again"]
+    assert [b["features"]["extracted"] for b in results["benchmarks"]] == [60, 0]
 
 
 def test_a_pack_of_another_data_set_is_not_taken_when_there_are_several(
-    arguments, pack_folder, capsys
+    arguments, pack_path, capsys
 ):
-    line = refusal(arguments(pack=f"{pack_folder} {pack_folder}"), capsys)
-    assert "wants a pack of shapes, 2 of the given are" in line
+    line = refusal(arguments(pack=f"{pack_path} {pack_path}"), capsys)
+    assert "wants a pack of imagefolder, 2 of the given are" in line
 
 
 def test_few_shots_leave_that_many_references(arguments, tmp_path):
@@ -182,23 +182,23 @@ def change_protocol(protocol_file, tmp_path, change) -> Path:
     [
         (lambda p: p["known"].append("torus"), "no class torus"),
         (
-            lambda p: p["targets"]["ink"]["reference"][0].update(domains=["oil"]),
+            lambda p: p["targets"]["day"]["reference"][0].update(domains=["oil"]),
             "no domain oil",
         ),
         (
-            lambda p: p["targets"]["ink"]["test"][0].update(splits=["late"]),
+            lambda p: p["targets"]["day"]["test"][0].update(splits=["late"]),
             "no split late",
         ),
         (
-            lambda p: p["targets"]["ink"]["reference"][0].update(classes=["cube", "ball"]),
-            "no reference image of class cone",
+            lambda p: p["targets"]["day"]["reference"][0].update(classes=["cat", "ant"]),
+            "no reference image of class bee",
         ),
         (
-            lambda p: p["targets"]["ink"]["test"][0].update(classes=["cube", "ball"]),
+            lambda p: p["targets"]["day"]["test"][0].update(classes=["cat", "ant"]),
             "the test set has no unknown image",
         ),
         (
-            lambda p: p["targets"]["ink"]["test"][0].update(classes=["ring"]),
+            lambda p: p["targets"]["day"]["test"][0].update(classes=["eel"]),
             "the test set has no known image",
         ),
     ],
@@ -213,11 +213,11 @@ def test_protocols_that_do_not_fit_the_pack_are_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "oil"}, "has no target oil; it has: ink, photo"),
+        ({"target": "oil"}, "has no target oil; it has: day, night"),
         ({"evaluators": "cosine magic"}, "no evaluator is called magic; choose from"),
-        ({"evaluators": "knn", "neighbours": 50}, "knn wants 50 neighbours of 21 references"),
-        ({"shots": 30}, "has 7 reference image(s), fewer than --shots 30"),
-        ({"min_references": 8}, "has 7 reference image(s), fewer than 8"),
+        ({"evaluators": "knn", "neighbours": 50}, "knn wants 50 neighbours of 18 references"),
+        ({"shots": 30}, "has 6 reference image(s), fewer than --shots 30"),
+        ({"min_references": 7}, "has 6 reference image(s), fewer than 7"),
         ({"pack": "nowhere"}, "nowhere is no finished pack"),
         ({"checkpoint": "nowhere"}, "no checkpoint at nowhere"),
         ({"config": "nowhere.yaml"}, "cannot read protocol nowhere.yaml"),
@@ -246,7 +246,7 @@ def test_features_that_are_not_finite_are_refused(arguments, run_folder, tmp_pat
 
     run = changed_run(run_folder, tmp_path, weights=broken)
     line = refusal(arguments(checkpoint=run), capsys)
-    assert "NaN or infinite features for 56 of 56 images, first 000000" in line
+    assert "NaN or infinite features for 60 of 60 images, first " in line
 
 
 def test_a_checkpoint_of_another_backbone_is_refused(arguments, run_folder, tmp_path, capsys):
