@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from evaluation.references import ReferenceConfig, choose_references
+from pipelines.protocol import ProtocolRows
+from sharding.errors import PackError
+
+CLASSES = np.repeat([0, 1, 2], [4, 6, 3])
+ROWS = ProtocolRows(np.arange(13) * 10, CLASSES, np.array([1, 2]), np.array([0, -1]))
+KNOWN = ("ant", "bee", "cat")
+
+
+def drawn(**options):
+    return choose_references(ROWS, KNOWN, ReferenceConfig(**options))
+
+
+def test_all_references_are_used_by_default():
+    assert drawn() == ROWS
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_shots_are_drawn_for_each_class(replacement):
+    rows = drawn(shots=3, seed=1, replacement=replacement)
+    assert rows.reference_class.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert (CLASSES[rows.reference // 10] == rows.reference_class).all()
+    if not replacement:
+        assert len(set(rows.reference)) == 9
+    assert rows.test is ROWS.test
+
+
+def test_the_draw_follows_from_the_seed():
+    first, again, other = (drawn(shots=2, seed=seed).reference for seed in (1, 1, 2))
+    assert first.tolist() == again.tolist()
+    assert first.tolist() != other.tolist()
+
+
+def test_draws_with_replacement_are_those_of_the_original():
+    rows = drawn(shots=5, seed=13, replacement=True)
+    for number in range(3):
+        ids = ROWS.reference[number == CLASSES]
+        expected = np.random.default_rng(13).choice(ids, 5)
+        assert sorted(rows.reference[rows.reference_class == number]) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shots": 4}, "class cat has 3 reference.*fewer than --shots 4"),
+        ({"minimum": 4}, "class cat has 3 reference.*lower --min-references"),
+    ],
+)
+def test_too_few_references_are_refused(options, message):
+    with pytest.raises(PackError, match=message):
+        drawn(**options)

@@ -1,0 +1,28 @@
+import pytest
+import torch
+
+from evaluation.sharing import Share, share_of, together
+from runtime.distributed import Process
+
+ALONE = Process(0, 0, 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("total", [0, 1, 5, 12])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_shares_cover_each_item_once_and_differ_by_one_at_most(total, world_size):
+    shares = [
+        range(total)[share_of(total, Process(rank, rank, world_size, ALONE.device)).slice]
+        for rank in range(world_size)
+    ]
+    assert [item for share in shares for item in share] == list(range(total))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_items_that_nobody_computed_are_not_reported():
+    with pytest.raises(RuntimeError, match="2 of 5 samples were not computed exactly once"):
+        together(torch.ones(3), Share(slice(0, 3), 5), ALONE)
+
+
+def test_alone_all_items_are_ones_own():
+    values = torch.randn(4, 2)
+    assert torch.equal(together(values, share_of(4, ALONE), ALONE), values)
