@@ -1,0 +1,81 @@
+"""Configuration files and options become dataclasses, mistakes become one line."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from runtime.config import load_config, plain, to_yaml
+from runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: int = 3
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        if self.size < 0:
+            raise ValueError("inner.size must not be negative")
+
+
+@dataclass(frozen=True)
+class Outer:
+    path: str
+    rate: float = 0.1
+    dry_run: bool = False
+    inner: Inner = field(default_factory=Inner)
+
+
+def load(*arguments):
+    return load_config(Outer, arguments, prog="tool", description="")
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("path: here\nrate: 1e-3\ninner: {size: 5, names: [a, b]}\n")
+    return path
+
+
+def test_options_override_the_file_wherever_they_stand(file):
+    expected = Outer("here", 1e-3, inner=Inner(7, ("a", "b")))
+    assert load("--config", str(file), "--inner.size=7") == expected
+    assert load("--inner.size", "7", f"--config={file}") == expected
+
+
+def test_a_switch_needs_no_value(file):
+    assert load("--config", str(file), "--dry-run").dry_run
+    assert not load("--config", str(file)).dry_run
+
+
+def test_yaml_reads_back_as_the_same_configuration(file, tmp_path):
+    config = load("--config", str(file))
+    (tmp_path / "copy.yaml").write_text(to_yaml(config))
+    assert load("--config", str(tmp_path / "copy.yaml")) == config
+    assert plain(config)["inner"] == {"size": 5, "names": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path: x\nzeal: 1\n", "zeal"),
+        ("path: x\ninner: {weight: 1}\n", "weight"),
+        ("path: x\nrate: fast\n", "rate"),
+        ("path: x\ninner: {size: -1}\n", "inner.size must not be negative"),
+        ("rate: 1\n", "path"),
+        ("path: [\n", "config"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line_that_names_it(tmp_path, text, words):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load("--config", str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_options_and_missing_files_are_named(file):
+    with pytest.raises(ConfigError, match="nothing"):
+        load("--config", str(file), "--inner.nothing=3")
+    with pytest.raises(ConfigError, match="absent"):
+        load("--config", "absent.yaml")
