@@ -164,7 +164,14 @@ def _run_target(
         )
     seconds = time.perf_counter() - started
     return TargetResult(
-        name, len(rows.reference), rows.test, rows.test_class, results, seconds, pairs
+        name=name,
+        reference=rows.reference,
+        reference_class=rows.reference_class,
+        test=rows.test,
+        test_class=rows.test_class,
+        evaluators=results,
+        seconds=seconds,
+        pairs=pairs,
     )
 
 

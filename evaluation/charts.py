@@ -6,7 +6,7 @@ import numpy as np
 
 from model.metrics import rates, threshold_at_recall
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 400, 300, 46, 40, 10, 26
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 400, 300, 56, 40, 10, 26
 _MAX_POINTS = 300
 _BINS = 40
 
@@ -41,7 +41,7 @@ def histogram(known: np.ndarray, normality: np.ndarray) -> str:
     counts = [np.histogram(normality[part], _BINS, (low, high))[0] for part in (known, ~known)]
     shares = [count / count.sum() for count in counts]
     top = max(float(share.max()) for share in shares)
-    parts = [_frame("normality", "share of images", (low, high), (0, top))]
+    parts = [_frame("normality", "share of images in %", (low, high), (0, 100 * top))]
     for kind, share in zip(("known", "unknown"), shares, strict=True):
         for number, value in enumerate(share.tolist()):
             if value:

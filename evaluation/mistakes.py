@@ -5,7 +5,9 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from evaluation.results import EvaluatorResult
 from model.metrics import threshold_at_recall
@@ -62,6 +64,11 @@ def confusion(test_class: np.ndarray, result: EvaluatorResult, num_classes: int)
     given = np.where(accepted, result.predicted, num_classes)
     size = num_classes + 1
     return np.bincount(truth * size + given, minlength=size * size).reshape(size, size)
+
+
+def typical(features: Tensor) -> int:
+    """Position of the feature, of (n, D), that is nearest to their mean."""
+    return int(torch.linalg.vector_norm(features - features.mean(dim=0), dim=1).argmin())
 
 
 def thumbnail(pack: Pack, row: int) -> str:

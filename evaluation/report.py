@@ -11,9 +11,8 @@ import numpy as np
 from evaluation import table
 from evaluation.benchmark import BenchmarkResult
 from evaluation.charts import histogram, roc_chart
-from evaluation.mistakes import Mistake, confusion, most_confident, thumbnail
+from evaluation.mistakes import Mistake, confusion, most_confident, thumbnail, typical
 from evaluation.results import TargetResult
-from pipelines.pack import Pack
 
 _FULL_CONFUSION = 15  # classes; with more, the most frequent confusions are listed
 _LISTED = 20
@@ -131,7 +130,7 @@ def _listed_confusions(counts: np.ndarray, names: list[str]) -> str:
         for truth, given in zip(*np.unravel_index(order, wrong.shape), strict=True)
         if wrong[truth, given]
     ]
-    note = f'<p class="note">The {len(rows)} most frequent of {len(names)} x {len(names)}.</p>'
+    note = f'<p class="note">The {len(rows)} most frequent ones.</p>'
     return note + _table(("shows", "taken for", "images", "of its class"), rows)
 
 
@@ -139,29 +138,31 @@ def _mistakes(benchmark: BenchmarkResult, target: TargetResult) -> str:
     found = most_confident(target.test_class, next(iter(target.evaluators.values())))
     if not found:
         return "<p>None.</p>"
-    parts = []
+    parts = ['<p class="note">Left the image, right a typical reference of the nearest class.</p>']
     for known, heading in (
         (False, "Unknown, taken for known"),
         (True, "Known, taken for unknown"),
     ):
         cards = "".join(
-            _mistake(benchmark.pack, target, mistake, benchmark.protocol.known[mistake.predicted])
-            for mistake in found
-            if mistake.known == known
+            _mistake(benchmark, target, mistake) for mistake in found if mistake.known == known
         )
         if cards:
             parts.append(f'<h5>{heading}</h5><div class="cards">{cards}</div>')
     return "".join(parts)
 
 
-def _mistake(pack: Pack, target: TargetResult, mistake: Mistake, nearest: str) -> str:
-    row = int(target.test[mistake.position])
+def _mistake(benchmark: BenchmarkResult, target: TargetResult, mistake: Mistake) -> str:
+    pack, row = benchmark.pack, int(target.test[mistake.position])
+    members = target.reference[target.reference_class == mistake.predicted]
+    example = int(members[typical(benchmark.features.of(members))])
     shows = escape(pack.manifest.classes[pack.index.label[row]])
-    key = escape(pack.keys(np.array([row]))[0])
+    nearest = escape(benchmark.protocol.known[mistake.predicted])
+    key, example_key = (escape(key) for key in pack.keys(np.array([row, example])))
     return (
         f'<figure class="card"><img src="{thumbnail(pack, row)}" alt="{shows}" title="{key}">'
-        f"<figcaption><b>{shows}</b><br>nearest: {escape(nearest)}<br>"
-        f"{mistake.normality:.4g}</figcaption></figure>"
+        f'<img src="{thumbnail(pack, example)}" alt="{nearest}" title="{example_key}">'
+        f"<figcaption><b>{shows}</b>, nearest <b>{nearest}</b><br>"
+        f"normality {mistake.normality:.4g}</figcaption></figure>"
     )
 
 
@@ -226,9 +227,11 @@ rect.known,.swatch.known{fill:var(--known);background:var(--known);fill-opacity:
 rect.unknown,.swatch.unknown{fill:var(--unknown);background:var(--unknown);fill-opacity:.55}
 .swatch{display:inline-block;width:.8em;height:.8em;margin:0 .35em 0 .8em}
 .legend{list-style:none;padding:0;margin:4px 0;text-align:left;columns:2}
-.note,.legend{color:var(--soft);font-size:13px}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(124px,1fr));gap:10px}
-.card{font-size:12.5px}.card img{height:112px;max-width:100%;object-fit:contain}
+.legend li{white-space:nowrap}
+.note,.legend{color:var(--soft);font-size:13px}.legend{font-size:12px}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(215px,1fr));gap:14px}
+.card{font-size:12.5px}.card img{height:100px;width:100px;
+object-fit:contain;margin-right:4px}.card figcaption{text-align:left}
 .wide td{white-space:nowrap}.receipt td{white-space:normal;word-break:break-all}
 code,pre{font-size:12.5px}pre{overflow-x:auto}
 """

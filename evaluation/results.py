@@ -43,7 +43,8 @@ class TargetResult:
 
     Attributes:
         name: the target's.
-        num_references: images that the prototypes were made from.
+        reference: int64 (R,), rows of the pack's index that the prototypes were made from.
+        reference_class: int64 (R,), known classes.
         test: int64 (T,), rows of the pack's index.
         test_class: int64 (T,), known classes, -1 for unknown.
         evaluators: by name.
@@ -52,7 +53,8 @@ class TargetResult:
     """
 
     name: str
-    num_references: int
+    reference: np.ndarray
+    reference_class: np.ndarray
     test: np.ndarray
     test_class: np.ndarray
     evaluators: dict[str, EvaluatorResult]
@@ -63,7 +65,7 @@ class TargetResult:
     def counts(self) -> dict[str, int]:
         known = int((self.test_class >= 0).sum())
         return {
-            "references": self.num_references,
+            "references": len(self.reference),
             "tests": len(self.test),
             "known": known,
             "unknown": len(self.test) - known,
