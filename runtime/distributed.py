@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -108,7 +108,11 @@ def distribute(network: nn.Module, process: Process, *, compiled: bool = False) 
 
 
 class StopSignal:
-    """Remembers a SIGTERM or SIGUSR1 and lets all processes stop after the same step."""
+    """A context in which SIGTERM and SIGUSR1 let all processes stop after the same step.
+
+    Attributes:
+        received: the name of the signal that this process got, if any.
+    """
 
     def __init__(self, process: Process) -> None:
         self.received: str | None = None
@@ -118,8 +122,16 @@ class StopSignal:
             self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
         self._vote = torch.zeros(1)
         self._pending: dist.Work | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
         for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._remember)
+            self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def agreed(self) -> bool:
         """Whether any process was signalled before its previous call; the same answer for all.

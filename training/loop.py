@@ -62,11 +62,24 @@ class Loop:
             TrainingError: the loss or the gradient is not finite, or the loss is above its limit.
             CheckpointError: a checkpoint could not be written.
         """
-        config, iterations = self._config, self._config.train.iterations
-        stop = StopSignal(self._process)
-        marker = config.run / INTERRUPTED_FILE
+        marker = self._config.run / INTERRUPTED_FILE
         if self._process.is_first:
             marker.unlink(missing_ok=True)
+        with StopSignal(self._process) as stop:
+            stopped = self._steps(start, stop)
+        if stopped is None:
+            iterations = self._config.train.iterations
+            self._log.say(f"{iterations:,} steps are done; checkpoints are in {self._config.run}")
+            return 0
+        if self._process.is_first:
+            marker.write_text(json.dumps({"step": stopped}) + "\n")
+        signal = stop.received or "another process's signal"
+        self._log.say(f"{signal}: saved step {stopped}, start again to continue")
+        return INTERRUPTED
+
+    def _steps(self, start: int, stop: StopSignal) -> int | None:
+        """Do the steps; returns how many are done where a signal stopped them early."""
+        config, iterations = self._config, self._config.train.iterations
         self._clock = time.perf_counter()
         for number in range(start, iterations):
             done = number + 1
@@ -79,14 +92,8 @@ class Loop:
             if saving:
                 self._save(done, metrics, validate=not stopping)
             if stopping:
-                if self._process.is_first:
-                    marker.write_text(json.dumps({"step": done}) + "\n")
-                self._log.say(
-                    f"{stop.received or 'a signal'}: saved step {done}, start again to continue"
-                )
-                return INTERRUPTED
-        self._log.say(f"{iterations:,} steps are done; checkpoints are in {config.run}")
-        return 0
+                return done
+        return None
 
     def _gather(self, done: int) -> dict[str, float]:
         """The mean metrics since the last time, logged."""

@@ -1,0 +1,260 @@
+"""Training in one process, from the command line's arguments to what lies in the run's folder."""
+
+import json
+import math
+
+import pytest
+import torch
+import yaml
+
+from runtime.checkpoint import load_weights, newest, step_folders
+from train_ddp import main
+
+CONFIG = {
+    "data": {"num_negatives": 3},
+    "input": {"image_size": 64, "num_threads": 1, "device": "cpu"},
+    "model": {
+        "backbone": "test_convnext",
+        "embed_dim": 48,
+        "depth": 1,
+        "num_heads": 2,
+        "similarity_start": True,
+    },
+    "objective": {"name": "bce"},
+    "optimizer": {"name": "sgd", "lr": 0.01},
+    "schedule": {"name": "constant", "warmup": 2},
+    "train": {"iterations": 6, "global_batch": 8},
+    "checkpoint": {"every": 3},
+    "log": {"every": 1, "tensorboard": False},
+}
+
+
+@pytest.fixture
+def config_file(pack_path, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        yaml.safe_dump({**CONFIG, "data": {"pack": str(pack_path), "num_negatives": 3}})
+    )
+    return path
+
+
+@pytest.fixture
+def train(config_file, tmp_path):
+    """Runs the command with further options; the folder of the run is ``tmp_path / run``."""
+
+    def command(*options, run="run"):
+        return main(["--config", str(config_file), "--run", str(tmp_path / run), *options])
+
+    return command
+
+
+def log(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_weights(left, right, **tolerance):
+    a, b = load_weights(left)[0], load_weights(right)[0]
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], msg=name, **tolerance)
+
+
+def error_line(capsys):
+    captured = capsys.readouterr().err
+    assert captured.startswith("error: ")
+    assert captured.count("\n") == 1
+    return captured
+
+
+def test_a_run_logs_each_measure_and_saves_what_loads_again(train, tmp_path):
+    assert train("--log.tensorboard=true", "--optimizer.name=lars") == 0
+    records = log(tmp_path / "run")
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert [record["lr"] for record in records[:3]] == [0, 0.005, 0.01]
+    for name in (
+        "loss",
+        "accuracy_same",
+        "accuracy_different",
+        "gradient_norm",
+        "trust_min",
+        "trust_median",
+        "pairs_per_second",
+        "images_per_second",
+        "data_wait_share",
+        "memory_gib",
+    ):
+        assert math.isfinite(records[-1][name]), name
+    assert 0 <= records[-1]["data_wait_share"] <= 1
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    folders = [folder.name for folder in step_folders(tmp_path / "run")]
+    assert folders == ["step-00000006", "step-00000003"]
+    weights, config = load_weights(tmp_path / "run")
+    assert config["model"]["backbone"] == "test_convnext"
+    assert any(name.startswith("relation.") for name in weights)
+
+
+def test_resuming_equals_an_uninterrupted_run_bit_for_bit(train, tmp_path):
+    train()
+    train("--train.iterations=3", run="parts")
+    assert train(run="parts") == 0
+    assert_same_weights(tmp_path / "run", tmp_path / "parts", rtol=0, atol=0)
+    one, other = (newest(tmp_path / name).training["optimizer"] for name in ("run", "parts"))
+    for a, b in zip(one["state"].values(), other["state"].values(), strict=True):
+        assert torch.equal(a["momentum_buffer"], b["momentum_buffer"])
+    losses = [[record["loss"] for record in log(tmp_path / name)] for name in ("run", "parts")]
+    assert losses[0] == losses[1]
+
+
+def test_a_finished_run_is_left_as_it_is(train, tmp_path, capsys):
+    train("--train.iterations=2")
+    before = load_weights(tmp_path / "run")[0]
+    assert train("--train.iterations=2") == 0
+    assert "after step 2" in capsys.readouterr().out
+    after = load_weights(tmp_path / "run")[0]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_accumulated_parts_equal_the_whole_step(train, tmp_path):
+    train()
+    train("--train.accumulate=4", run="parts")
+    assert_same_weights(tmp_path / "run", tmp_path / "parts", rtol=1e-4, atol=1e-5)
+
+
+def test_classification_warms_up_the_backbone_of_a_relation(train, tmp_path):
+    assert train("--task=classification", "--train.iterations=2", run="warm") == 0
+    assert "accuracy" in log(tmp_path / "warm")[-1]
+    options = [f"--model.backbone_weights={tmp_path / 'warm'}", "--optimizer.lr=0"]
+    assert train("--train.iterations=1", *options) == 0
+    warm, relation = (load_weights(tmp_path / name)[0] for name in ("warm", "run"))
+    shared = [name for name in warm if name.startswith("backbone.")]
+    assert shared
+    assert all(torch.equal(warm[name], relation[name]) for name in shared)
+
+
+def test_gradients_are_clipped_only_when_asked(train, tmp_path):
+    options = ["--train.iterations=3", "--optimizer.weight_decay=0"]
+    train(*options)
+    train(*options, "--train.clip=1e-9", run="clipped")
+    moved, start = load_weights(tmp_path / "run")[0], load_weights(tmp_path / "clipped")[0]
+    train(*options, "--optimizer.lr=0", run="still")
+    assert_same_weights(tmp_path / "clipped", tmp_path / "still", rtol=0, atol=2e-6)
+    assert any(not torch.allclose(moved[name], start[name], atol=1e-5) for name in moved)
+
+
+def test_bfloat16_keeps_float32_weights_and_nearly_the_loss(train, tmp_path):
+    train("--train.iterations=2")
+    assert train("--train.iterations=2", "--train.precision=bfloat16", run="half") == 0
+    weights, _ = load_weights(tmp_path / "half")
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+    exact, half = (log(tmp_path / name)[0]["loss"] for name in ("run", "half"))
+    assert half == pytest.approx(exact, rel=0.05)
+
+
+def test_without_a_compiler_training_goes_on_with_a_line(train, monkeypatch, capsys):
+    def broken(*_, **__):
+        raise RuntimeError("no compiler here\nlong story")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert train("--train.compile=true", "--train.iterations=1") == 0
+    assert "train.compile is left out, torch.compile fails here: no compiler here\n" in (
+        capsys.readouterr().out
+    )
+
+
+def test_validation_is_logged_and_keeps_the_best_checkpoint(train, tmp_path):
+    protocol = {
+        "name": "tiny",
+        "dataset": "imagefolder",
+        "known": ["ant", "bee"],
+        "targets": {
+            "night": {
+                "reference": [{"domains": ["day"], "classes": ["ant", "bee"]}],
+                "test": [{"domains": ["night"]}],
+            }
+        },
+    }
+    path = tmp_path / "protocol.yaml"
+    path.write_text(yaml.safe_dump(protocol))
+    options = ["--checkpoint.every=1", "--checkpoint.keep=1", "--optimizer.lr=0.1"]
+    assert train(f"--validation.protocol={path}", *options) == 0
+    areas = {r["step"]: r["auroc"] for r in log(tmp_path / "run") if "auroc" in r}
+    assert list(areas) == [1, 2, 3, 4, 5, 6]
+    kept = {int(folder.name[-8:]) for folder in step_folders(tmp_path / "run")}
+    assert 6 in kept
+    assert max(areas.values()) in {round(areas[step], 6) for step in kept}
+
+
+def test_divergence_stops_with_step_keys_and_last_good_checkpoint(train, tmp_path, capsys):
+    train("--train.iterations=3")
+    capsys.readouterr()
+    options = ["--optimizer.lr=1e30", "--log.every=100", "--checkpoint.every=100"]
+    assert train("--train.iterations=12", *options) == 1
+    line = error_line(capsys)
+    report = json.loads((tmp_path / "run" / "diverged.json").read_text())
+    assert f"at step {report['step']}" in line
+    assert report["anchors"][0] in line
+    assert len(report["anchors"]) == len(report["partners"]) == 8
+    assert "step-00000003" in line
+    assert step_folders(tmp_path / "run")[0].name == "step-00000003"
+
+
+def test_dry_run_prints_configuration_and_sizes_and_trains_nothing(train, tmp_path, capsys):
+    assert train("--dry-run") == 0
+    out = capsys.readouterr().out
+    resolved = yaml.safe_load(out.split("\n\n")[0])
+    assert resolved["train"]["global_batch"] == 8
+    for words in ("5 classes", "6 steps of 8 pairs", "parameters", "GiB"):
+        assert words in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_linear_rule_follows_the_number_of_devices_and_is_printed(train, capsys):
+    options = ["--train.recipe_ranks=4", "--train.global_batch=16", "--scale=linear"]
+    assert train("--dry-run", *options, "--schedule.warmup=100", "--train.iterations=1000") == 0
+    out = capsys.readouterr().out
+    resolved = yaml.safe_load(out.split("\n\n")[0])
+    assert resolved["train"]["global_batch"] == 4
+    assert resolved["optimizer"]["lr"] == pytest.approx(0.0025)
+    assert resolved["train"]["iterations"] == 4000
+    assert resolved["schedule"]["warmup"] == 400
+    assert "16 -> 4 pairs a step: lr 0.01 -> 0.0025, steps 1000 -> 4000" in out
+    assert train("--dry-run", *options, "--train.accumulate=4") == 0
+    resolved = yaml.safe_load(capsys.readouterr().out.split("\n\n")[0])
+    assert resolved["train"]["global_batch"] == 16
+    assert resolved["optimizer"]["lr"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model.backbone=resnet0"], "resnet0"),
+        (["--model.embed_dim=50", "--model.num_heads=3"], "embed_dim"),
+        (["--data.pack=nowhere"], "nowhere"),
+        (["--data.domains=[dusk]"], "dusk"),
+        (["--model.backbone_weights=none.pth"], "none.pth"),
+        (["--train.accumulate=3"], "multiple of 3"),
+        (["--optimizer.name=adam"], "optimizer.name"),
+        (["--train.speed=3"], "train.speed"),
+        (["--validation.protocol=none.yaml"], "none.yaml"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(train, capsys, options, words):
+    assert train(*options) == 2
+    assert words in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seed=1"], "seed"),
+        (["--data.num_negatives=5"], "data.num_negatives"),
+        (["--train.global_batch=4"], "train.global_batch"),
+        (["--model.depth=2"], "model.depth"),
+        (["--resume=never"], "--resume auto"),
+    ],
+)
+def test_another_run_is_not_continued(train, capsys, options, words):
+    train("--train.iterations=1")
+    capsys.readouterr()
+    assert train(*options) == 2
+    assert words in error_line(capsys)

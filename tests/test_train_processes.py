@@ -1,0 +1,171 @@
+"""Training as processes that are started, killed, signalled and restarted."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from runtime.checkpoint import load_weights, newest, step_folders
+from train_ddp import main
+
+ROOT = Path(__file__).parent.parent
+INTERRUPTED = 75
+
+
+@pytest.fixture
+def config_file(pack_path, tmp_path):
+    """A backbone without BatchNorm, so that a step does not depend on how it is shared out."""
+    path = tmp_path / "config.yaml"
+    config = {
+        "data": {"pack": str(pack_path), "num_negatives": 3},
+        "input": {"image_size": 64, "num_threads": 1, "device": "cpu"},
+        "model": {"backbone": "test_convnext", "embed_dim": 48, "depth": 1, "num_heads": 2},
+        "objective": {"name": "bce"},
+        "optimizer": {"name": "sgd", "lr": 0.01},
+        "schedule": {"name": "constant", "warmup": 2},
+        "train": {"iterations": 8, "global_batch": 8},
+        "checkpoint": {"every": 4},
+        "log": {"every": 1, "tensorboard": False},
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def start(config_file, tmp_path):
+    """Starts the command as a process, under torchrun if ``ranks`` is given."""
+    started = []
+
+    def command(*options, run="run", ranks=None, torchrun=()):
+        launcher = [sys.executable]
+        if ranks is not None:
+            launcher += ["-m", "torch.distributed.run", "--standalone"]
+            launcher += [f"--nproc_per_node={ranks}", *torchrun]
+        arguments = ["train_ddp.py", "--config", config_file, "--run", tmp_path / run, *options]
+        process = subprocess.Popen(
+            [*map(str, launcher), *map(str, arguments)],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield command
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def finish(process, code=0):
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == code, out
+    return out
+
+
+def losses(run):
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {record["step"]: record["loss"] for record in records}
+
+
+def wait_for_step(run, step, process):
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        if (run / "log.jsonl").exists():
+            lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
+            done = [json.loads(line)["step"] for line in lines if line.endswith("\n")]
+            if done and done[-1] >= step:
+                return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} was not reached")
+
+
+def workers(parent):
+    """The ids of the training processes that torchrun, of process id ``parent``, has started."""
+    listing = subprocess.run(
+        ["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
+    )
+    pairs = [tuple(map(int, line.split())) for line in listing.stdout.splitlines()]
+    return [pid for pid, ppid in pairs if ppid == parent]
+
+
+def assert_same_weights(left, right, **tolerance):
+    a, b = load_weights(left)[0], load_weights(right)[0]
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], msg=name, **tolerance)
+
+
+def test_kill_9_at_random_steps_then_resume_equals_an_uninterrupted_run(start, tmp_path):
+    options = ["--train.iterations=60", "--checkpoint.every=3"]
+    whole = start(*options, run="whole")
+    steps = sorted(random.Random(7).sample(range(4, 56), 2))
+    for step in steps:
+        process = start(*options)
+        wait_for_step(tmp_path / "run", step, process)
+        process.kill()
+        process.communicate()
+        kept = step_folders(tmp_path / "run")
+        assert kept
+        assert kept[0].name < "step-00000060"
+    assert "continuing" in finish(start(*options))
+    finish(whole)
+    assert_same_weights(tmp_path / "whole", tmp_path / "run", rtol=0, atol=0)
+    states = [newest(tmp_path / run).training["optimizer"]["state"] for run in ("whole", "run")]
+    for a, b in zip(states[0].values(), states[1].values(), strict=True):
+        assert torch.equal(a["momentum_buffer"], b["momentum_buffer"])
+
+
+def test_one_two_and_four_ranks_train_alike_and_continue_each_other(start, config_file, tmp_path):
+    assert main(["--config", str(config_file), "--run", str(tmp_path / "one")]) == 0
+    finish(start(ranks=2, run="two"))
+    finish(start("--train.iterations=4", ranks=4, run="four"))
+    finish(start(ranks=2, run="four"))
+    expected = losses(tmp_path / "one")
+    for run in ("two", "four"):
+        assert losses(tmp_path / run) == pytest.approx(expected, rel=1e-4)
+        assert_same_weights(tmp_path / "one", tmp_path / run, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_the_step_and_exits_with_its_own_code(start, tmp_path, number):
+    process = start("--train.iterations=100000", "--checkpoint.every=100000")
+    wait_for_step(tmp_path / "run", 2, process)
+    process.send_signal(number)
+    out = finish(process, INTERRUPTED)
+    assert number.name in out
+    step = json.loads((tmp_path / "run" / "interrupted.json").read_text())["step"]
+    assert newest(tmp_path / "run").step == step == max(losses(tmp_path / "run"))
+
+
+def test_sigterm_to_torchrun_saves_on_all_ranks_and_leaves_a_marker(start, tmp_path):
+    process = start("--train.iterations=100000", "--checkpoint.every=100000", ranks=2)
+    wait_for_step(tmp_path / "run", 2, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    step = json.loads((tmp_path / "run" / "interrupted.json").read_text())["step"]
+    assert newest(tmp_path / "run").step == step
+
+
+def test_torchrun_restarts_a_killed_rank_from_the_last_checkpoint(start, config_file, tmp_path):
+    options = ["--train.iterations=60", "--checkpoint.every=5", "--log.every=1"]
+    process = start(*options, ranks=2, torchrun=["--max-restarts=2", "--monitor-interval=0.1"])
+    wait_for_step(tmp_path / "run", 12, process)
+    os.kill(workers(process.pid)[-1], signal.SIGKILL)
+    assert "continuing" in finish(process)
+    main(["--config", str(config_file), "--run", str(tmp_path / "one"), *options])
+    assert_same_weights(tmp_path / "one", tmp_path / "run", rtol=1e-2, atol=1e-4)
