@@ -33,7 +33,13 @@ class DemoSample(NamedTuple):
 
 
 def class_name(number: int) -> str:
+    """The name of class ``number``."""
     return f"char{number:03d}"
+
+
+def class_number(name: str) -> int:
+    """The number of the class called ``name``."""
+    return int(name.removeprefix("char"))
 
 
 def listing() -> Iterator[DemoSample]:

@@ -1,0 +1,139 @@
+"""Treatment of one image: what is kept byte for byte, what is converted, what is rejected.
+
+| source | in the pack |
+|---|---|
+| JPEG with 3 or 1 components, 8 bit | the same bytes |
+| PNG with 8 bit RGB or gray, not animated, no transparency | the same bytes |
+| CMYK JPEG; PNG with palette, alpha, 1, 2, 4 or 16 bit; WebP, BMP, TIFF, GIF | PNG of the RGB |
+| larger than ``resize_short`` | JPEG of the resized RGB |
+
+RGB is what Pillow's ``convert("RGB")`` gives: alpha is dropped, of 16 bits the upper 8 count; of
+several frames the first counts. EXIF orientation is ignored. The content, not the file's name,
+says what an image is.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_PNG_DEPTH_AND_COLOUR = slice(24, 26)
+_PNG_KEPT = (b"\x08\x00", b"\x08\x02")
+_UNKNOWN_MEAN = (124, 116, 104)
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How images are treated.
+
+    Attributes:
+        decode_check: decode each image in full; without it only headers are read, a damaged image
+            gets into the pack, and the index has ImageNet's mean RGB for each image.
+        resize_short: images whose shorter side is larger are shrunk to it, in pixels; 0 for none.
+        quality: JPEG quality of shrunk images.
+        max_pixels: images with more pixels are rejected undecoded.
+    """
+
+    decode_check: bool = True
+    resize_short: int = 0
+    quality: int = 92
+    max_pixels: int = 100_000_000
+
+
+@dataclass(frozen=True)
+class PackedImage:
+    """An image as it goes into a shard; ``extension`` is "jpg" or "png", ``mean`` rounded RGB."""
+
+    content: bytes
+    extension: str
+    width: int
+    height: int
+    mean: tuple[int, int, int]
+
+
+class Rejected(Exception):
+    """An image that cannot be packed; the message says why."""
+
+
+def pack_image(content: bytes, options: ImageOptions) -> PackedImage:
+    """Check the encoded image ``content`` and bring it into the form that a pack holds.
+
+    Raises:
+        Rejected: empty, not an image, of an unsupported format or pixel type, too large, damaged.
+    """
+    if not content:
+        raise Rejected("empty file")
+    try:
+        return _pack(content, options)
+    except UnidentifiedImageError as error:
+        raise Rejected(f"not a readable image ({', '.join(_FORMATS)})") from error
+    except Rejected:
+        raise
+    except Exception as error:  # decoders of foreign bytes fail in every way there is
+        raise Rejected(f"damaged: {type(error).__name__}: {error}") from error
+
+
+def _pack(content: bytes, options: ImageOptions) -> PackedImage:
+    Image.MAX_IMAGE_PIXELS = None  # the limit below is the one that counts, and it is exact
+    image: Image.Image = Image.open(io.BytesIO(content), formats=_FORMATS)
+    if image.width * image.height > options.max_pixels:
+        raise Rejected(
+            f"{image.width} x {image.height} pixels are more than --max-pixels {options.max_pixels}"
+        )
+    extension = _kept_as(image, content)
+    shrunk = 0 < options.resize_short < min(image.size)
+    if extension and not shrunk:
+        mean = _mean(image) if options.decode_check else _UNKNOWN_MEAN
+        return PackedImage(content, extension, image.width, image.height, mean)
+    rgb = _to_rgb(image)
+    if shrunk:
+        rgb = _shrink(rgb, options.resize_short)
+        encoding: dict[str, Any] = {"format": "JPEG", "quality": options.quality}
+    else:
+        encoding = {"format": "PNG"}
+    encoded = io.BytesIO()
+    rgb.save(encoded, **encoding)
+    extension = "jpg" if shrunk else "png"
+    # a JPEG's decoded mean may differ from that of what was encoded, but not by a level
+    return PackedImage(encoded.getvalue(), extension, rgb.width, rgb.height, _mean(rgb))
+
+
+def _kept_as(image: Image.Image, content: bytes) -> str | None:
+    """The extension under which the bytes are kept as they are, or None."""
+    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+        return "jpg"
+    if (
+        image.format == "PNG"
+        and content[_PNG_DEPTH_AND_COLOUR] in _PNG_KEPT
+        and "transparency" not in image.info
+        and not getattr(image, "is_animated", False)
+    ):
+        return "png"
+    return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise Rejected(f"pixels of type {image.mode} (32 bit) are not supported")
+    rgb = image.convert("RGB")
+    rgb.info.clear()  # or a palette's transparency or a profile would be written again
+    return rgb
+
+
+def _shrink(rgb: Image.Image, short: int) -> Image.Image:
+    scale = short / min(rgb.size)
+    size = tuple(max(short, round(side * scale)) for side in rgb.size)
+    return rgb.resize((size[0], size[1]), Image.Resampling.BICUBIC)
+
+
+def _mean(image: Image.Image) -> tuple[int, int, int]:
+    """Mean RGB of the decoded image. Pillow averages the rows, exact to half a level each."""
+    image.load()
+    rows = np.asarray(image.reduce((image.width, 1)))  # uint8 (H, 1, 3) or (H, 1)
+    red, green, blue = np.broadcast_to(rows.reshape(image.height, -1).mean(axis=0).round(), 3)
+    return int(red), int(green), int(blue)

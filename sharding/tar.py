@@ -1,0 +1,47 @@
+"""GNU tar members and DALI's index lines, written so that equal input gives equal bytes.
+
+The bytes equal those of ``tarfile`` with format GNU, mode 0644 and all else zero; written out here
+because that takes a tenth of the time.
+"""
+
+from typing import TypeVar
+
+import numpy as np
+
+BLOCK = 512
+RECORD = 20 * BLOCK
+_MAX_SIZE = 8**11 - 1
+_Size = TypeVar("_Size", int, np.ndarray)
+
+
+def header(name: str, size: int) -> bytes:
+    """The 512-byte header of a member; ``name`` is ASCII with fewer than 100 characters, ``size``
+    below 8 GiB."""
+    if len(name) >= 100 or not 0 <= size <= _MAX_SIZE:
+        raise ValueError(f"member {name!r} of {size} bytes does not fit a plain tar header")
+    before = b"%b%b%b%b%011o\0%011o\0" % (
+        name.encode("ascii").ljust(100, b"\0"),
+        b"0000644\0",
+        b"0000000\0",
+        b"0000000\0",
+        size,
+        0,
+    )
+    after = b"0" + bytes(100) + b"ustar  \0" + bytes(BLOCK - 265)
+    checksum = sum(before) + 8 * ord(" ") + sum(after)
+    return before + b"%06o\0 " % checksum + after
+
+
+def padding(size: int) -> bytes:
+    """The zeros that fill the last block of a member of ``size`` bytes."""
+    return bytes(-size % BLOCK)
+
+
+def end(size: int) -> bytes:
+    """What closes a tar file of ``size`` bytes: two zero blocks, then zeros to a full record."""
+    return bytes(2 * BLOCK + -(size + 2 * BLOCK) % RECORD)
+
+
+def sample_bytes(size: _Size) -> _Size:
+    """Bytes in a shard of a sample whose image has ``size`` bytes: two headers, image, label."""
+    return size + -size % BLOCK + 3 * BLOCK

@@ -1,0 +1,242 @@
+"""Packs as a user makes them, read back by the tools that are meant to read them."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import numpy as np
+import pytest
+import webdataset
+from nvidia.dali import fn, pipeline_def
+from PIL import Image
+
+from sharding.__main__ import main
+from sharding.index import Index, read_strings
+from sharding.manifest import Manifest
+
+
+def pack(root, out, *options):
+    return main(["pack", "imagefolder", "--root", str(root), "--out", str(out), *options])
+
+
+def files_of(folder):
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
+
+
+@pytest.fixture
+def tree(image_tree, tmp_path):
+    return shutil.copytree(image_tree, tmp_path / "tree")
+
+
+def test_the_manifest_and_the_index_describe_the_tree(pack_path, image_tree):
+    manifest, index = Manifest.load(pack_path), Index.load(pack_path)
+    assert manifest.classes == ("ant", "bee", "cat", "dog", "eel")
+    assert manifest.domains == ("day", "night")
+    assert manifest.samples == len(index) == 60
+    assert manifest.rejects == 0
+    assert len(manifest.shards) > 1
+    for row, source in enumerate(read_strings(pack_path, "source")):
+        domain, class_, _ = source.split("/")
+        assert manifest.classes[index.label[row]] == class_
+        assert manifest.domains[index.domain[row]] == domain
+        with Image.open(image_tree / source) as image:
+            assert image.size == (index.width[row], index.height[row])
+
+
+def test_webdataset_reads_the_pack(pack_path, image_tree):
+    shards = sorted(str(path) for path in pack_path.glob("*.tar"))
+    dataset = webdataset.WebDataset(shards, shardshuffle=False)
+    samples = list(dataset)
+    index, sources = Index.load(pack_path), read_strings(pack_path, "source")
+    assert [sample["__key__"] for sample in samples] == read_strings(pack_path, "key")
+    for row, sample in enumerate(samples):
+        assert sample["jpg"] == (image_tree / sources[row]).read_bytes()
+        assert int(sample["cls"]) == index.label[row]
+
+
+def test_dalis_reader_reads_the_pack(pack_path, image_tree):
+    shards = sorted(str(path) for path in pack_path.glob("*.tar"))
+
+    @pipeline_def(batch_size=7, num_threads=1, device_id=None)
+    def graph():
+        images, labels = fn.readers.webdataset(
+            paths=shards,
+            index_paths=[shard.removesuffix("tar") + "idx" for shard in shards],
+            ext=["jpg", "cls"],
+            missing_component_behavior="error",
+        )
+        return images, labels
+
+    pipeline = graph()
+    pipeline.build()
+    index, sources = Index.load(pack_path), read_strings(pack_path, "source")
+    row = 0
+    while row < len(index):
+        images, labels = pipeline.run()
+        for number in range(min(7, len(index) - row)):
+            assert images.at(number).tobytes() == (image_tree / sources[row]).read_bytes()
+            assert int(labels.at(number).tobytes()) == index.label[row]
+            row += 1
+
+
+def test_shards_are_plain_reproducible_tar_files(pack_path):
+    for path in pack_path.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                assert (member.mtime, member.uid, member.gid, member.mode) == (0, 0, 0, 0o644)
+
+
+def test_any_number_of_workers_writes_the_same_bytes(image_tree, pack_path, tmp_path):
+    for workers in ("1", "3"):
+        out = tmp_path / workers
+        assert pack(image_tree, out, "--shard-size", "40KB", "--workers", workers) == 0
+        assert files_of(out) == files_of(pack_path)
+
+
+def test_what_cannot_be_packed_is_named_and_the_rest_is_packed(tree, tmp_path, capsys):
+    folder = tree / "day" / "ant"
+    whole = (folder / "0.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[:-200])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "gone.jpg").symlink_to("nowhere")
+    (folder / "loop").symlink_to(folder)
+    assert pack(tree, tmp_path / "pack") == 0
+    lines = (tmp_path / "pack" / "rejects.jsonl").read_text().splitlines()
+    reasons = {
+        reject["source"].split("/")[-1]: reject["reason"] for reject in map(json.loads, lines)
+    }
+    assert set(reasons) == {"truncated.jpg", "empty.jpg", "notes.txt", "gone.jpg", "loop"}
+    assert "truncated" in reasons["truncated.jpg"]
+    assert reasons["empty.jpg"] == "empty file"
+    assert "not a readable image" in reasons["notes.txt"]
+    assert Manifest.load(tmp_path / "pack").samples == 60
+    assert "5 files were not packed" in capsys.readouterr().out
+
+
+def test_large_images_are_shrunk_on_request_and_small_ones_keep_their_bytes(image_tree, tmp_path):
+    assert pack(image_tree, tmp_path / "pack", "--resize-short", "60") == 0
+    index = Index.load(tmp_path / "pack")
+    for row, source in enumerate(read_strings(tmp_path / "pack", "source")):
+        original = image_tree / source
+        with Image.open(original) as image:
+            short = min(image.size)
+        assert min(index.width[row], index.height[row]) == min(short, 60)
+        assert (index.size[row] == original.stat().st_size) or short > 60
+
+
+def test_odd_names_and_formats_are_packed_under_ascii_keys(tmp_path):
+    folder = tmp_path / "tree" / "één klasse"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    rgb = Image.fromarray(pixels)
+    rgb.save(folder / "a b ü.jpg")
+    rgb.save(folder / "png inside.jpg", "PNG")
+    rgb.convert("RGBA").save(folder / "alpha.png")
+    rgb.convert("CMYK").save(folder / "cmyk.jpg")
+    rgb.convert("P").save(folder / "animated.gif")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) << 8).save(folder / "deep.png")
+    rgb.save(folder / "photo.webp", lossless=True)
+    assert pack(tmp_path / "tree", tmp_path / "pack") == 0
+    manifest = Manifest.load(tmp_path / "pack")
+    assert (manifest.samples, manifest.rejects) == (7, 0)
+    assert all(key.isascii() for key in read_strings(tmp_path / "pack", "key"))
+    with tarfile.open(tmp_path / "pack" / manifest.shards[0].name) as tar:
+        names = [name for name in tar.getnames() if not name.endswith(".cls")]
+        kinds = {tuple(tar.extractfile(name).read(3)) for name in names}
+    assert kinds <= {(0xFF, 0xD8, 0xFF), (0x89, 0x50, 0x4E)}
+    assert "één klasse/a b ü.jpg" in read_strings(tmp_path / "pack", "source")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "cannot list"),
+        (lambda root: root.mkdir(), "holds no images"),
+        (lambda root: (root / "a" / "b").mkdir(parents=True), "holds no images"),
+        (lambda root: _write(root / "a" / "x.jpg"), "none of the 1 files"),
+        (lambda root: [_write(root / "a" / "x.jpg"), (root / "b" / "c").mkdir(parents=True)],
+         "b/ does not"),
+    ],
+    ids=["missing", "empty", "no-files", "no-image", "mixed"],
+)  # fmt: skip
+def test_a_tree_that_cannot_be_packed_is_one_line_and_exit_code_2(make, message, tmp_path, capsys):
+    make(tmp_path / "tree")
+    assert pack(tmp_path / "tree", tmp_path / "pack") == 2
+    (line,) = [ln for ln in capsys.readouterr().err.splitlines() if ln.startswith("error")]
+    assert message in line
+    assert main(["info", str(tmp_path / "pack")]) == 2
+
+
+def _write(path):
+    path.parent.mkdir(parents=True)
+    path.write_text("no image")
+
+
+def test_a_finished_pack_is_not_written_over(image_tree, pack_path, capsys):
+    before = files_of(pack_path)
+    assert pack(image_tree, pack_path) == 2
+    assert "finished pack" in capsys.readouterr().err
+    assert files_of(pack_path) == before
+
+
+def test_a_killed_run_is_finished_by_the_same_command(image_tree, pack_path, tmp_path):
+    """kill -9 of the whole process group at several moments; the bytes come out the same."""
+    out = tmp_path / "pack"
+    command = [sys.executable, "-m", "sharding", "pack", "imagefolder", "--workers", "2"]
+    command += ["--root", str(image_tree), "--out", str(out), "--shard-size", "40KB"]
+    for delay in (0.3, 0.5, 0.6, 0.7):
+        run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    if not (out / "manifest.json").exists():
+        subprocess.run(command, check=True)
+    assert files_of(out) == files_of(pack_path)
+
+
+def test_another_tree_does_not_continue_a_pack(tree, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "pack"
+    monkeypatch.setattr("sharding.packing._close", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pack(tree, out)
+    monkeypatch.undo()
+    (tree / "day" / "ant" / "0.jpg").unlink()
+    assert pack(tree, out) == 2
+    assert "begun with other samples, listing" in capsys.readouterr().err
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_verify_names_a_damaged_sample(pack_path, tmp_path, capsys):
+    copy = shutil.copytree(pack_path, tmp_path / "pack")
+    assert main(["verify", str(copy)]) == 0
+    index = Index.load(copy)
+    shard = copy / f"shard-{index.shard[20]:06d}.tar"
+    content = bytearray(shard.read_bytes())
+    content[index.offset[20] + 100] ^= 1
+    shard.write_bytes(content)
+    capsys.readouterr()
+    assert main(["verify", str(copy)]) == 1
+    assert read_strings(copy, "key")[20] in capsys.readouterr().out
+
+
+def test_the_demo_is_the_same_at_every_drawing(tmp_path, monkeypatch):
+    from sharding import demo
+
+    monkeypatch.setattr(demo, "SAMPLES_PER_DOMAIN", 5)
+    for name in ("a", "b"):
+        assert main(["demo", "--out", str(tmp_path / name), "--workers", "2"]) == 0
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    assert Manifest.load(tmp_path / "a").splits == ("train", "reference", "test")
