@@ -6,13 +6,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"sharding", "pipelines", "model", "runtime", "evaluation", "train_ddp", "evaluate"}
+OURS = {
+    "sharding",
+    "pipelines",
+    "model",
+    "runtime",
+    "training",
+    "evaluation",
+    "train_ddp",
+    "evaluate",
+}
 ALLOWED = {
     "sharding": set(),
     "pipelines": {"sharding.errors", "sharding.manifest", "sharding.index"},
     "model": set(),
     "runtime": set(),
     "evaluation": {"sharding", "pipelines", "model", "runtime"},
+    "training": {"sharding", "pipelines", "model", "runtime", "evaluation"},
 }
 FORBIDDEN_LIBRARIES = {
     "sharding": {"torch", "torchvision", "nvidia", "timm"},
