@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace, process: Process, command: list[str]) -> None:
     started = time.perf_counter()
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     jobs = _jobs(options)
     trained = load_network(options.checkpoint, process.device)
     config = _benchmark_config(options, trained, process)

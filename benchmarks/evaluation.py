@@ -98,7 +98,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     a = torch.randn(rows, WIDTH, device=device, dtype=dtype)
     weight = torch.randn(4 * WIDTH, WIDTH, device=device, dtype=dtype)
     bias = torch.zeros(4 * WIDTH, device=device, dtype=dtype)
-    best = min(_seconds(lambda: linear(a, weight, bias), device) for _ in range(30))
+    best = min(_seconds(lambda: linear(a, weight, bias), device) for _ in range(10))
     return 2 * rows * WIDTH * 4 * WIDTH / best
 
 
@@ -127,9 +127,10 @@ def compare_relations(num_prototypes: int, num_tests: int, rounds: int) -> str:
         torch.randn(count, 512, device=device).abs() for count in (num_tests, num_prototypes)
     )
     ways = relation_ways(device)
-    rates = {dtype: matrix_rate(device, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    rates = {torch.float32: 0.0, torch.bfloat16: 0.0}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
+        rates = {dtype: max(rate, matrix_rate(device, dtype)) for dtype, rate in rates.items()}
         for name, (way, _, _) in ways.items():
             took = _seconds(lambda way=way: way(relation, tests, prototypes), device)
             if number:

@@ -81,7 +81,7 @@ class EvaluatorOptions:
 
     significant: int = 5
     neighbours: int = 50
-    memory: int = 64 << 20
+    memory: int = 48 << 20
     dtype: torch.dtype = torch.float32
 
 

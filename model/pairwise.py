@@ -6,19 +6,20 @@ computed once for each. After the last block only the cls token is read, so ther
 give keys and values and nothing else.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from model.relation import RelationalTransformer
 
-# Values of the widest moment of a block, a pair's three tokens each: residual, norm, MLP hidden
-# before and after its activation, in multiples of the embedding.
-_WIDTH_AT_PEAK = 3 * (1 + 1 + 4 + 4)
+# Values of a pair's three tokens that are alive at the widest moment of a block, the feed-forward
+# part: the residual and its norm, and the hidden layer before and after its activation.
+_WIDTH_AT_PEAK = 3 * 12
 _HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -42,29 +43,31 @@ def relational_tiles(
     tests: Tensor,
     references: Tensor,
     *,
-    memory: int = 256 << 20,
+    memory: int = 48 << 20,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[Tile]:
     """The logits of all pairs of ``tests`` (T, D) and ``references`` (M, D), tile by tile.
 
     Args:
-        relation: in evaluation mode; it is used in its own type, whatever ``dtype`` is.
+        relation: in evaluation mode, float32.
         tests: (T, D) features.
         references: (M, D) features.
         memory: bytes that a tile's intermediate values may take; a tile has at least one pair.
-        dtype: float32, or bfloat16 for the blocks' matrix products.
+            A rounded copy of the matrices, for bfloat16, comes on top.
+        dtype: float32, or bfloat16 for the matrix products before the head.
     """
     pairs = pairs_per_tile(relation, memory, dtype)
+    relation = _rounded(relation, dtype)
     columns = min(len(references), pairs)
     rows = max(1, pairs // columns)
     for first in range(0, len(references), columns):
-        right = _first_block(relation, references[first : first + columns], dtype)
+        right = _first_block(relation, references[first : first + columns])
         for start in range(0, len(tests), rows):
-            left = _first_block(relation, tests[start : start + rows], dtype)
+            left = _first_block(relation, tests[start : start + rows])
             yield Tile(
                 slice(start, start + len(left.features)),
                 slice(first, first + len(right.features)),
-                _tile_logits(relation, left, right, dtype),
+                _tile_logits(relation, left, right),
             )
 
 
@@ -73,7 +76,7 @@ def relational_logits(
     tests: Tensor,
     references: Tensor,
     *,
-    memory: int = 256 << 20,
+    memory: int = 48 << 20,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int], object] = lambda pairs: None,
 ) -> Tensor:
@@ -92,8 +95,16 @@ def pairs_per_tile(relation: RelationalTransformer, memory: int, dtype: torch.dt
     return max(1, memory // (_WIDTH_AT_PEAK * embed_dim * size))
 
 
-def _precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+def _rounded(relation: RelationalTransformer, dtype: torch.dtype) -> RelationalTransformer:
+    """A twin with the matrices of its blocks in ``dtype``, which shares norms and head."""
+    if dtype == torch.float32:
+        return relation
+    twins = {id(parameter): parameter for parameter in relation.parameters()}
+    for module in (relation.proj, *relation.blocks.modules()):
+        if isinstance(module, nn.Linear):
+            for parameter in module.parameters():
+                twins[id(parameter)] = nn.Parameter(parameter.to(dtype), requires_grad=False)
+    return copy.deepcopy(relation, twins)
 
 
 @dataclass(frozen=True)
@@ -114,13 +125,10 @@ class _FirstBlock:
 
 
 @torch.no_grad()
-def _first_block(
-    relation: RelationalTransformer, features: Tensor, dtype: torch.dtype
-) -> _FirstBlock:
-    with _precision(features.device, dtype):
-        token = linear(features, relation.proj.weight, relation.proj.bias)
-        token = token.float()  # the residual stream is never rounded
-        return _FirstBlock(features, token, *_project(relation.blocks[0], token))
+def _first_block(relation: RelationalTransformer, features: Tensor) -> _FirstBlock:
+    # the residual stream is float32 whatever the matrices are
+    token = linear(features, relation.proj.weight, relation.proj.bias).float()
+    return _FirstBlock(features, token, *_project(relation.blocks[0], token))
 
 
 def _project(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,33 +138,36 @@ def _project(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _tile_logits(
-    relation: RelationalTransformer, left: _FirstBlock, right: _FirstBlock, dtype: torch.dtype
-) -> Tensor:
+def _tile_logits(relation: RelationalTransformer, left: _FirstBlock, right: _FirstBlock) -> Tensor:
     """Logits, float32 (t, m), of t images against m; head and cosine are never rounded."""
-    with _precision(left.features.device, dtype):
-        cls = _last_cls(relation, left, right)
+    cls = _last_cls(relation, left, right)
     cosine = functional.normalize(left.features, dim=1) @ (
         functional.normalize(right.features, dim=1).T
     )
-    return relation.relate(cls.float(), cosine.flatten()).view(cosine.shape)
+    return relation.relate(cls, cosine.flatten()).view(cosine.shape)
 
 
 def _last_cls(relation: RelationalTransformer, left: _FirstBlock, right: _FirstBlock) -> Tensor:
     """The last block's cls tokens (t * m, E) of t images against m."""
     blocks: list[Any] = list(relation.blocks)
     cls = relation.cls_token[0]
+    only_cls = slice(0, 1 if len(blocks) == 1 else None)
     query, key, value = _project(blocks[0], cls)
-    x = _pair_up(cls, left.token, right.token)
-    q = _pair_up(query, left.query, right.query)
-    k = _pair_up(key, left.key, right.key)
-    v = _pair_up(value, left.value, right.value)
-    if len(blocks) == 1:
-        return _after_attention(blocks[0], x[:, :1], q[:, :1], k, v)[:, 0]
-    x = _after_attention(blocks[0], x, q, k, v)
+    x = _attend(
+        blocks[0],
+        _pair_up(cls, left.token, right.token)[:, only_cls],
+        _pair_up(query, left.query, right.query)[:, only_cls],
+        _pair_up(key, left.key, right.key),
+        _pair_up(value, left.value, right.value),
+    )
+    x = _feed_forward(blocks[0], x)
     for block in blocks[1:-1]:
-        x = _after_attention(block, x, *_project(block, x))
-    return _cls_only(blocks[-1], x)[:, 0]
+        x = _attend(block, x, *_project(block, x))
+        x = _feed_forward(block, x)
+    if len(blocks) > 1:
+        x = _attend(blocks[-1], x[:, :1], *_project_to_cls(blocks[-1], x))
+        x = _feed_forward(blocks[-1], x)
+    return x[:, 0]
 
 
 def _pair_up(of_cls: Tensor, of_left: Tensor, of_right: Tensor) -> Tensor:
@@ -166,26 +177,29 @@ def _pair_up(of_cls: Tensor, of_left: Tensor, of_right: Tensor) -> Tensor:
     return torch.stack([part.to(of_left.dtype).expand(shape) for part in parts], 2).flatten(0, 1)
 
 
-def _cls_only(block: Any, x: Tensor) -> Tensor:
-    """The block's cls token (P, 1, E) from its three tokens (P, 3, E)."""
-    heads = block.attn.num_heads
-    normed = block.norm1(x)
+def _project_to_cls(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The cls token's queries (P, 1, heads, d), all tokens' keys and values (P, 3, heads, d)."""
+    heads, embed_dim = block.attn.num_heads, x.shape[-1]
     weight, bias = block.attn.qkv.weight, block.attn.qkv.bias
-    embed_dim = x.shape[-1]
-    q = linear(normed[:, :1], weight[:embed_dim], bias[:embed_dim])
-    kv = linear(normed, weight[embed_dim:], bias[embed_dim:])
-    k, v = kv.unflatten(-1, (2, heads, -1)).unbind(2)
-    return _after_attention(block, x[:, :1], q.unflatten(-1, (heads, -1)), k, v)
+    normed = block.norm1(x)
+    q = linear(normed[:, :1], weight[:embed_dim], bias[:embed_dim]).unflatten(-1, (heads, -1))
+    kv = linear(normed, weight[embed_dim:], bias[embed_dim:]).unflatten(-1, (2, heads, -1))
+    return q, *kv.unbind(2)
 
 
-def _after_attention(block: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The block's output for tokens x (P, i, E) whose queries are q (P, i, heads, d), with keys
-    and values (P, 3, heads, d)."""
+def _attend(block: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The block's first half for tokens x (P, i, E) whose queries are q (P, i, heads, d), with
+    keys and values (P, 3, heads, d)."""
     mixed = functional.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     )
-    proj, first, second = block.attn.proj, block.mlp.fc1, block.mlp.fc2
-    x = x + linear(mixed.transpose(1, 2).flatten(2), proj.weight, proj.bias)
+    proj = block.attn.proj
+    return x + linear(mixed.transpose(1, 2).flatten(2), proj.weight, proj.bias)
+
+
+def _feed_forward(block: Any, x: Tensor) -> Tensor:
+    """The block's second half for tokens x (P, i, E)."""
+    first, second = block.mlp.fc1, block.mlp.fc2
     hidden = linear(block.norm2(x), first.weight, first.bias, gelu=True)
     return x + linear(hidden, second.weight, second.bias)
 
@@ -196,7 +210,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Te
     For float32 on a CPU oneDNN computes it, which uses AVX-512 wherever there is any; MKL, which
     PyTorch takes by itself, does so on Intel's processors alone and is half as fast on AMD's.
     """
-    if x.device.type == "cpu" and _HAS_ONEDNN and not torch.is_autocast_enabled("cpu"):
+    x = x.to(weight.dtype)
+    if _HAS_ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
         activation = "gelu" if gelu else "none"
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")
     y = functional.linear(x, weight, bias)
