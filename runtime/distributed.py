@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import Any, Literal, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from runtime.errors import ConfigError
@@ -76,6 +79,9 @@ def process_group(device: Literal["auto", "cpu", "gpu"]) -> Iterator[Process]:
         return
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
+        store=_fresh_store(rank, world_size),
+        rank=rank,
+        world_size=world_size,
         timeout=_TIMEOUT,
         device_id=process.device if on_gpu else None,
     )
@@ -102,7 +108,7 @@ def distribute(network: nn.Module, process: Process, *, compiled: bool = False) 
     return DistributedDataParallel(
         network,
         device_ids=[process.local_rank] if on_gpu else None,
-        broadcast_buffers=not on_gpu,
+        forward_sync_buffers=not on_gpu,
         gradient_as_bucket_view=True,
     )
 
@@ -150,6 +156,36 @@ class StopSignal:
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
+
+
+def _fresh_store(rank: int, world_size: int) -> dist.Store:
+    """A store that the processes of this attempt share with no earlier one.
+
+    torchrun keeps its store when it restarts processes, and gloo would take the addresses in it of
+    those that are gone for ours. So process 0 makes up a name, and tells it to each process that
+    introduces itself by a number that it made up.
+    """
+    store, _, _ = next(rendezvous("env://", rank, world_size, timeout=_TIMEOUT))
+    own = uuid.uuid4().hex
+    if rank:
+        store.set(f"join/{rank}", own)
+        name = store.get(f"welcome/{own}").decode()
+        store.set(f"joined/{name}/{rank}", "yes")
+        return dist.PrefixStore(name, store)
+    absent = set(range(1, world_size))
+    deadline = time.monotonic() + _TIMEOUT.total_seconds()
+    while absent:
+        for other in sorted(absent):
+            if store.check([f"joined/{own}/{other}"]):
+                absent.remove(other)
+            elif store.check([f"join/{other}"]):
+                store.set(f"welcome/{store.get(f'join/{other}').decode()}", own)
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"processes {sorted(absent)} of {world_size} did not start; see their output"
+            )
+        time.sleep(0.01)
+    return dist.PrefixStore(own, store)
 
 
 def _compiled(network: nn.Module, process: Process) -> nn.Module:

@@ -1,0 +1,203 @@
+"""Objectives at equal budget on the demo: AUROC on classes never trained on, as a document.
+
+    python -m benchmarks.objectives --pack packs/demo --backbone runs/quickstart/backbone
+
+Trains the quickstart's relation once for each objective, plainly and from a similarity start, from
+the same warmed-up backbone, and the paper's objective from random weights; evaluates each on
+configs/benchmarks/demo.yaml beside distances on the same features; writes docs/objectives.md.
+About a minute a training on 2 CPU cores.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from evaluation.benchmark import BenchmarkConfig, run_benchmark
+from evaluation.checkpoint import load_network
+from model.evaluators import EvaluatorOptions
+from model.objectives import ObjectiveConfig
+from pipelines.pack import Pack
+from pipelines.protocol import Protocol
+from runtime.config import load_config
+from runtime.distributed import Process, process_group
+from runtime.optimization import OptimizerConfig
+from training.config import TrainConfig
+from training.run import train
+
+EVALUATORS = ("relation-softmax", "relation-logit", "cosine", "knn", "mahalanobis")
+OBJECTIVES: tuple[tuple[str, ObjectiveConfig, int], ...] = (
+    ("mse, c = 10 (the paper)", ObjectiveConfig("mse"), 1),
+    ("mse, c = 1", ObjectiveConfig("mse", compression=1.0), 1),
+    ("hinge, m = 0.01 (the follow-up)", ObjectiveConfig("hinge"), 1),
+    ("hinge, m = 1", ObjectiveConfig("hinge", margin=1.0), 1),
+    ("bce", ObjectiveConfig("bce"), 1),
+    ("cross_entropy, two logits", ObjectiveConfig("cross_entropy"), 2),
+    ("focal, gamma = 3", ObjectiveConfig("focal"), 1),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training: what it was, how it ended, and the AUROC by (evaluator, unseen or seen)."""
+
+    name: str
+    start: str
+    loss: float
+    same: float
+    different: float
+    auroc: dict[tuple[str, str], float]
+
+
+def main() -> int:
+    options = _options()
+    started = time.perf_counter()
+    recipe = load_config(
+        TrainConfig,
+        [
+            f"--config={options.config}",
+            f"--data.pack={options.pack}",
+            f"--model.backbone_weights={options.backbone}",
+            f"--train.iterations={options.steps}",
+            "--log.tensorboard=false",
+        ],
+        prog="benchmarks.objectives",
+        description="",
+    )
+    rows = []
+    with process_group("auto") as process, tempfile.TemporaryDirectory() as folder:
+        for number, (name, start, config) in enumerate(_trainings(recipe)):
+            config = replace(config, run=Path(folder) / str(number))
+            train(config, process)
+            rows.append(_evaluate(name, start, config, options, process))
+    minutes = (time.perf_counter() - started) / 60
+    Path(options.out).write_text(_document(options, recipe, rows, minutes))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pack", default="packs/demo", help="the demo's pack")
+    parser.add_argument("--backbone", default="runs/quickstart/backbone", help="a warmed-up run")
+    parser.add_argument("--config", default="configs/quickstart.yaml", help="the recipe")
+    parser.add_argument("--protocol", default="configs/benchmarks/demo.yaml", help="the benchmark")
+    parser.add_argument("--unseen", default="painting", help="the target never trained on")
+    parser.add_argument("--steps", type=int, default=250, help="steps of each training")
+    parser.add_argument("--out", default="docs/objectives.md", help="the document")
+    return parser.parse_args()
+
+
+def _trainings(recipe: TrainConfig) -> list[tuple[str, str, TrainConfig]]:
+    trainings = [
+        (
+            name,
+            "similarity" if similarity else "plain",
+            replace(
+                recipe,
+                objective=objective,
+                model=replace(recipe.model, similarity_start=similarity, num_logits=logits),
+            ),
+        )
+        for similarity in (False, True)
+        for name, objective, logits in OBJECTIVES
+    ]
+    scratch = replace(
+        recipe,
+        model=replace(recipe.model, similarity_start=False, backbone_weights=None),
+        objective=ObjectiveConfig("mse"),
+    )
+    lars = replace(scratch, optimizer=OptimizerConfig(name="lars", lr=1.0))
+    trainings += [
+        ("mse, c = 10, AdamW", "random", scratch),
+        ("mse, c = 10, LARS at 1", "random", lars),
+    ]
+    return trainings
+
+
+def _evaluate(
+    name: str, start: str, config: TrainConfig, options: argparse.Namespace, process: Process
+) -> Row:
+    protocol = Protocol.load(options.protocol)
+    found = run_benchmark(
+        protocol,
+        [target.name for target in protocol.targets],
+        Pack(options.pack),
+        load_network(config.run, process.device),
+        process,
+        BenchmarkConfig(
+            evaluators=EVALUATORS,
+            options=EvaluatorOptions(neighbours=5),
+            input=config.input,
+            resamples=1,
+        ),
+        cache=None,
+    )
+    auroc = {}
+    for evaluator in EVALUATORS:
+        areas = {t.name: t.evaluators[evaluator].metrics["auroc"] for t in found.targets}
+        auroc[evaluator, "unseen"] = areas.pop(options.unseen)
+        auroc[evaluator, "seen"] = sum(areas.values()) / len(areas)
+    last = json.loads((config.run / "log.jsonl").read_text().splitlines()[-1])
+    return Row(name, start, last["loss"], last["accuracy_same"], last["accuracy_different"], auroc)
+
+
+def _document(
+    options: argparse.Namespace, recipe: TrainConfig, rows: Sequence[Row], minutes: float
+) -> str:
+    table = [
+        "| objective | start | loss | right same | right different "
+        + "".join(f"| {evaluator} " for evaluator in EVALUATORS)
+        + "|",
+        "| --- | --- " + "| ---: " * (3 + len(EVALUATORS)) + "|",
+    ]
+    for row in rows:
+        cells = [f"{row.loss:.3f}", f"{row.same:.2f}", f"{row.different:.2f}"]
+        cells += [f"{row.auroc[e, 'seen']:.3f} / {row.auroc[e, 'unseen']:.3f}" for e in EVALUATORS]
+        table.append(f"| {row.name} | {row.start} | " + " | ".join(cells) + " |")
+    return "\n".join(
+        [
+            "# Objectives at equal budget",
+            "",
+            f"Made by `python -m benchmarks.objectives --steps {options.steps}` in {minutes:.0f} "
+            f"minutes on {len(os.sched_getaffinity(0))} cores ({platform.machine()}), torch "
+            f"{torch.__version__}. One seed each: differences below about 0.01 mean nothing.",
+            "",
+            f"Each training: {options.steps} steps of {recipe.train.global_batch} pairs of the "
+            f"demo's training classes, {recipe.data.num_negatives} negatives a positive, "
+            f"{recipe.optimizer.name} at {recipe.optimizer.lr:g} unless named otherwise. *plain* "
+            "and *similarity* begin at the same backbone, warmed up by classification, *random* at "
+            "random weights. Loss and shares of pairs judged right are those of the last steps "
+            "of training. Values under an evaluator are AUROC on classes never trained on, in "
+            "seen domains (mean) / in a domain never trained on; known is the positive class. "
+            "cosine, knn (5) and mahalanobis use the same features and not the relation.",
+            "",
+            *table,
+            "",
+            NOTES,
+        ]
+    )
+
+
+NOTES = """## Why the paper's objective hardly starts here
+
+`2 sigmoid(10 z) - 1` is saturated as soon as |z| is a few tenths. With several negatives a
+positive, the first steps move all logits to "different"; there the gradient is almost zero and the
+positives, which would pull back, no longer count: *right same* stays at 0. A backbone that already
+tells classes apart and very large batches (the paper: ImageNet weights, 4,096 pairs, 500 steps of
+warm-up, 53 million pairs) are what it needs. A smaller compression (c = 1), BCE, or a start at
+similarity, where the logits are spread from the first step, train at once.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
