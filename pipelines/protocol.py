@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from pipelines.pack import Pack, names_to_positions
-from pipelines.selection import Selection
+from pipelines.selection import Leading, Selection
 from sharding.errors import PackError
 
 
@@ -99,6 +99,8 @@ class Protocol:
         reference_class = known_of_label[pack.index.label[reference]]
         counts = np.bincount(reference_class[reference_class >= 0], minlength=len(known))
         where = f"protocol {self.name}, target {target.name}, pack {pack.path}"
+        if not target.reference:
+            raise PackError(f"{where}: the protocol names no references; add yours to its YAML")
         if not len(test):
             raise PackError(f"{where}: the test set is empty")
         if (reference_class < 0).any():
@@ -113,11 +115,12 @@ class Protocol:
 
 
 def _union(pack: Pack, selections: Sequence[Selection]) -> np.ndarray:
-    return np.unique(np.concatenate([selection.rows(pack) for selection in selections]))
+    rows = [selection.rows(pack) for selection in selections]
+    return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows]))
 
 
 def _selections(entries: Any, where: str) -> tuple[Selection, ...]:
-    if not isinstance(entries, list) or not entries:
+    if not isinstance(entries, list):
         raise PackError(f"{where}: expected a list of selections")
     names = [field.name for field in fields(Selection)]
     selections = []
@@ -125,7 +128,15 @@ def _selections(entries: Any, where: str) -> tuple[Selection, ...]:
         if not isinstance(entry, dict) or (unknown := set(entry) - set(names)):
             extra = f"unknown {sorted(unknown)}, " if isinstance(entry, dict) else ""
             raise PackError(f"{where}: {extra}a selection has the keys {', '.join(names)}")
-        selections.append(Selection(**{key: tuple(value) for key, value in entry.items()}))
+        entry = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+        }
+        if "leading" in entry:
+            _expect_keys(entry["leading"], ("fraction", "order"), f"{where}: leading")
+            entry["leading"] = Leading(
+                entry["leading"]["fraction"], tuple(entry["leading"]["order"])
+            )
+        selections.append(Selection(**entry))
     return tuple(selections)
 
 

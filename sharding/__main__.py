@@ -17,7 +17,7 @@ from sharding.index import Index
 from sharding.listing import PackOptions
 from sharding.manifest import Manifest
 from sharding.packing import REJECTS, pack
-from sharding.tree import imagefolder
+from sharding.published import DATASETS
 from sharding.verification import verify
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -45,7 +45,9 @@ def _pack(arguments: argparse.Namespace) -> int:
         ),
     )
     started = time.perf_counter()
-    manifest = pack(imagefolder(arguments.root), arguments.out, options, arguments.workers)
+    manifest = pack(
+        DATASETS[arguments.dataset](arguments.root), arguments.out, options, arguments.workers
+    )
     return _summary(manifest, arguments.out, time.perf_counter() - started)
 
 
@@ -133,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     packing = command("pack", _pack, "pack an image tree")
-    packing.add_argument("dataset", choices=["imagefolder"], help="layout of the tree")
+    packing.add_argument("dataset", choices=list(DATASETS), help="layout of the tree")
     packing.add_argument("--root", type=Path, required=True, help="folder of the tree")
     packing.add_argument(
         "--shard-size", type=_size, default="512MB", metavar="SIZE", help="bytes aimed at"

@@ -70,8 +70,11 @@ def class_tree(name: str, root: Path, classes: Sequence[str], *, shuffled: bool 
     )
 
 
-def domain_tree(name: str, root: Path, domains: Sequence[str]) -> Dataset:
-    """The data set of `<domain>/<class>/<image>` folders below ``root``; classes by name.
+def domain_tree(
+    name: str, root: Path, domains: Sequence[str], domain_names: Sequence[str] | None = None
+) -> Dataset:
+    """The data set of `<domain>/<class>/<image>` folders below ``root``; classes by name, domains
+    under the names of their folders or under ``domain_names``.
 
     Raises:
         PackError: there is no class folder at all.
@@ -89,7 +92,8 @@ def domain_tree(name: str, root: Path, domains: Sequence[str]) -> Dataset:
             for folder in found[domain]:
                 yield from class_folder(root, f"{domain}/{folder}", label[folder], number)
 
-    return Dataset(name, tuple(classes), tuple(domains), ("all",), samples, FileReader(root))
+    names = tuple(domain_names or domains)
+    return Dataset(name, tuple(classes), names, ("all",), samples, FileReader(root))
 
 
 def _scan(path: Path) -> "os._ScandirIterator[str]":
