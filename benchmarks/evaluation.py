@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def compare_relations(num_prototypes: int, num_tests: int, rounds: int) -> str:
     for number in range(rounds + 1):
         rates = {dtype: max(rate, matrix_rate(device, dtype)) for dtype, rate in rates.items()}
         for name, (way, _, _) in ways.items():
-            took = _seconds(lambda way=way: way(relation, tests, prototypes), device)
+            took = _seconds(partial(way, relation, tests, prototypes), device)
             if number:
                 seconds[name].append(took)
     lines = [
@@ -167,8 +168,8 @@ def compare_targets(
             network, protocol, target, pack, threads, process.device
         )
         for dtype in (torch.float32, torch.bfloat16):
-            ways[f"ours, {str(dtype)[6:]}"] = lambda dtype=dtype: _our_target(
-                network, protocol, target, pack, process, dtype
+            ways[f"ours, {str(dtype)[6:]}"] = partial(
+                _our_target, network, protocol, target, pack, process, dtype
             )
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         images = 0

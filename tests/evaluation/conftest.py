@@ -1,5 +1,6 @@
 """A protocol on the shared small pack, and a network with random weights."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from model.network import ModelConfig, build_network
 from runtime import checkpoint
 
-MODEL = {"backbone": "resnet10t", "embed_dim": 24, "depth": 2, "num_heads": 3}
+MODEL = ModelConfig(backbone="resnet10t", embed_dim=24, depth=2, num_heads=3)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,9 +41,9 @@ def run_folder(tmp_path_factory) -> Path:
     """A run with one checkpoint of a small network with random weights."""
     run = tmp_path_factory.mktemp("runs") / "run"
     torch.manual_seed(0)
-    network = build_network(ModelConfig(**MODEL))
+    network = build_network(MODEL)
     for parameter in network.relation.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    config = {"model": MODEL, "input": {"image_size": 48}}
+    config = {"model": asdict(MODEL), "input": {"image_size": 48}}
     checkpoint.save(run, 1, weights=network.state_dict(), config=config, metrics={})
     return run

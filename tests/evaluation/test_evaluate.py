@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import evaluate
 from model.evaluators import EVALUATORS
+from pipelines.pack import Pack
 from runtime import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -117,6 +118,13 @@ def test_scores_do_not_depend_on_the_number_of_processes(arguments, tmp_path, pr
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert_equal_scores(scores(tmp_path / "several"), scores(tmp_path / "one"))
+
+
+def test_nothing_is_reported_unless_each_key_was_scored_once(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(Pack, "keys", lambda self, rows: ["one"] * len(rows))
+    with pytest.raises(RuntimeError, match="nothing is reported"):
+        evaluate.main(arguments())
+    assert not (tmp_path / "out").exists()
 
 
 def assert_equal_scores(found, expected):

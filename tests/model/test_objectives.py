@@ -47,6 +47,7 @@ def test_extreme_logits_keep_loss_and_gradient_finite(name):
     loss = build_objective(ObjectiveConfig(name))(logits, DIFFERENT)
     loss.backward()
     assert loss.isfinite()
+    assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
 

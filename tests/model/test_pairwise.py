@@ -69,7 +69,7 @@ def test_any_budget_covers_each_pair_once(pairs):
 
 
 def test_progress_is_told_of_every_pair():
-    done = []
+    done: list[int] = []
     module = relation(depth=2)
     memory = 8 * _bytes_per_pair(module)
     relational_logits(module, TESTS, REFERENCES, memory=memory, progress=done.append)
