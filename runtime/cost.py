@@ -50,13 +50,13 @@ def training_cost(network: nn.Module, images: int, image_size: int, moments: int
         moments: tensors of a parameter's size that the optimiser keeps for it.
     """
     shadow = copy.deepcopy(network).to("meta").train()
-    own = {id(parameter) for parameter in shadow.parameters()}
+    own = {_storage(parameter) for parameter in shadow.parameters()}
     kept: dict[int, int] = {}
-    tensors: list[Tensor] = []  # holds them, so that no two have the same id
+    tensors: list[Tensor] = []  # keeps their storages, so that no two have the same number
 
     def keep(tensor: Tensor) -> Tensor:
-        if id(tensor) not in own and id(tensor) not in kept:
-            kept[id(tensor)] = tensor.numel() * tensor.element_size()
+        if _storage(tensor) not in own:
+            kept[_storage(tensor)] = tensor.untyped_storage().nbytes()
             tensors.append(tensor)
         return tensor
 
@@ -72,6 +72,10 @@ def training_cost(network: nn.Module, images: int, image_size: int, moments: int
         state_bytes=4 * parameters * (2 + moments),
         activation_bytes=sum(kept.values()) * images // 2,
     )
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
