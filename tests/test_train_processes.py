@@ -49,7 +49,7 @@ def start(config_file, tmp_path):
         if ranks is not None:
             launcher += ["-m", "torch.distributed.run", "--standalone"]
             launcher += [f"--nproc_per_node={ranks}", *torchrun]
-        arguments = ["train_ddp.py", "--config", config_file, "--run", tmp_path / run, *options]
+        arguments = ["train_ddp.py", "--config", config_file, "--out", tmp_path / run, *options]
         process = subprocess.Popen(
             [*map(str, launcher), *map(str, arguments)],
             cwd=ROOT,
@@ -130,7 +130,7 @@ def test_kill_9_at_random_steps_then_resume_equals_an_uninterrupted_run(start, t
 
 
 def test_one_two_and_four_ranks_train_alike_and_continue_each_other(start, config_file, tmp_path):
-    assert main(["--config", str(config_file), "--run", str(tmp_path / "one")]) == 0
+    assert main(["--config", str(config_file), "--out", str(tmp_path / "one")]) == 0
     finish(start("--train.iterations=4", ranks=4))
     assert newest(tmp_path / "run").step == 4
     finish(start(ranks=2))
@@ -160,5 +160,5 @@ def test_torchrun_restarts_after_a_killed_rank_and_saves_on_sigterm(start, confi
     step = json.loads((tmp_path / "run" / "interrupted.json").read_text())["step"]
     assert newest(tmp_path / "run").step == step
     options = ["--log.every=1000", f"--train.iterations={step}"]
-    main(["--config", str(config_file), "--run", str(tmp_path / "one"), *options])
+    main(["--config", str(config_file), "--out", str(tmp_path / "one"), *options])
     assert_same_weights(tmp_path / "one", tmp_path / "run", rtol=1e-2, atol=1e-4)

@@ -40,7 +40,7 @@ def find(config: TrainConfig, process: Process) -> Checkpoint | None:
     if config.resume == "never":
         if checkpoint.step_folders(config.run):
             raise ConfigError(
-                f"{config.run} holds checkpoints and resume is never; give another --run, "
+                f"{config.run} holds checkpoints and resume is never; give another --out, "
                 "or --resume auto to continue"
             )
         return None
@@ -72,7 +72,7 @@ def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
         if old != new:
             raise ConfigError(
                 f"{config.run} was begun with {name} {old}, it is now {new}; "
-                "set it back or give another --run"
+                "set it back or give another --out"
             )
 
 
