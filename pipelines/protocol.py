@@ -70,7 +70,7 @@ class Protocol:
             targets.append(
                 Target(
                     name,
-                    _selections(sets["reference"], f"{path}: reference of {name}"),
+                    _selections(sets["reference"], f"{path}: reference of {name}", True),
                     _selections(sets["test"], f"{path}: test of {name}"),
                 )
             )
@@ -119,8 +119,8 @@ def _union(pack: Pack, selections: Sequence[Selection]) -> np.ndarray:
     return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows]))
 
 
-def _selections(entries: Any, where: str) -> tuple[Selection, ...]:
-    if not isinstance(entries, list):
+def _selections(entries: Any, where: str, may_be_empty: bool = False) -> tuple[Selection, ...]:
+    if not isinstance(entries, list) or (not entries and not may_be_empty):
         raise PackError(f"{where}: expected a list of selections")
     names = [field.name for field in fields(Selection)]
     selections = []

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,15 @@ from rich.table import Table
 
 from sharding.drawn import demo_dataset
 from sharding.errors import PackError
+from sharding.executors import run_dask, run_local
 from sharding.images import ImageOptions
 from sharding.index import Index
 from sharding.listing import PackOptions
 from sharding.manifest import Manifest
-from sharding.packing import REJECTS, pack
+from sharding.packing import REJECTS, Executor, Part, merge, pack, pack_part, plan
 from sharding.published import DATASETS
-from sharding.verification import verify
+from sharding.staging import stage
+from sharding.verification import repair, verify
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _DEMO_SHARD_SIZE = 8 * 10**6
@@ -38,24 +41,55 @@ def main(argv: list[str] | None = None) -> int:
 def _pack(arguments: argparse.Namespace) -> int:
     options = PackOptions(
         shard_size=arguments.shard_size,
+        seed=arguments.seed,
         image=ImageOptions(
+            decode_check=arguments.decode_check,
             resize_short=arguments.resize_short,
             quality=arguments.quality,
             max_pixels=arguments.max_pixels,
         ),
     )
-    started = time.perf_counter()
-    manifest = pack(
-        DATASETS[arguments.dataset](arguments.root), arguments.out, options, arguments.workers
-    )
+    dataset = DATASETS[arguments.dataset](arguments.root.resolve())
+    if arguments.dry_run:
+        planned = plan(dataset, options)
+        print(
+            f"{arguments.root} as {dataset.name}: {planned['samples']:,} files of "
+            f"{len(dataset.classes)} classes in {len(dataset.domains)} domains, "
+            f"{planned['bytes'] / 1e6:,.1f} MB, into {planned['shards']} shards; nothing written"
+        )
+        return 0
+    out, started = arguments.out.resolve(), time.perf_counter()
+    if arguments.part:
+        pack_part(dataset, out, options, _executor(arguments), arguments.part)
+        print(
+            f"part {arguments.part.number} of {arguments.part.count} is written; when all are, "
+            f"run `python -m sharding merge {arguments.out}`"
+        )
+        return 0
+    manifest = pack(dataset, out, options, _executor(arguments), arguments.max_rejects)
     return _summary(manifest, arguments.out, time.perf_counter() - started)
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    manifest = merge(arguments.pack.resolve(), arguments.max_rejects)
+    return _summary(manifest, arguments.pack, time.perf_counter() - started)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     options = PackOptions(shard_size=_DEMO_SHARD_SIZE)
+    execute = partial(run_local, workers=arguments.workers)
     started = time.perf_counter()
-    manifest = pack(demo_dataset(arguments.seed), arguments.out, options, arguments.workers)
+    manifest = pack(demo_dataset(arguments.seed), arguments.out.resolve(), options, execute)
     return _summary(manifest, arguments.out, time.perf_counter() - started)
+
+
+def _executor(arguments: argparse.Namespace) -> Executor:
+    if arguments.executor == "local":
+        return partial(run_local, workers=arguments.workers)
+    if not arguments.scheduler:
+        raise PackError("--executor dask needs --scheduler ADDRESS, e.g. tcp://host:8786")
+    return partial(run_dask, scheduler=arguments.scheduler)
 
 
 def _summary(manifest: Manifest, out: Path, seconds: float) -> int:
@@ -91,12 +125,31 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    found = 0
-    for line in verify(arguments.pack):
-        print(line)
-        found += 1
-    print(f"{arguments.pack}: " + (f"{found} faults" if found else "whole"))
-    return 1 if found else 0
+    if arguments.repair and not arguments.root:
+        raise PackError("--repair needs the tree that was packed; give it as --root TREE")
+    faults = []
+    for fault in verify(arguments.pack, decode=arguments.decode, workers=arguments.workers):
+        print(fault.text)
+        faults.append(fault)
+    if not faults:
+        print(f"{arguments.pack}: whole")
+        return 0
+    shards = sorted({fault.shard for fault in faults})
+    print(f"{arguments.pack}: {len(faults)} faults in {len(shards)} shards")
+    if not arguments.repair:
+        return 1
+    name = Manifest.load(arguments.pack).dataset
+    if name not in DATASETS:
+        raise PackError(f"a pack of {name} has no tree to repair it from; make it again")
+    repair(arguments.pack, DATASETS[name](arguments.root.resolve()), shards)
+    print(f"{len(shards)} shards written again")
+    return 0
+
+
+def _stage(arguments: argparse.Namespace) -> int:
+    copied = stage(arguments.pack.resolve(), arguments.local.resolve())
+    print(f"{arguments.local}: " + ("copied and checked" if copied else "is there already"))
+    return 0
 
 
 def _size(text: str) -> int:
@@ -108,8 +161,30 @@ def _size(text: str) -> int:
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def _share(text: str) -> float:
+    number = text.removesuffix("%")
+    try:
+        share = float(number) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; write 0.1% or 0.001")
+    return share
+
+
+def _part(text: str) -> Part:
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part; write 1/8 … 8/8")
+    return Part(int(number), int(count))
+
+
+def _natural(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,38 +210,65 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     packing = command("pack", _pack, "pack an image tree")
-    packing.add_argument("dataset", choices=list(DATASETS), help="layout of the tree")
-    packing.add_argument("--root", type=Path, required=True, help="folder of the tree")
-    packing.add_argument(
-        "--shard-size", type=_size, default="512MB", metavar="SIZE", help="bytes aimed at"
-    )
-    packing.add_argument(
-        "--resize-short",
-        type=int,
-        default=0,
-        metavar="PIXELS",
-        help="shrink images whose shorter side is larger; 0 keeps the original bytes",
-    )
-    packing.add_argument("--quality", type=int, default=92, help="JPEG quality of shrunk images")
-    packing.add_argument(
-        "--max-pixels", type=int, default=100_000_000, help="reject larger images undecoded"
-    )
+    _add_packing(packing)
     drawing = command("demo", _demo, "draw the demo data set and pack it")
     drawing.add_argument("--seed", type=int, default=0, help="of the drawings")
-    for writing in (packing, drawing):
-        writing.add_argument("--out", type=Path, required=True, help="folder of the pack")
-        writing.add_argument(
+    drawing.add_argument("--out", type=Path, required=True, help="folder of the pack")
+    merging = command("merge", _merge, "close a pack whose parts are all written")
+    for accepting in (packing, merging):
+        accepting.add_argument(
+            "--max-rejects",
+            type=_share,
+            metavar="SHARE",
+            help="share of the files that may be rejected, like 0.5%% or 0.005; more fails the run "
+            "at its end; by default 0.1%%, or 10 files where that is more",
+        )
+    verifying = command("verify", _verify, "read a pack again and name what is damaged")
+    verifying.add_argument("--decode", action="store_true", help="decode each image, too")
+    verifying.add_argument("--repair", action="store_true", help="write damaged shards again")
+    verifying.add_argument("--root", type=Path, help="the packed tree, for --repair")
+    informing = command("info", _info, "print what a pack holds")
+    staging = command("stage", _stage, "copy a pack to this node's own disk")
+    for reading in (merging, verifying, informing, staging):
+        reading.add_argument("pack", type=Path, help="folder of the pack")
+    staging.add_argument("local", type=Path, help="folder to make")
+    for working in (packing, drawing, verifying):
+        working.add_argument(
             "--workers",
             type=_positive,
             default=len(os.sched_getaffinity(0)),
             help="worker processes",
         )
-    for name, run, summary in (
-        ("info", _info, "print what a pack holds"),
-        ("verify", _verify, "read a pack again and name what is damaged"),
-    ):
-        command(name, run, summary).add_argument("pack", type=Path, help="folder of the pack")
     return parser
+
+
+def _add_packing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("dataset", choices=list(DATASETS), help="layout of the tree")
+    add("--root", type=Path, required=True, help="folder of the tree")
+    add("--out", type=Path, required=True, help="folder of the pack")
+    add("--shard-size", type=_size, default="512MB", metavar="SIZE", help="bytes aimed at")
+    add("--seed", type=int, default=0, help="of the global shuffle (imagenet)")
+    add(
+        "--resize-short",
+        type=_natural,
+        default=0,
+        metavar="PIXELS",
+        help="shrink images whose shorter side is larger; 0 keeps the original bytes",
+    )
+    add("--quality", type=_positive, default=92, help="JPEG quality of shrunk images, 1 to 95")
+    add("--max-pixels", type=_positive, default=100_000_000, help="reject larger images undecoded")
+    add(
+        "--decode-check",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="decode each image in full; without it damaged images get into the pack and the index "
+        "has no true colour means",
+    )
+    add("--executor", choices=["local", "dask"], default="local", help="who writes the shards")
+    add("--scheduler", metavar="ADDRESS", help="of the Dask cluster, like tcp://host:8786")
+    add("--part", type=_part, metavar="I/N", help="write only this slice, 1/N to N/N; then merge")
+    add("--dry-run", action="store_true", help="print the plan and write nothing")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What is packed: named classes, domains and splits, samples in order, and a way to read them."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,5 +53,6 @@ class FileReader:
     root: Path
 
     def __call__(self, source: str) -> bytes:
-        with open(f"{self.root}/{source}", "rb", buffering=0) as file:
+        descriptor = os.open(f"{self.root}/{source}", os.O_RDONLY | os.O_NONBLOCK)  # not for a pipe
+        with open(descriptor, "rb", buffering=0) as file:
             return file.read()

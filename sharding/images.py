@@ -70,7 +70,7 @@ def pack_image(content: bytes, options: ImageOptions) -> PackedImage:
         return _pack(content, options)
     except UnidentifiedImageError as error:
         raise Rejected(f"not a readable image ({', '.join(_FORMATS)})") from error
-    except Rejected:
+    except (Rejected, MemoryError):
         raise
     except Exception as error:  # decoders of foreign bytes fail in every way there is
         raise Rejected(f"damaged: {type(error).__name__}: {error}") from error

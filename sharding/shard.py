@@ -15,6 +15,9 @@ from sharding.index import SCHEMA
 from sharding.listing import Listing
 from sharding.manifest import ShardInfo
 
+Tell = Callable[[int, int, int], None]
+_TELL_EVERY = 32
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -37,6 +40,7 @@ class Shard:
             fields = json.loads(_record(work, number).read_text())
             shard = Shard(ShardInfo(**fields["info"]), fields["columns"], fields["rejects"])
             size = (pack / shard.info.name).stat().st_size
+            (pack / shard.info.name).with_suffix(".idx").stat()
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return shard if size == shard.info.bytes else None
@@ -53,15 +57,31 @@ class _Writer:
         self.columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
 
     def add(self, key: str, image: PackedImage, source: str, record: Any) -> None:
-        label = int(record["label"])
-        offset, line = self._member(key, image.extension, image.content)
-        _, label_line = self._member(key, "cls", str(label).encode())
-        self.lines.append(f"{line} {label_line}")
+        label, size = int(record["label"]), len(image.content)
+        name, label_name, label_text = f"{key}.{image.extension}", f"{key}.cls", b"%d" % label
+        offset = self.size + tar.BLOCK
+        label_offset = offset + size + -size % tar.BLOCK + tar.BLOCK
+        self._write(
+            b"".join(
+                (
+                    tar.header(name, size),
+                    image.content,
+                    tar.padding(size),
+                    tar.header(label_name, len(label_text)),
+                    label_text,
+                    tar.padding(len(label_text)),
+                )
+            )
+        )
+        self.lines.append(
+            f"{image.extension} {offset} {size} {name} "
+            f"cls {label_offset} {len(label_text)} {label_name}"
+        )
         row = (
             key,
             self._number,
             offset,
-            len(image.content),
+            size,
             label,
             int(record["domain"]),
             int(record["split"]),
@@ -69,7 +89,7 @@ class _Writer:
             image.height,
             zlib.crc32(image.content),
             *image.mean,
-            source,
+            readable(source),
         )
         for column, value in zip(self.columns.values(), row, strict=True):
             column.append(value)
@@ -79,58 +99,82 @@ class _Writer:
         self._write(tar.end(self.size))
         return self._digest.hexdigest()
 
-    def _member(self, key: str, extension: str, content: bytes) -> tuple[int, str]:
-        name = f"{key}.{extension}"
-        self._write(tar.header(name, len(content)))
-        offset = self.size
-        self._write(content)
-        self._write(tar.padding(len(content)))
-        return offset, f"{extension} {offset} {len(content)} {name}"
-
     def _write(self, data: bytes) -> None:
         self._file.write(data)
         self._digest.update(data)
         self.size += len(data)
 
 
-def write_shard(
-    pack: Path, work: Path, read: Callable[[str], bytes], options: ImageOptions, number: int
-) -> tuple[int, int, int]:
-    """Write ``shard-<number>.tar`` and ``.idx`` into ``pack`` and its record into ``work``, unless
-    they are there already. ``read`` gives a source's encoded image.
+def readable(source: str) -> str:
+    """``source`` as text; bytes of a file name that are no UTF-8 become escapes."""
+    return source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
-    Returns:
-        Samples, rejects and bytes of the shard.
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Writes any shard of a pack; can be sent to another process or machine.
+
+    Attributes:
+        pack: folder of the pack.
+        work: folder with the listing and the records of the shards.
+        read: gives a source's encoded image.
+        options: treatment of the images.
     """
-    shard = Shard.load(work, pack, number)
-    if shard is None:
-        shard = _write(pack, work, read, options, number)
-    return shard.info.samples, len(shard.rejects), shard.info.bytes
+
+    pack: Path
+    work: Path
+    read: Callable[[str], bytes]
+    options: ImageOptions
+
+    def __call__(self, number: int, tell: Tell = lambda *_: None) -> tuple[int, int, int]:
+        """Write ``shard-<number>.tar`` and ``.idx`` and its record, unless they are there already.
+
+        ``tell`` is called now and then with what was done since: images, bytes, rejects.
+
+        Returns:
+            Images, bytes and rejects of the shard.
+        """
+        shard = Shard.load(self.work, self.pack, number)
+        if shard is None:
+            shard = self._write(number, tell)
+        else:
+            tell(shard.info.samples, shard.info.bytes, len(shard.rejects))
+        return shard.info.samples, shard.info.bytes, len(shard.rejects)
+
+    def write(self, number: int, tell: Tell = lambda *_: None) -> Shard:
+        """Write the tar file and the DALI index of shard ``number``."""
+        listing = Listing.load(self.work / "listing")
+        name = f"shard-{number:06d}"
+        rejects: list[dict[str, str]] = []
+        with atomic_file(self.pack / f"{name}.tar") as file:
+            writer = _Writer(file, number)
+            told = (0, 0, 0)
+            for count, sample in enumerate(listing.shard(number).tolist(), start=1):
+                source = listing.source(sample)
+                try:
+                    image = pack_image(self.read(source), self.options)
+                except (Rejected, OSError) as error:
+                    rejects.append({"source": readable(source), "reason": str(error)})
+                else:
+                    writer.add(f"{sample:09d}", image, source, listing.records[sample])
+                if count % _TELL_EVERY == 0:
+                    told = _tell(tell, told, (len(writer.lines), writer.size, len(rejects)))
+            sha256 = writer.close()
+        _tell(tell, told, (len(writer.lines), writer.size, len(rejects)))
+        lines = [f"v1.2 {len(writer.lines)}", *writer.lines, ""]
+        write_atomically(self.pack / f"{name}.idx", "\n".join(lines).encode())
+        info = ShardInfo(f"{name}.tar", len(writer.lines), writer.size, sha256)
+        return Shard(info, writer.columns, rejects)
+
+    def _write(self, number: int, tell: Tell) -> Shard:
+        shard = self.write(number, tell)
+        write_atomically(_record(self.work, number), json.dumps(asdict(shard)).encode())
+        return shard
 
 
-def _write(
-    pack: Path, work: Path, read: Callable[[str], bytes], options: ImageOptions, number: int
-) -> Shard:
-    listing = Listing.load(work / "listing")
-    name = f"shard-{number:06d}"
-    rejects = []
-    with atomic_file(pack / f"{name}.tar") as file:
-        writer = _Writer(file, number)
-        for sample in listing.shard(number).tolist():
-            source = listing.source(sample)
-            try:
-                image = pack_image(read(source), options)
-            except (Rejected, OSError) as error:
-                rejects.append({"source": source, "reason": str(error)})
-            else:
-                writer.add(f"{sample:09d}", image, source, listing.records[sample])
-        sha256 = writer.close()
-    lines = [f"v1.2 {len(writer.lines)}", *writer.lines, ""]
-    write_atomically(pack / f"{name}.idx", "\n".join(lines).encode())
-    info = ShardInfo(f"{name}.tar", len(writer.lines), writer.size, sha256)
-    shard = Shard(info, writer.columns, rejects)
-    write_atomically(_record(work, number), json.dumps(asdict(shard)).encode())
-    return shard
+def _tell(tell: Tell, before: tuple[int, ...], now: tuple[int, int, int]) -> tuple[int, int, int]:
+    tell(*(new - old for new, old in zip(now, before, strict=True)))
+    return now
 
 
 def _record(work: Path, number: int) -> Path:
