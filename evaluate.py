@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nvidia import dali
 from rich.console import Console
 
 from evaluation import outputs
@@ -131,6 +132,7 @@ def _receipt(
     versions = {
         name: importlib.metadata.version(name) for name in ("torch", "timm", "scikit-learn")
     }
+    versions["nvidia-dali"] = dali.__version__
     return {
         "command": shlex.join(command),
         "checkpoint": {"path": str(trained.path), "sha256": trained.sha256},

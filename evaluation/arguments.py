@@ -83,7 +83,10 @@ def _add_scoring(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_running(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    group.add_argument(
+        "--device", choices=("auto", "cpu", "gpu"), default="auto",
+        help="auto takes the GPU where there is one (default)",
+    )  # fmt: skip
     group.add_argument(
         "--precision", choices=("float32", "bfloat16"), default="float32",
         help="of the networks' arithmetic (default: %(default)s)",
