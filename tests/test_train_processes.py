@@ -133,7 +133,7 @@ def test_one_two_and_four_ranks_train_alike_and_continue_each_other(start, confi
     assert main(["--config", str(config_file), "--out", str(tmp_path / "one")]) == 0
     finish(start("--train.iterations=4", ranks=4))
     assert newest(tmp_path / "run").step == 4
-    finish(start(ranks=2))
+    finish(start("--train.accumulate=2", ranks=2))
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     assert_same_weights(tmp_path / "one", tmp_path / "run", rtol=1e-3, atol=1e-5)
 
