@@ -53,7 +53,7 @@ class Stepper:
         config, loop = self._config, self._config.train
         factor = lr_factor(config.schedule, number, loop.iterations)
         set_lr(self.optimizer, config.optimizer.lr * factor)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         torch.manual_seed(hash((config.seed, number, self._process.rank)) % 2**63)
         parts = []
         for part in range(loop.accumulate):
