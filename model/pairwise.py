@@ -18,8 +18,9 @@ from torch.nn import functional
 from model.relation import RelationalTransformer
 
 # Values of a pair's three tokens that are alive at the widest moment of a block, the feed-forward
-# part: the residual and its norm, and the hidden layer before and after its activation.
-_WIDTH_AT_PEAK = 3 * 12
+# part: the residual and its norm, float32 in any case, their rounded copies, and the hidden layer
+# before and after its activation.
+_WIDTH_AT_PEAK = 3 * 15
 _HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 

@@ -123,4 +123,4 @@ def test_memory_stays_within_the_budget(depth, dtype):
         with peak:
             for _ in relational_tiles(module, tests, references, memory=budget, dtype=dtype):
                 pass
-        assert budget / 3 < peak.bytes - rounded < budget
+        assert budget / 4 < peak.bytes - rounded < budget
