@@ -20,7 +20,6 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import webdataset
 from PIL import Image
 
 from sharding.dataset import Dataset, Sample
@@ -111,6 +110,8 @@ def _decode(file: Path) -> None:
 
 
 def _webdataset(work: Path, files: list[Path]) -> None:
+    import webdataset  # here, for the memory of listing is measured without it
+
     (work / "out").mkdir()
     pattern = str(work / "out" / "%06d.tar")
     with webdataset.ShardWriter(pattern, maxsize=64 * 10**6, verbose=0) as writer:

@@ -28,14 +28,17 @@ _DEMO_SHARD_SIZE = 8 * 10**6
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns 0, 1 where ``verify`` found damage, or 2 with one line on standard
-    error for a user's mistake."""
+    """Run the command; returns 0, 1 where ``verify`` found damage, 2 with one line on standard
+    error for a user's mistake, or 130 when it was stopped from the keyboard."""
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
     except PackError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: stopped; run the same command again to go on", file=sys.stderr)
+        return 130
 
 
 def _pack(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -71,6 +72,7 @@ def run_dask(task: ShardTask, numbers: Iterable[int], scheduler: str) -> Iterato
 def _begin(counts: Any) -> None:
     global _counts
     _counts = counts
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides what a Ctrl-C means
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

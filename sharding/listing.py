@@ -63,10 +63,10 @@ class Listing:
     plan: dict[str, Any]
 
     @staticmethod
-    @lru_cache(maxsize=2)
     def load(folder: Path) -> "Listing":
-        """Open the listing in ``folder``."""
-        return Listing(folder, json.loads((folder / "plan.json").read_text()))
+        """Open the listing in ``folder``; a process that works on many shards reads it once."""
+        written = (folder / "plan.json").stat()
+        return _load(folder, written.st_ino, written.st_mtime_ns)
 
     @cached_property
     def records(self) -> np.ndarray:
@@ -97,6 +97,12 @@ class Listing:
     @cached_property
     def _names(self) -> np.ndarray:
         return np.memmap(self.folder / "names", dtype=np.uint8, mode="r")
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path, *_: int) -> Listing:
+    """The other arguments tell a listing from a later one in the same place."""
+    return Listing(folder, json.loads((folder / "plan.json").read_text()))
 
 
 def write_listing(dataset: Dataset, options: PackOptions, folder: Path) -> Listing:

@@ -344,3 +344,25 @@ def test_a_pipe_among_the_images_does_not_hang_the_run(image_tree, tmp_path):
     tree = shutil.copytree(image_tree, tmp_path / "tree")
     os.mkfifo(tree / "day" / "ant" / "pipe.jpg")
     assert pack_inline(tree, tmp_path / "pack").rejects == 1
+
+
+def test_a_changed_tree_packed_anew_in_the_same_place_is_listed_anew(image_tree, tmp_path):
+    tree, out = shutil.copytree(image_tree, tmp_path / "tree"), tmp_path / "pack"
+    pack_inline(tree, out)
+    shutil.rmtree(out)
+    (tree / "day" / "ant" / "0.jpg").unlink()
+    assert pack_inline(tree, out).samples == 59
+    assert "day/ant/0.jpg" not in read_strings(out, "source")
+
+
+def test_a_command_stopped_from_the_keyboard_says_how_to_go_on(image_tree, tmp_path):
+    out = tmp_path / "pack"
+    run = subprocess.Popen(command(image_tree, out), stderr=subprocess.PIPE, start_new_session=True)
+    while not (out / ".work" / "lock").exists():
+        time.sleep(0.005)
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate()
+    if run.returncode != 0:  # it may have been done before the signal
+        assert run.returncode == 130
+        assert b"Traceback" not in errors
+        assert b"run the same command again" in errors
