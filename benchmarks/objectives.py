@@ -199,7 +199,8 @@ NOTES = """## Why the paper's objective hardly starts here
 positive, the first steps move all logits to "different"; there the gradient is almost zero and the
 positives, which would pull back, no longer count: *right same* stays at 0. The same objective with
 c = 1, and BCE, keep a gradient there and start within the same steps. The paper starts from
-ImageNet weights, warms up over 500 steps of 4,096 pairs, and has 53 million pairs to leave that state.
+ImageNet weights, warms up over 500 steps of 4,096 pairs, and has 53 million pairs to leave that
+state.
 """
 
 
