@@ -8,8 +8,8 @@ export OMP_NUM_THREADS ?= 2
 .PHONY: quickstart test lint clean
 
 quickstart: $(VENV)/installed packs/demo/manifest.json
-	$(VENV)/bin/python train_ddp.py --config configs/quickstart_backbone.yaml --run $(RUN)/backbone
-	$(VENV)/bin/python train_ddp.py --config configs/quickstart.yaml --run $(RUN)/relation \
+	$(VENV)/bin/python train_ddp.py --config configs/quickstart_backbone.yaml --out $(RUN)/backbone
+	$(VENV)/bin/python train_ddp.py --config configs/quickstart.yaml --out $(RUN)/relation \
 		--model.backbone_weights $(RUN)/backbone
 	$(VENV)/bin/python evaluate.py --config configs/benchmarks/demo.yaml --pack packs/demo \
 		--checkpoint $(RUN)/relation --out $(RUN)/results

@@ -3,15 +3,12 @@
 python train_ddp.py --config configs/quickstart.yaml
 torchrun --nproc_per_node=8 train_ddp.py --config configs/imagenet.yaml --out runs/imagenet
 
-``--out`` is the key ``run``: torchrun takes ``--run`` for an option of its own.
-
 Exits with 0 when all steps are done, 2 after a mistake in the command, the data or a checkpoint,
 and 1 when training fails. After SIGTERM or SIGUSR1 it finishes the step, saves, and exits with 75:
 the same command then continues.
 """
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 
@@ -26,8 +23,6 @@ from training.run import train
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # Before Python 3.12, torchrun takes --run for an abbreviation of its own --run-path.
-    arguments = [re.sub(r"^--out(?==|$)", "--run", argument) for argument in arguments]
     try:
         config = load_config(
             TrainConfig, arguments, prog="train_ddp.py", description=(__doc__ or "").strip()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+
 from sharding.__main__ import main
 
 DOMAINS, CLASSES, IMAGES = ("day", "night"), ("ant", "bee", "cat", "dog", "eel"), 6

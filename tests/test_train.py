@@ -43,7 +43,7 @@ def train(config_file, tmp_path):
     """Runs the command with further options; the folder of the run is ``tmp_path / run``."""
 
     def command(*options, run="run"):
-        return main(["--config", str(config_file), "--run", str(tmp_path / run), *options])
+        return main(["--config", str(config_file), "--out", str(tmp_path / run), *options])
 
     return command
 

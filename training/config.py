@@ -106,7 +106,7 @@ class TrainConfig:
 
     Attributes:
         data: which pairs.
-        run: folder for checkpoints and logs.
+        out: folder for checkpoints and logs.
         task: ``relation`` learns whether two images show the same class; ``classification`` learns
             the classes of the same images, to warm up a backbone.
         seed: of the weights and of the plan of pairs.
@@ -118,7 +118,7 @@ class TrainConfig:
     """
 
     data: DataConfig
-    run: Path
+    out: Path
     task: Literal["relation", "classification"] = "relation"
     seed: int = 0
     resume: Literal["auto", "never"] = "auto"

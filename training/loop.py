@@ -62,14 +62,14 @@ class Loop:
             TrainingError: the loss or the gradient is not finite, or the loss is above its limit.
             CheckpointError: a checkpoint could not be written.
         """
-        marker = self._config.run / INTERRUPTED_FILE
+        marker = self._config.out / INTERRUPTED_FILE
         if self._process.is_first:
             marker.unlink(missing_ok=True)
         with StopSignal(self._process) as stop:
             stopped = self._steps(start, stop)
         if stopped is None:
             iterations = self._config.train.iterations
-            self._log.say(f"{iterations:,} steps are done; checkpoints are in {self._config.run}")
+            self._log.say(f"{iterations:,} steps are done; checkpoints are in {self._config.out}")
             return 0
         if self._process.is_first:
             marker.write_text(json.dumps({"step": stopped}) + "\n")
@@ -143,11 +143,11 @@ class Loop:
         step, loss, norm = first + place, float(rows[place, 0]), float(rows[place, 1])
         batch = config.train.global_batch
         anchors, partners = self._data.keys(step * batch, batch)
-        report = config.run / "diverged.json"
+        report = config.out / "diverged.json"
         if self._process.is_first:
             what = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
             report.write_text(json.dumps(what | {"anchors": anchors, "partners": partners}) + "\n")
-        kept = checkpoint.step_folders(config.run)
+        kept = checkpoint.step_folders(config.out)
         raise TrainingError(
             f"training diverged at step {step}: loss {loss:g}, gradient norm {norm:g}, batch of "
             f"{anchors[0]}, {partners[0]}, ... (all keys in {report}); last good checkpoint: "
@@ -161,7 +161,7 @@ class Loop:
             metrics = metrics | measured
         if self._process.is_first:
             checkpoint.save(
-                self._config.run,
+                self._config.out,
                 done,
                 weights=self._stepper.network.state_dict(),
                 config=plain(self._config),
@@ -171,5 +171,5 @@ class Loop:
                     "pack": self._data.pack.manifest.fingerprint,
                 },
             )
-            checkpoint.prune(self._config.run, self._config.checkpoint)
+            checkpoint.prune(self._config.out, self._config.checkpoint)
         self._clock = time.perf_counter()

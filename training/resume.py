@@ -38,19 +38,19 @@ def find(config: TrainConfig, process: Process) -> Checkpoint | None:
             different ones.
     """
     if config.resume == "never":
-        if checkpoint.step_folders(config.run):
+        if checkpoint.step_folders(config.out):
             raise ConfigError(
-                f"{config.run} holds checkpoints and resume is never; give another --out, "
+                f"{config.out} holds checkpoints and resume is never; give another --out, "
                 "or --resume auto to continue"
             )
         return None
-    found = checkpoint.newest(config.run, print if process.is_first else lambda _: None)
+    found = checkpoint.newest(config.out, print if process.is_first else lambda _: None)
     step = -1 if found is None else found.step
     seen = torch.tensor([step, -step], device=process.device)
     low, negative_high = process.minimum(seen).tolist()
     if low != -negative_high:
         raise ConfigError(
-            f"the processes see different checkpoints in {config.run} (steps {low} and "
+            f"the processes see different checkpoints in {config.out} (steps {low} and "
             f"{-negative_high}); put the run on a file system that all of them share"
         )
     return found
@@ -71,7 +71,7 @@ def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
     for name, old, new in pairs:
         if old != new:
             raise ConfigError(
-                f"{config.run} was begun with {name} {old}, it is now {new}; "
+                f"{config.out} was begun with {name} {old}, it is now {new}; "
                 "set it back or give another --out"
             )
 
@@ -83,5 +83,5 @@ def restore(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Bring network and optimiser to where ``found`` left them."""
-    fit(network, found.weights, f"checkpoint of step {found.step} in {config.run}")
+    fit(network, found.weights, f"checkpoint of step {found.step} in {config.out}")
     optimizer.load_state_dict(found.training["optimizer"])

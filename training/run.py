@@ -57,13 +57,13 @@ def train(recipe: TrainConfig, process: Process) -> int:
         resume.check_same_run(config, found, data.pack)
         resume.restore(config, found, network, optimizer)
         start = found.step
-        sizes.append(f"continuing {config.run} after step {start}")
+        sizes.append(f"continuing {config.out} after step {start}")
     validation = None
     if config.validation.protocol is not None:
         validation = Validation(config, data.pack, process)
     loader = data.loader(config, process, start)
     with RunLog(
-        config.run,
+        config.out,
         config.log,
         active=process.is_first,
         first=start,

@@ -48,7 +48,7 @@ class Validation:
         trained = Trained(
             network=frozen,
             extractor=frozen.backbone,
-            path=Path(self._config.run),
+            path=Path(self._config.out),
             config=plain(self._config),
             image_size=self._config.input.image_size,
             sha256="",
