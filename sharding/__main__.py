@@ -265,8 +265,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         "--decode-check",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="decode each image in full; without it damaged images get into the pack and the index "
-        "has no true colour means",
+        help="decode each image in full; without it damaged images get into the pack",
     )
     add("--executor", choices=["local", "dask"], default="local", help="who writes the shards")
     add("--scheduler", metavar="ADDRESS", help="of the Dask cluster, like tcp://host:8786")

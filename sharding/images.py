@@ -22,7 +22,6 @@ from PIL import Image, UnidentifiedImageError
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _PNG_DEPTH_AND_COLOUR = slice(24, 26)
 _PNG_KEPT = (b"\x08\x00", b"\x08\x02")
-_UNKNOWN_MEAN = (124, 116, 104)
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class ImageOptions:
     """How images are treated.
 
     Attributes:
-        decode_check: decode each image in full; without it only headers are read, a damaged image
-            gets into the pack, and the index has ImageNet's mean RGB for each image.
+        decode_check: decode each image in full; without it only headers are read, and a damaged
+            image gets into the pack.
         resize_short: images whose shorter side is larger are shrunk to it, in pixels; 0 for none.
         quality: JPEG quality of shrunk images.
         max_pixels: images with more pixels are rejected undecoded.
@@ -45,13 +44,12 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class PackedImage:
-    """An image as it goes into a shard; ``extension`` is "jpg" or "png", ``mean`` rounded RGB."""
+    """An image as it goes into a shard; ``extension`` is "jpg" or "png"."""
 
     content: bytes
     extension: str
     width: int
     height: int
-    mean: tuple[int, int, int]
 
 
 class Rejected(Exception):
@@ -86,8 +84,9 @@ def _pack(content: bytes, options: ImageOptions) -> PackedImage:
     extension = _kept_as(image, content)
     shrunk = 0 < options.resize_short < min(image.size)
     if extension and not shrunk:
-        mean = _mean(image) if options.decode_check else _UNKNOWN_MEAN
-        return PackedImage(content, extension, image.width, image.height, mean)
+        if options.decode_check:
+            image.load()
+        return PackedImage(content, extension, image.width, image.height)
     rgb = _to_rgb(image)
     if shrunk:
         rgb = _shrink(rgb, options.resize_short)
@@ -97,8 +96,7 @@ def _pack(content: bytes, options: ImageOptions) -> PackedImage:
     encoded = io.BytesIO()
     rgb.save(encoded, **encoding)
     extension = "jpg" if shrunk else "png"
-    # a JPEG's decoded mean may differ from that of what was encoded, but not by a level
-    return PackedImage(encoded.getvalue(), extension, rgb.width, rgb.height, _mean(rgb))
+    return PackedImage(encoded.getvalue(), extension, rgb.width, rgb.height)
 
 
 def _kept_as(image: Image.Image, content: bytes) -> str | None:
@@ -129,11 +127,3 @@ def _shrink(rgb: Image.Image, short: int) -> Image.Image:
     scale = short / min(rgb.size)
     size = tuple(max(short, round(side * scale)) for side in rgb.size)
     return rgb.resize((size[0], size[1]), Image.Resampling.BICUBIC)
-
-
-def _mean(image: Image.Image) -> tuple[int, int, int]:
-    """Mean RGB of the decoded image. Pillow averages the rows, exact to half a level each."""
-    image.load()
-    rows = np.asarray(image.reduce((image.width, 1)))  # uint8 (H, 1, 3) or (H, 1)
-    red, green, blue = np.broadcast_to(rows.reshape(image.height, -1).mean(axis=0).round(), 3)
-    return int(red), int(green), int(blue)

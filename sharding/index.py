@@ -25,14 +25,10 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("crc32", pa.uint32()),
-        ("mean_r", pa.uint8()),
-        ("mean_g", pa.uint8()),
-        ("mean_b", pa.uint8()),
         ("source", pa.string()),
     ]
 )
 _STRINGS = ("key", "source")
-_MEANS = ("mean_r", "mean_g", "mean_b")
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,6 @@ class Index:
         split: int16 (N,), position in the manifest's ``splits``.
         width, height: int32 (N,), pixels.
         crc32: uint32 (N,), of the encoded image.
-        mean: uint8 (N, 3), mean red, green and blue of the decoded image, rounded.
     """
 
     shard: np.ndarray
@@ -60,7 +55,6 @@ class Index:
     width: np.ndarray
     height: np.ndarray
     crc32: np.ndarray
-    mean: np.ndarray
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -74,9 +68,7 @@ class Index:
         """
         names = [name for name in SCHEMA.names if name not in _STRINGS]
         table = _read(pack, names)
-        columns = {name: table.column(name).to_numpy() for name in names}
-        mean = np.stack([columns.pop(name) for name in _MEANS], axis=1)
-        return Index(**columns, mean=mean)
+        return Index(**{name: table.column(name).to_numpy() for name in names})
 
 
 def read_strings(pack: Path, column: str, rows: np.ndarray | None = None) -> list[str]:

@@ -88,7 +88,6 @@ class _Writer:
             image.width,
             image.height,
             zlib.crc32(image.content),
-            *image.mean,
             readable(source),
         )
         for column, value in zip(self.columns.values(), row, strict=True):
