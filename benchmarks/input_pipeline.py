@@ -1,6 +1,6 @@
 """How fast images reach the training step, side by side with other ways of loading them.
 
-    python benchmarks/input_pipeline.py --images FOLDER_OF_JPEGS [--rounds 3] [--threads 2]
+    python -m benchmarks.input_pipeline --images FOLDER_OF_JPEGS [--rounds 3] [--threads 2]
 
 Each way runs in a process of its own, the ways in turn, several rounds; the table shows medians.
 All decode the same images (each found file copied until there are --count) from a warm cache with
@@ -12,7 +12,6 @@ import argparse
 import io
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -262,6 +261,10 @@ def streaming_way(work: Path, threads: int) -> Iterator[int]:
         yield from map(len, loader)
 
 
+def _read_jpeg(path: str) -> dict[str, bytes]:
+    return {"jpg": Path(path).read_bytes()}
+
+
 def litdata_way(work: Path, threads: int) -> Iterator[int]:
     """litdata's StreamingDataset with torchvision, where `litdata` is installed."""
     import litdata
@@ -271,7 +274,7 @@ def litdata_way(work: Path, threads: int) -> Iterator[int]:
     if not out.exists():
         files = sorted(str(path) for path in (work / "tree").rglob("*.jpg"))
         litdata.optimize(
-            fn=lambda path: {"jpg": Path(path).read_bytes()},
+            fn=_read_jpeg,
             inputs=files, output_dir=str(out), chunk_bytes="64MB", num_workers=1,
         )  # fmt: skip
     transform = _torchvision_transform()
@@ -314,13 +317,18 @@ def measure(way: str, work: Path, threads: int, images: int) -> dict[str, float]
         count += next(batches)
     seconds = time.perf_counter() - start
     cpu = _cpu_seconds() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "images/s": count / seconds,
         "cpu": cpu / count * 1000,
-        "memory": peak,
+        "memory": _peak_memory(),
         "first": first,
     }
+
+
+def _peak_memory() -> float:
+    """Peak resident memory of this process, MB; unlike ru_maxrss, not that of its parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def _cpu_seconds() -> float:
@@ -362,7 +370,15 @@ def run_all(arguments: argparse.Namespace, work: Path) -> dict[str, list[dict[st
         for way in arguments.ways or WAYS:
             if number and way not in results:
                 continue
-            command = [sys.executable, __file__, "--way", way, "--work", str(work)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.input_pipeline",
+                "--way",
+                way,
+                "--work",
+                str(work),
+            ]
             command += ["--threads", str(arguments.threads)]
             command += ["--measured", str(arguments.measured)]
             done = subprocess.run(command, capture_output=True, text=True)
@@ -403,7 +419,7 @@ def main() -> None:
     )
     parser.add_argument("--images", type=Path, help="folder of JPEG files, searched in depth")
     parser.add_argument("--count", type=int, default=1024, help="files to copy them to")
-    parser.add_argument("--measured", type=int, default=1500, help="images timed each round")
+    parser.add_argument("--measured", type=int, default=2500, help="images timed each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--ways", nargs="+", choices=WAYS, metavar="WAY", help=", ".join(WAYS))
