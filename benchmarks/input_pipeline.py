@@ -167,7 +167,11 @@ def dali_reader(work: Path, threads: int) -> Iterator[int]:
             hue=jitter * fn.random.uniform(range=[-36.0, 36.0]),
         )
         return fn.crop_mirror_normalize(
-            images, output_layout="HWC", mirror=fn.random.coin_flip(), mean=MEAN, std=STD
+            images,
+            output_layout="HWC",
+            mirror=fn.random.coin_flip(dtype=types.INT32),
+            mean=MEAN,
+            std=STD,
         )
 
     pipeline = graph()
@@ -265,10 +269,21 @@ def _read_jpeg(path: str) -> dict[str, bytes]:
     return {"jpg": Path(path).read_bytes()}
 
 
+class _DecodeJpeg:
+    """What `_read_jpeg` gave, decoded and transformed."""
+
+    def __init__(self) -> None:
+        self.transform = _torchvision_transform()
+
+    def __call__(self, sample: dict[str, bytes]):
+        from PIL import Image
+
+        return self.transform(Image.open(io.BytesIO(sample["jpg"])).convert("RGB"))
+
+
 def litdata_way(work: Path, threads: int) -> Iterator[int]:
     """litdata's StreamingDataset with torchvision, where `litdata` is installed."""
     import litdata
-    from PIL import Image
 
     out = work / "litdata"
     if not out.exists():
@@ -277,16 +292,9 @@ def litdata_way(work: Path, threads: int) -> Iterator[int]:
             fn=_read_jpeg,
             inputs=files, output_dir=str(out), chunk_bytes="64MB", num_workers=1,
         )  # fmt: skip
-    transform = _torchvision_transform()
-
-    class Images(litdata.StreamingDataset):
-        def __getitem__(self, number):
-            return transform(Image.open(io.BytesIO(super().__getitem__(number)["jpg"])))
-
     while True:
-        loader = litdata.StreamingDataLoader(
-            Images(str(out), shuffle=True), batch_size=BATCH, num_workers=threads
-        )
+        dataset = litdata.StreamingDataset(str(out), shuffle=True, transform=_DecodeJpeg())
+        loader = litdata.StreamingDataLoader(dataset, batch_size=BATCH, num_workers=threads)
         yield from map(len, loader)
 
 
