@@ -58,25 +58,20 @@ class _Writer:
 
     def add(self, key: str, image: PackedImage, source: str, record: Any) -> None:
         label, size = int(record["label"]), len(image.content)
-        name, label_name, label_text = f"{key}.{image.extension}", f"{key}.cls", b"%d" % label
-        offset = self.size + tar.BLOCK
-        label_offset = offset + size + -size % tar.BLOCK + tar.BLOCK
+        label_text, offset = b"%d" % label, self.size + tar.BLOCK
         self._write(
             b"".join(
                 (
-                    tar.header(name, size),
+                    tar.header(f"{key}.{image.extension}", size),
                     image.content,
                     tar.padding(size),
-                    tar.header(label_name, len(label_text)),
+                    tar.header(f"{key}.cls", len(label_text)),
                     label_text,
                     tar.padding(len(label_text)),
                 )
             )
         )
-        self.lines.append(
-            f"{image.extension} {offset} {size} {name} "
-            f"cls {label_offset} {len(label_text)} {label_name}"
-        )
+        self.lines.append(tar.index_line(key, image.extension, offset, size, label_text))
         row = (
             key,
             self._number,

@@ -42,6 +42,19 @@ def end(size: int) -> bytes:
     return bytes(2 * BLOCK + -(size + 2 * BLOCK) % RECORD)
 
 
+def label_offset(image_offset: int, size: int) -> int:
+    """First byte of the label that follows an image of ``size`` bytes at ``image_offset``."""
+    return image_offset + size + -size % BLOCK + BLOCK
+
+
+def index_line(key: str, extension: str, offset: int, size: int, label: bytes) -> str:
+    """A sample's line of the DALI index (v1.2): its image at ``offset``, then its ``label``."""
+    return (
+        f"{extension} {offset} {size} {key}.{extension} "
+        f"cls {label_offset(offset, size)} {len(label)} {key}.cls"
+    )
+
+
 def sample_bytes(size: _Size) -> _Size:
     """Bytes in a shard of a sample whose image has ``size`` bytes: two headers, image, label."""
     return size + -size % BLOCK + 3 * BLOCK

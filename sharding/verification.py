@@ -61,8 +61,7 @@ def verify(pack: Path, *, decode: bool = False, workers: int = 1) -> Iterator[Fa
         tqdm(total=manifest.bytes, unit="B", unit_scale=True, disable=None) as bar,
     ):
         check = partial(_shard_faults, pack, decode)
-        expected = (_expected(pack, manifest, index, n) for n in range(len(manifest.shards)))
-        for number, faults in enumerate(pool.map(check, expected)):
+        for number, faults in enumerate(pool.map(check, _expected(pack, manifest, index))):
             bar.update(manifest.shards[number].bytes)
             yield from (Fault(number, text) for text in faults)
 
@@ -98,17 +97,21 @@ def repair(pack: Path, dataset: Dataset, shards: list[int]) -> None:
                 (work / file).replace(pack / file)
 
 
-def _expected(pack: Path, manifest: Manifest, index: Index, number: int) -> _Expected:
-    rows = np.flatnonzero(index.shard == number)
-    return _Expected(
-        manifest.shards[number],
-        read_strings(pack, "key", rows),
-        read_strings(pack, "source", rows),
-        index.offset[rows],
-        index.size[rows],
-        index.crc32[rows],
-        index.label[rows],
-    )
+def _expected(pack: Path, manifest: Manifest, index: Index) -> Iterator[_Expected]:
+    """Of each shard; its rows stand together in the index."""
+    keys, sources = read_strings(pack, "key"), read_strings(pack, "source")
+    for number, info in enumerate(manifest.shards):
+        start, end = np.searchsorted(index.shard, (number, number + 1)).tolist()
+        rows = slice(start, end)
+        yield _Expected(
+            info,
+            keys[rows],
+            sources[rows],
+            index.offset[rows],
+            index.size[rows],
+            index.crc32[rows],
+            index.label[rows],
+        )
 
 
 def _shard_faults(pack: Path, decode: bool, expected: _Expected) -> list[str]:
@@ -147,10 +150,8 @@ def _check_sample(
     image = content[offset : offset + size]
     extension = "png" if image.startswith(b"\x89PNG") else "jpg"
     label = b"%d" % expected.label[number]
-    label_offset = offset + size + -size % tar.BLOCK + tar.BLOCK
-    line = (
-        f"{extension} {offset} {size} {key}.{extension} cls {label_offset} {len(label)} {key}.cls"
-    )
+    label_offset = tar.label_offset(offset, size)
+    line = tar.index_line(key, extension, offset, size, label)
     if zlib.crc32(image) != expected.crc32[number]:
         return line, "is damaged"
     headers = (

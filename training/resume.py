@@ -1,10 +1,11 @@
 """Continuing a run: from which checkpoint, and whether it is the same run."""
 
+from dataclasses import fields
 from typing import Any
 
 import torch
 
-from model.network import Classifier, ReSeND
+from model.network import Classifier, ModelConfig, ReSeND
 from pipelines.pack import Pack
 from runtime import checkpoint
 from runtime.checkpoint import Checkpoint
@@ -14,18 +15,9 @@ from runtime.errors import ConfigError
 from runtime.weights import fit
 from training.config import TrainConfig
 
-_ARCHITECTURE = (
-    "backbone",
-    "embed_dim",
-    "depth",
-    "num_heads",
-    "head",
-    "num_logits",
-    "similarity_start",
-)
 _SAME: dict[str, tuple[str, ...]] = {
     "data": ("domains", "classes", "splits", "num_negatives", "balanced"),
-    "model": _ARCHITECTURE,
+    "model": tuple(field.name for field in fields(ModelConfig)),
     "optimizer": ("name",),
 }
 
