@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import peak_memory
+
 BATCH = 128
 SIZE = 224
 WARM_UP = 3
@@ -328,15 +330,9 @@ def measure(way: str, work: Path, threads: int, images: int) -> dict[str, float]
     return {
         "images/s": count / seconds,
         "cpu": cpu / count * 1000,
-        "memory": _peak_memory(),
+        "memory": peak_memory(),
         "first": first,
     }
-
-
-def _peak_memory() -> float:
-    """Peak resident memory of this process, MB; unlike ru_maxrss, not that of its parent."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def _cpu_seconds() -> float:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from benchmarks.memory import peak_memory
 from sharding.dataset import Dataset, Sample
 from sharding.executors import run_local
 from sharding.images import ImageOptions
@@ -134,13 +135,7 @@ def _listing_memory(count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         listing = write_listing(dataset, PackOptions(), Path(folder) / "listing")
         listing.source(int(listing.shard(0)[0]))
-    return _peak_memory()
-
-
-def _peak_memory() -> float:
-    """Peak resident memory of this process, MB; unlike ru_maxrss, not that of its parent."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return peak_memory()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ RECORD = np.dtype(
         ("split", "<i2"),
     ]
 )
-_CHUNK = 65536
+_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PackOptions:
         image: treatment of each image.
     """
 
-    shard_size: int = 128 * 1024**2
+    shard_size: int = 512 * 10**6
     seed: int = 0
     image: ImageOptions = field(default_factory=ImageOptions)
 
@@ -71,7 +71,7 @@ class Listing:
     @cached_property
     def records(self) -> np.ndarray:
         """``RECORD`` (N,), mapped from disk."""
-        return np.memmap(self.folder / "records", dtype=RECORD, mode="r")
+        return np.asarray(np.memmap(self.folder / "records", dtype=RECORD, mode="r"))
 
     @cached_property
     def order(self) -> np.ndarray:
@@ -96,7 +96,7 @@ class Listing:
 
     @cached_property
     def _names(self) -> np.ndarray:
-        return np.memmap(self.folder / "names", dtype=np.uint8, mode="r")
+        return np.asarray(np.memmap(self.folder / "names", dtype=np.uint8, mode="r"))
 
 
 @lru_cache(maxsize=2)
@@ -185,7 +185,7 @@ def _plan(dataset: Dataset, options: PackOptions, folder: Path, digest: str) -> 
 
 def _starts(sizes: np.ndarray, shard_size: int) -> list[int]:
     """First sample of each shard and the end of the last, so that all are about equally large."""
-    ends = np.cumsum(sizes)
+    ends = np.cumsum(sizes, out=sizes)
     num_shards = min(len(sizes), -(-int(ends[-1]) // shard_size))
     targets = ends[-1] * np.arange(1, num_shards) / num_shards
     starts = [0, *np.searchsorted(ends, targets, side="right").tolist(), len(sizes)]

@@ -20,7 +20,7 @@ from sharding.listing import Listing, PackOptions, write_listing
 from sharding.manifest import FILE_NAME, Manifest
 from sharding.shard import Shard, ShardTask
 
-_WORK = ".work"
+WORK = ".work"
 REJECTS = "rejects.jsonl"
 _TOLERATED_REJECTS, _TOLERATED_SHARE = 10, 0.001
 
@@ -55,8 +55,8 @@ def pack(
         PackError: ``out`` holds a finished pack or one begun with other options, another process
             is writing into it, too many images were rejected, the disk is full, a worker died.
     """
-    begun = (out / _WORK).exists()
-    with _written(out), _locked(out):
+    begun = (out / WORK).exists()
+    with written(out), locked(out):
         if (out / FILE_NAME).exists():
             return _finished(out, begun)
         listing = _write_shards(dataset, out, options, execute, Part(1, 1))
@@ -71,8 +71,8 @@ def pack_part(
     Raises:
         PackError: as ``pack``.
     """
-    begun = (out / _WORK).exists()
-    with _written(out), _locked(out, part):
+    begun = (out / WORK).exists()
+    with written(out), locked(out, part):
         if (out / FILE_NAME).exists():
             _finished(out, begun)
             return
@@ -85,13 +85,13 @@ def merge(out: Path, max_rejects: float | None = None) -> Manifest:
     Raises:
         PackError: shards are missing, or as ``pack``.
     """
-    begun = (out / _WORK).exists()
+    begun = (out / WORK).exists()
     if not begun and not (out / FILE_NAME).exists():
         raise PackError(f"{out} holds no begun pack; write its parts with `pack --part` first")
-    with _written(out), _locked(out):
+    with written(out), locked(out):
         if (out / FILE_NAME).exists():
             return _finished(out, begun)
-        return _close(out, Listing.load(out / _WORK / "listing"), max_rejects)
+        return _close(out, Listing.load(out / WORK / "listing"), max_rejects)
 
 
 def plan(dataset: Dataset, options: PackOptions) -> dict[str, Any]:
@@ -107,17 +107,21 @@ def plan(dataset: Dataset, options: PackOptions) -> dict[str, Any]:
 
 def _finished(out: Path, begun: bool) -> Manifest:
     """What there is to do in a finished pack: tidy up where a run was killed at its very end."""
-    shutil.rmtree(out / _WORK)
+    shutil.rmtree(out / WORK)
     if not begun:
         raise PackError(f"{out} holds a finished pack; choose another --out or remove it first")
     return Manifest.load(out)
 
 
 @contextmanager
-def _written(out: Path) -> Iterator[None]:
-    """Make the folder; what cannot be written is the user's to mend."""
+def written(out: Path) -> Iterator[None]:
+    """Make the folder ``out`` and its folder ``WORK``.
+
+    Raises:
+        PackError: for an OSError inside: what cannot be written is the user's to mend.
+    """
     try:
-        (out / _WORK).mkdir(parents=True, exist_ok=True)
+        (out / WORK).mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise PackError(
@@ -127,9 +131,13 @@ def _written(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(out: Path, part: Part | None = None) -> Iterator[None]:
-    """Keep other runs out of the folder; parts keep out each other only where they are the same."""
-    work = out / _WORK
+def locked(out: Path, part: Part | None = None) -> Iterator[None]:
+    """Keep other runs out of the folder; parts keep out each other only where they are the same.
+
+    Raises:
+        PackError: another process has the lock.
+    """
+    work = out / WORK
     locks = [("lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX)]
     if part:
         locks.append((f"part-{part.number}-of-{part.count}.lock", fcntl.LOCK_EX))
@@ -139,7 +147,7 @@ def _locked(out: Path, part: Part | None = None) -> Iterator[None]:
             try:
                 fcntl.flock(lock, kind | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise PackError(f"another process is packing into {out}; wait for it") from error
+                raise PackError(f"another process is writing into {out}; wait for it") from error
         if part is None:
             for leftover in out.glob(".*.tmp"):  # of a run that was killed
                 leftover.unlink()
@@ -149,11 +157,11 @@ def _locked(out: Path, part: Part | None = None) -> Iterator[None]:
 def _write_shards(
     dataset: Dataset, out: Path, options: PackOptions, execute: Executor, part: Part
 ) -> Listing:
-    listing = write_listing(dataset, options, out / _WORK / "listing")
+    listing = write_listing(dataset, options, out / WORK / "listing")
     numbers = range(part.number - 1, listing.num_shards, part.count)
     starts = listing.plan["starts"]
     total = sum(starts[number + 1] - starts[number] for number in numbers)
-    task = ShardTask(out, out / _WORK, dataset.read, options.image)
+    task = ShardTask(out, out / WORK, dataset.read, options.image)
     with tqdm(total=total, unit="image", disable=None) as bar:
         for images, size, rejects in execute(task, numbers):
             rate = size / 1e6 / max(bar.format_dict["elapsed"], 1e-3)
@@ -186,13 +194,13 @@ def _close(out: Path, listing: Listing, max_rejects: float | None) -> Manifest:
         shards=tuple(infos),
     )
     manifest.save(out)
-    shutil.rmtree(out / _WORK)
+    shutil.rmtree(out / WORK)
     return manifest
 
 
 def _shards(out: Path, listing: Listing) -> Iterator[Shard]:
     for number in range(listing.num_shards):
-        shard = Shard.load(out / _WORK, out, number)
+        shard = Shard.load(out / WORK, out, number)
         if shard is None:
             raise PackError(
                 f"shard {number} of {listing.num_shards} is not written yet; run the command or "

@@ -4,7 +4,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,13 @@ class _Writer:
     def add(self, key: str, image: PackedImage, source: str, record: Any) -> None:
         label, size = int(record["label"]), len(image.content)
         label_text, offset = b"%d" % label, self.size + tar.BLOCK
+        self._write(tar.header(f"{key}.{image.extension}", size))
+        self._write(image.content)
         self._write(
-            b"".join(
-                (
-                    tar.header(f"{key}.{image.extension}", size),
-                    image.content,
-                    tar.padding(size),
-                    tar.header(f"{key}.cls", len(label_text)),
-                    label_text,
-                    tar.padding(len(label_text)),
-                )
-            )
+            tar.padding(size)
+            + tar.header(f"{key}.cls", len(label_text))
+            + label_text
+            + tar.padding(len(label_text))
         )
         self.lines.append(tar.index_line(key, image.extension, offset, size, label_text))
         row = (
@@ -162,7 +158,7 @@ class ShardTask:
 
     def _write(self, number: int, tell: Tell) -> Shard:
         shard = self.write(number, tell)
-        write_atomically(_record(self.work, number), json.dumps(asdict(shard)).encode())
+        write_atomically(_record(self.work, number), json.dumps(shard, default=vars).encode())
         return shard
 
 

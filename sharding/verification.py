@@ -3,7 +3,7 @@
 import hashlib
 import mmap
 import multiprocessing
-import tempfile
+import shutil
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +21,7 @@ from sharding.images import ImageOptions, Rejected, pack_image
 from sharding.index import Index, read_strings
 from sharding.listing import PackOptions, write_listing
 from sharding.manifest import Manifest, ShardInfo
+from sharding.packing import WORK, locked, written
 from sharding.shard import ShardTask
 
 
@@ -70,7 +71,8 @@ def repair(pack: Path, dataset: Dataset, shards: list[int]) -> None:
     """Write the ``shards`` of ``pack`` again from its tree, ``dataset``.
 
     Raises:
-        PackError: the tree is not the one that was packed, or gives other shards than it gave.
+        PackError: the tree is not the one that was packed, or gives other shards than it gave;
+            another process is writing into ``pack``, or the disk is full.
     """
     manifest = Manifest.load(pack)
     options = PackOptions(
@@ -78,23 +80,29 @@ def repair(pack: Path, dataset: Dataset, shards: list[int]) -> None:
         seed=manifest.options["shuffle_seed"] or 0,
         image=ImageOptions(**manifest.options["image"]),
     )
-    with tempfile.TemporaryDirectory(dir=pack, prefix=".repair") as folder:
-        work = Path(folder)
-        listing = write_listing(dataset, options, work / "listing")
-        if listing.plan["listing"] != manifest.options["listing"]:
-            raise PackError(
-                f"{pack} was made of a tree with other files; give that as --root, or pack again"
-            )
-        task = ShardTask(work, work, dataset.read, options.image)
-        for number in shards:
-            if task.write(number).info != manifest.shards[number]:
+    with written(pack), locked(pack):
+        work = pack / WORK
+        shutil.rmtree(work / "listing", ignore_errors=True)  # of a repair that was killed
+        try:
+            listing = write_listing(dataset, options, work / "listing")
+            if listing.plan["listing"] != manifest.options["listing"]:
                 raise PackError(
-                    f"the tree gives another {manifest.shards[number].name} than it gave (changed "
-                    "files, or another version of Pillow); pack again into a new folder"
+                    f"{pack} was made of a tree with other files; give that as --root, or pack "
+                    "again"
                 )
-            name = Path(manifest.shards[number].name)
-            for file in (name, name.with_suffix(".idx")):
-                (work / file).replace(pack / file)
+            task = ShardTask(work, work, dataset.read, options.image)
+            for number in shards:
+                if task.write(number).info != manifest.shards[number]:
+                    raise PackError(
+                        f"the tree gives another {manifest.shards[number].name} than it gave "
+                        "(changed files, or another version of Pillow); pack again into a new "
+                        "folder"
+                    )
+                name = Path(manifest.shards[number].name)
+                for file in (name, name.with_suffix(".idx")):
+                    (work / file).replace(pack / file)
+        finally:
+            shutil.rmtree(work)
 
 
 def _expected(pack: Path, manifest: Manifest, index: Index) -> Iterator[_Expected]:

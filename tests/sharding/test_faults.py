@@ -17,7 +17,7 @@ from sharding import files, packing
 from sharding.__main__ import main
 from sharding.errors import PackError
 from sharding.index import Index, read_strings
-from sharding.listing import PackOptions
+from sharding.listing import PackOptions, write_listing
 from sharding.manifest import Manifest
 from sharding.tree import imagefolder
 
@@ -178,7 +178,7 @@ def test_two_runs_into_one_folder_are_refused(image_tree, tmp_path, capsys):
         arguments = ["pack", "imagefolder", "--root", str(image_tree), "--out", str(out)]
         assert main([*arguments, *options]) == 2
         assert main([*arguments, *options, "--part", "1/2"]) == 2
-        assert capsys.readouterr().err.count("another process is packing") == 2
+        assert capsys.readouterr().err.count("another process is writing") == 2
         return run_inline(task, numbers)
 
     packing.pack(imagefolder(image_tree), out, PackOptions(SHARD_SIZE), while_running)
@@ -276,6 +276,17 @@ def test_repair_refuses_another_tree(damaged, image_tree, tmp_path, capsys):
     assert main(["verify", str(damaged), "--repair", "--root", str(tree)]) == 2
     assert "a tree with other files" in capsys.readouterr().err
     assert files_of(damaged) == before
+
+
+def test_repair_clears_away_what_a_killed_repair_left(damaged, pack_path, image_tree, tmp_path):
+    flip(damaged / "shard-000001.tar", -1)
+    tree = shutil.copytree(image_tree, tmp_path / "tree")
+    (tree / "day" / "ant" / "0.jpg").unlink()
+    write_listing(imagefolder(tree), PackOptions(), damaged / ".work" / "listing")
+    (damaged / ".work" / "shard-000001.tar").write_bytes(b"cut short")
+    assert main(["verify", str(damaged), "--repair", "--root", str(image_tree)]) == 0
+    assert files_of(damaged) == files_of(pack_path)
+    assert not (damaged / ".work").exists()
 
 
 def test_a_pack_without_its_manifest_is_refused_by_every_command(damaged, tmp_path, capsys):
