@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 import nvidia.dali.fn as fn
+import nvidia.dali.math as math
 import nvidia.dali.types as types
 from nvidia.dali import Pipeline, pipeline_def
+from nvidia.dali.data_node import DataNode
 
 from pipelines.augmentation import Augmentation
 
@@ -128,7 +130,16 @@ def _graph(source, image_size, decoder_options, dtype):
         channels = fn.reductions.mean(bright, axes=[0, 1], dtype=types.FLOAT)
         gray = fn.reductions.sum(channels * types.Constant(_LUMA, dtype=types.FLOAT))
         contrasted = fn.brightness_contrast(bright, contrast=contrast, contrast_center=gray.cpu())
-        images = fn.color_twist(contrasted, saturation=saturation, hue=hue)
+        # On the CPU a float result and its bounds take half the time of a rounded one.
+        twisted = fn.color_twist(contrasted, saturation=saturation, hue=hue, dtype=types.FLOAT)
+        bounded = math.max(math.min(twisted, np.float32(255)), np.float32(0))
+        output = _normalised(bounded, flip, dtype)
+    else:
+        output = _normalised(images, flip, dtype)
+    return output
+
+
+def _normalised(images: DataNode, flip: DataNode, dtype: types.DALIDataType) -> DataNode:
     return fn.crop_mirror_normalize(
         images, dtype=dtype, output_layout="HWC", mirror=flip, mean=MEAN, std=STD
     )
