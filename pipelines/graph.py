@@ -7,7 +7,6 @@ import nvidia.dali.fn as fn
 import nvidia.dali.math as math
 import nvidia.dali.types as types
 from nvidia.dali import Pipeline, pipeline_def
-from nvidia.dali.data_node import DataNode
 
 from pipelines.augmentation import Augmentation
 
@@ -132,14 +131,9 @@ def _graph(source, image_size, decoder_options, dtype):
         contrasted = fn.brightness_contrast(bright, contrast=contrast, contrast_center=gray.cpu())
         # On the CPU a float result and its bounds take half the time of a rounded one.
         twisted = fn.color_twist(contrasted, saturation=saturation, hue=hue, dtype=types.FLOAT)
-        bounded = math.max(math.min(twisted, np.float32(255)), np.float32(0))
-        output = _normalised(bounded, flip, dtype)
+        images = math.max(math.min(twisted, np.float32(255)), np.float32(0))
     else:
-        output = _normalised(images, flip, dtype)
-    return output
-
-
-def _normalised(images: DataNode, flip: DataNode, dtype: types.DALIDataType) -> DataNode:
+        images = fn.cast(images, dtype=types.FLOAT)
     return fn.crop_mirror_normalize(
         images, dtype=dtype, output_layout="HWC", mirror=flip, mean=MEAN, std=STD
     )
