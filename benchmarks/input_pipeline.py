@@ -156,7 +156,7 @@ def dali_reader(work: Path, threads: int) -> Iterator[int]:
         )
         images = fn.decoders.image(encoded, device="mixed" if device == "gpu" else "cpu")
         images = fn.random_resized_crop(images, size=SIZE, random_area=[0.8, 1.0])
-        jitter = fn.random.coin_flip(probability=0.5, dtype=types.FLOAT)
+        jitter = fn.random.coin_flip(probability=0.5, dtype=types.INT32)
 
         def factor():
             return 1.0 + jitter * fn.random.uniform(range=[-0.8, 0.8])

@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +21,7 @@ from pipelines.loader import InputConfig, PairLoader
 from pipelines.pack import Pack
 from pipelines.plan import PairPlan
 from pipelines.selection import Selection
-from sharding.errors import PackError
+from sharding.commandline import Parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,14 +29,19 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (PackError, ValueError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     return 0
 
 
 def show(arguments: argparse.Namespace) -> None:
     """Draw the first pairs of the plan, as they reach the model, on one page."""
+    if arguments.pairs < 1:
+        raise ValueError("--pairs must be at least 1")
     pack, loader = _loader(arguments, arguments.pairs)
     batch = next(loader)
     keys = pack.keys(batch.rows)
@@ -94,17 +100,19 @@ def _loader(arguments: argparse.Namespace, global_batch: int) -> tuple[Pack, Pai
     return pack, PairLoader(pack, rows, plan, AugmentConfig(), config, global_batch=global_batch)
 
 
-def _pixels(images: torch.Tensor) -> torch.Tensor:
+def _pixels(images: torch.Tensor) -> np.ndarray:
     """Normalised images (n, 3, S, S) as uint8 (n, S, S, 3)."""
     pixels = images.float().cpu().permute(0, 2, 3, 1) * torch.tensor(STD) + torch.tensor(MEAN)
-    return pixels.round().clamp(0, 255).to(torch.uint8)
+    return pixels.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    parser = Parser(
+        prog="python -m pipelines",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for run, summary in (
         (show, "draw a contact sheet of pairs as the model sees them"),
         (bench, "print the input rate on this machine"),
@@ -114,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=run)
         command.add_argument("pack", type=Path, help="folder of the pack")
-        command.add_argument("--image_size", type=int, default=224, help="pixels")
-        command.add_argument("--num_negatives", type=int, default=20, help="for each positive")
+        command.add_argument("--image-size", type=int, default=224, help="pixels")
+        command.add_argument("--num-negatives", type=int, default=20, help="for each positive")
         command.add_argument("--splits", nargs="+", help="splits of the pack; all when left out")
         command.add_argument("--seed", type=int, default=0, help="of the plan of pairs")
         command.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
@@ -124,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--out", type=Path, default=Path("pairs.png"), help="image file")
             command.add_argument("--pairs", type=int, default=16, help="pairs on the page")
         else:
-            command.add_argument("--global_batch", type=int, default=128, help="pairs a step")
+            command.add_argument("--global-batch", type=int, default=128, help="pairs a step")
             command.add_argument("--steps", type=int, default=30, help="steps that are timed")
     return parser
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runtime.errors import CheckpointError
 from runtime.original import export_original, import_original
+from sharding.commandline import Parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,14 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m runtime",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument("--out", type=Path, required=True, help="folder to write to")
     importer = commands.add_parser("import", parents=[shared], help="original to ours")
     importer.add_argument("source", type=Path, help="folder of the two .pkl files, or one file")

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from sharding.commandline import Parser
 from sharding.drawn import demo_dataset
 from sharding.errors import PackError
 from sharding.executors import run_dask, run_local
@@ -190,16 +191,8 @@ def _natural(text: str) -> int:
     return 0 if text == "0" else _positive(text)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(2)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m sharding", description=__doc__)
+    parser = Parser(prog="python -m sharding", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run, summary: str) -> argparse.ArgumentParser:

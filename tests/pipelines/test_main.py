@@ -1,0 +1,56 @@
+"""`python -m pipelines`: what a person looks at, and what is said to a mistake."""
+
+import pytest
+from PIL import Image
+
+from pipelines.__main__ import main
+
+
+def test_show_draws_the_pairs_that_training_sees(pack_path, tmp_path, capsys):
+    page = tmp_path / "page.png"
+    options = ["--out", str(page), "--pairs", "5", "--image-size", "32"]
+    assert main(["show", str(pack_path), *options]) == 0
+    assert f"5 pairs drawn on {page}" in capsys.readouterr().out
+    with Image.open(page) as image:
+        assert image.width > 1000
+        assert len(image.convert("RGB").getcolors(maxcolors=1 << 24)) > 100
+
+
+def test_bench_prints_the_rates(pack_path, capsys):
+    options = ["--steps", "3", "--global-batch", "4", "--image-size", "32"]
+    assert main(["bench", str(pack_path), *options]) == 0
+    printed = capsys.readouterr().out
+    rates = {}
+    for line in printed.splitlines():
+        if line.count("│") == 3:
+            name, value = line.strip("│ ").split("│")
+            rates[name.strip()] = float(value)
+    assert rates["images/s"] == pytest.approx(2 * rates["pairs/s"], abs=2)
+    assert rates["CPU seconds per 1,000 images"] > 0
+    assert rates["slowest step, ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench"], "required: pack"),
+        (["bench", "nowhere"], "is no finished pack"),
+        (["show", "PACK", "--splits", "holiday"], "no split holiday"),
+        (["show", "PACK", "--image-size", "0"], "image_size"),
+        (["show", "PACK", "--pairs", "0"], "--pairs"),
+        (["show", "PACK", "--out", "nowhere/page.png"], "nowhere/page.png"),
+        (["show", "PACK", "--out", "page.doc"], "Format 'doc'"),
+    ],
+)
+def test_a_mistake_gets_one_line(arguments, message, pack_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(pack_path) if word == "PACK" else word for word in arguments]
+    try:
+        status = main(arguments)
+    except SystemExit as exit:
+        status = exit.code
+    printed = capsys.readouterr().err
+    assert status == 2
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    assert message in printed
