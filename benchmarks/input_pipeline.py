@@ -5,10 +5,12 @@
 Each way runs in a process of its own, the ways in turn, several rounds; the table shows medians.
 All decode the same images (each found file copied until there are --count) from a warm cache with
 the same number of threads or workers, crop, resize to 224, jitter and normalise as the paper does
-unless said otherwise, and deliver torch tensors in batches of 128 images.
+unless said otherwise, and deliver torch tensors in batches of 128 images. A second table has the
+sums over 1, 2 and 4 processes at once.
 """
 
 import argparse
+import dataclasses
 import io
 import json
 import os
@@ -20,7 +22,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
+
+import numpy as np
 
 from benchmarks.memory import peak_memory
 
@@ -51,8 +56,12 @@ def ours_resized(work: Path, threads: int) -> Iterator[int]:
     return ours(work, threads, "pack256")
 
 
+def ours_of_imagenets_size(work: Path, threads: int) -> Iterator[int]:
+    """The same with 1,281,167 rows in the index, of 1,000 classes."""
+    return ours(work, threads, "packlarge")
+
+
 def _from_memory(work: Path, threads: int, build: Callable) -> Iterator[int]:
-    import numpy as np
     from nvidia.dali import pipeline_def
 
     from pipelines.augmentation import AugmentConfig, draw_augmentation
@@ -303,6 +312,7 @@ def litdata_way(work: Path, threads: int) -> Iterator[int]:
 WAYS: dict[str, Callable[[Path, int], Iterator[int]]] = {
     "ours": ours,
     "ours, packed to 256": ours_resized,
+    "ours, 1,281,167 rows": ours_of_imagenets_size,
     "DALI decode only": decode_only,
     "DALI decode + resize": decode_and_resize,
     "DALI bare graph": bare_graph,
@@ -365,6 +375,32 @@ def prepare(images: Path, work: Path, count: int) -> None:
     pack += ["--shard-size", "64MB", "--max-rejects", "0", "--out"]
     subprocess.run([*pack, str(work / "pack")], check=True)
     subprocess.run([*pack, str(work / "pack256"), "--resize-short", "256"], check=True)
+    _enlarge_index(work / "pack", work / "packlarge")
+
+
+def _enlarge_index(pack: Path, out: Path) -> None:
+    """Make a pack ``out`` of the same shards whose index has ImageNet's rows and classes."""
+    from sharding.index import SCHEMA, Index, write_index
+    from sharding.manifest import Manifest
+
+    rows, classes = 1_281_167, 1000
+    shutil.copytree(pack, out, copy_function=os.link)
+    for name in ("index.parquet", "manifest.json"):
+        (out / name).unlink()
+    manifest, index = Manifest.load(pack), Index.load(pack)
+    row = np.sort(np.arange(rows) % len(index))
+    columns: dict[str, Any] = {name: getattr(index, name)[row] for name in vars(index)}
+    columns["label"] = np.arange(rows, dtype=np.int32) % classes
+    columns["key"] = [f"{number:09d}" for number in range(rows)]
+    columns["source"] = [f"n{number % classes:08d}/{number:08d}.JPEG" for number in range(rows)]
+    write_index(out, [{name: columns[name] for name in SCHEMA.names}])
+    names = tuple(f"n{number:08d}" for number in range(classes))
+    dataclasses.replace(manifest, classes=names, samples=rows).save(out)
+
+
+def _command(way: str, work: Path, threads: int, images: int) -> list[str]:
+    command = [sys.executable, "-m", "benchmarks.input_pipeline", "--way", way]
+    return [*command, "--work", str(work), "--threads", str(threads), "--measured", str(images)]
 
 
 def run_all(arguments: argparse.Namespace, work: Path) -> dict[str, list[dict[str, float]]]:
@@ -374,17 +410,7 @@ def run_all(arguments: argparse.Namespace, work: Path) -> dict[str, list[dict[st
         for way in arguments.ways or WAYS:
             if number and way not in results:
                 continue
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.input_pipeline",
-                "--way",
-                way,
-                "--work",
-                str(work),
-            ]
-            command += ["--threads", str(arguments.threads)]
-            command += ["--measured", str(arguments.measured)]
+            command = _command(way, work, arguments.threads, arguments.measured)
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 reason = done.stderr.strip().splitlines()[-1]
@@ -394,6 +420,19 @@ def run_all(arguments: argparse.Namespace, work: Path) -> dict[str, list[dict[st
             rate = results[way][-1]["images/s"]
             print(f"round {number + 1}: {way}: {rate:.0f} images/s", file=sys.stderr)
     return results
+
+
+def scaling(arguments: argparse.Namespace, work: Path) -> str:
+    """A markdown table of the sums over 1, 2 and 4 processes at once that share the threads."""
+    lines = ["processes | images/s | peak MB", "---|---|---"]
+    for processes in (1, 2, 4):
+        threads = max(1, arguments.threads // processes)
+        command = _command("ours", work, threads, arguments.measured // processes)
+        running = [subprocess.Popen(command, stdout=PIPE, stderr=PIPE) for _ in range(processes)]
+        measured = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+        rate, memory = (sum(one[key] for one in measured) for key in ("images/s", "memory"))
+        lines.append(f"{processes} | {rate:.0f} | {memory:.0f}")
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def report(results: dict[str, list[dict[str, float]]], reference: str) -> str:
@@ -439,9 +478,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         prepare(arguments.images, Path(work), arguments.count)
         results = run_all(arguments, Path(work))
+        scaled = scaling(arguments, Path(work))
     reference = "original (Pillow)" if "original (Pillow)" in results else next(iter(results))
     print(f"{arguments.threads} threads or workers, {_device()}, {arguments.rounds} rounds\n")
     print(report(results, reference))
+    print(f"\nours, {arguments.threads} threads shared by processes\n\n{scaled}")
 
 
 if __name__ == "__main__":
