@@ -10,11 +10,13 @@ sums over 1, 2 and 4 processes at once.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -398,9 +400,22 @@ def _enlarge_index(pack: Path, out: Path) -> None:
     dataclasses.replace(manifest, classes=names, samples=rows).save(out)
 
 
-def _command(way: str, work: Path, threads: int, images: int) -> list[str]:
+def _start(way: str, work: Path, threads: int, images: int) -> subprocess.Popen[str]:
+    """Start a process, at the head of a group of its own, that measures one way."""
     command = [sys.executable, "-m", "benchmarks.input_pipeline", "--way", way]
-    return [*command, "--work", str(work), "--threads", str(threads), "--measured", str(images)]
+    command += ["--work", str(work), "--threads", str(threads), "--measured", str(images)]
+    return subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True)
+
+
+def _finish(process: subprocess.Popen[str]) -> dict[str, float] | None:
+    """What the process measured, or None with a line on standard error; ends its whole group."""
+    output, errors = process.communicate()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # workers go on for seconds without their parent
+    if process.returncode:
+        print(f"left out: {errors.strip().splitlines()[-1]}", file=sys.stderr)
+        return None
+    return json.loads(output.splitlines()[-1])
 
 
 def run_all(arguments: argparse.Namespace, work: Path) -> dict[str, list[dict[str, float]]]:
@@ -410,15 +425,11 @@ def run_all(arguments: argparse.Namespace, work: Path) -> dict[str, list[dict[st
         for way in arguments.ways or WAYS:
             if number and way not in results:
                 continue
-            command = _command(way, work, arguments.threads, arguments.measured)
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                reason = done.stderr.strip().splitlines()[-1]
-                print(f"{way}: left out: {reason}", file=sys.stderr)
-                continue
-            results.setdefault(way, []).append(json.loads(done.stdout.splitlines()[-1]))
-            rate = results[way][-1]["images/s"]
-            print(f"round {number + 1}: {way}: {rate:.0f} images/s", file=sys.stderr)
+            print(f"round {number + 1}: {way}: ", end="", file=sys.stderr, flush=True)
+            measured = _finish(_start(way, work, arguments.threads, arguments.measured))
+            if measured:
+                results.setdefault(way, []).append(measured)
+                print(f"{measured['images/s']:.0f} images/s", file=sys.stderr)
     return results
 
 
@@ -426,10 +437,9 @@ def scaling(arguments: argparse.Namespace, work: Path) -> str:
     """A markdown table of the sums over 1, 2 and 4 processes at once that share the threads."""
     lines = ["processes | images/s | peak MB", "---|---|---"]
     for processes in (1, 2, 4):
-        threads = max(1, arguments.threads // processes)
-        command = _command("ours", work, threads, arguments.measured // processes)
-        running = [subprocess.Popen(command, stdout=PIPE, stderr=PIPE) for _ in range(processes)]
-        measured = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]
+        threads, images = max(1, arguments.threads // processes), arguments.measured // processes
+        running = [_start("ours", work, threads, images) for _ in range(processes)]
+        measured = [one for process in running if (one := _finish(process))]
         rate, memory = (sum(one[key] for one in measured) for key in ("images/s", "memory"))
         lines.append(f"{processes} | {rate:.0f} | {memory:.0f}")
     return "\n".join(f"| {line} |" for line in lines)

@@ -73,7 +73,7 @@ def main() -> int:
     rows = []
     with process_group("auto") as process, tempfile.TemporaryDirectory() as folder:
         for number, (name, start, config) in enumerate(_trainings(recipe)):
-            config = replace(config, run=Path(folder) / str(number))
+            config = replace(config, out=Path(folder) / str(number))
             if status := train(config, process):
                 return status
             rows.append(_evaluate(name, start, config, options, process))
@@ -110,22 +110,25 @@ def _trainings(recipe: TrainConfig) -> list[tuple[str, str, TrainConfig]]:
         for similarity in (False, True)
         for name, objective, logits in OBJECTIVES
     ]
-    scratch = replace(
-        recipe,
-        model=replace(recipe.model, similarity_start=False, backbone_weights=None),
-        objective=ObjectiveConfig("mse"),
-    )
-    lars = replace(scratch, optimizer=OptimizerConfig(name="lars", lr=1.0))
-    gentle = replace(recipe.model, similarity_start=False)
+    plain = replace(recipe.model, similarity_start=False)
+    random = replace(plain, backbone_weights=None)
+    lars = OptimizerConfig(name="lars", lr=10.0)
+    mse, gentle = ObjectiveConfig("mse"), ObjectiveConfig("mse", compression=1.0)
+    balanced = replace(recipe.data, num_negatives=1)
     trainings += [
+        ("mse, c = 1", "plain", replace(recipe, model=plain, objective=gentle)),
         (
-            "mse, c = 1",
+            "mse, c = 10, 1 negative a positive",
             "plain",
-            replace(recipe, model=gentle, objective=ObjectiveConfig("mse", compression=1.0)),
+            replace(recipe, model=plain, objective=mse, data=balanced),
         ),
-        ("mse, c = 10, AdamW", "random", scratch),
-        ("mse, c = 10, LARS at 1", "random", lars),
     ]
+    for name, objective in (("mse, c = 10", mse), ("mse, c = 1", gentle)):
+        scratch = replace(recipe, model=random, objective=objective)
+        trainings += [
+            (f"{name}, AdamW", "random", scratch),
+            (f"{name}, LARS at 10", "random", replace(scratch, optimizer=lars)),
+        ]
     return trainings
 
 
@@ -137,7 +140,7 @@ def _evaluate(
         protocol,
         [target.name for target in protocol.targets],
         Pack(options.pack),
-        load_network(config.run, process.device),
+        load_network(config.out, process.device),
         process,
         BenchmarkConfig(
             evaluators=EVALUATORS,
@@ -152,7 +155,7 @@ def _evaluate(
         areas = {t.name: t.evaluators[evaluator].metrics["auroc"] for t in found.targets}
         auroc[evaluator, "unseen"] = areas.pop(options.unseen)
         auroc[evaluator, "seen"] = sum(areas.values()) / len(areas)
-    last = json.loads((config.run / "log.jsonl").read_text().splitlines()[-1])
+    last = json.loads((config.out / "log.jsonl").read_text().splitlines()[-1])
     return Row(name, start, last["loss"], last["accuracy_same"], last["accuracy_different"], auroc)
 
 
