@@ -1,7 +1,7 @@
 """How fast relations and whole benchmark targets are scored, beside other ways of doing it.
 
-    python benchmarks/evaluation.py [--prototypes 54] [--rounds 5] [--threads 2]
-    python benchmarks/evaluation.py --config configs/benchmarks/pacs_dg.yaml --pack PACK \\
+    python -m benchmarks.evaluation [--prototypes 54] [--rounds 5] [--threads 2]
+    python -m benchmarks.evaluation --config configs/benchmarks/pacs_dg.yaml --pack PACK \\
         --target Sketch
 
 Networks have the published sizes (ResNet-18, 28,748,545 parameters in the relational module) and

@@ -494,7 +494,7 @@ def main() -> None:
     print(report(results, reference))
     if _device() == "cpu":
         print(
-            "\nNo GPU is visible. On one the same ways decode on it and the table is the same; ours "
+            "\nNo GPU is visible. On one the same ways decode on it, in the same table, and ours "
             "should\nreach 0.9 of `DALI decode only`. `python -m benchmarks.training` prints the "
             "share of a step\nspent waiting for data, which should stay below 5 %."
         )
