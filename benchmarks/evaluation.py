@@ -16,7 +16,6 @@ import argparse
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,8 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
 from evaluation.checkpoint import Trained
