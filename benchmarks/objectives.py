@@ -207,14 +207,23 @@ def _document(
     )
 
 
-NOTES = """## Why the paper's objective hardly starts here
+NOTES = """## What it says
 
-`2 sigmoid(10 z) - 1` is saturated as soon as |z| is a few tenths. With several negatives a
-positive, the first steps move all logits to "different"; there the gradient is almost zero and the
-positives, which would pull back, no longer count: *right same* stays at 0. The same objective with
-c = 1, and BCE, keep a gradient there and start within the same steps. The paper starts from
-ImageNet weights, warms up over 500 steps of 4,096 pairs, and has 53 million pairs to leave that
-state.
+**From random weights no pair objective starts here**, with AdamW or with LARS: the network learns
+how many pairs differ and answers that (*right same* is 0, or *right different* with one
+negative), and its features tell nothing about unseen classes. It is not the saturation of `2
+sigmoid(10 z) - 1` alone: c = 1 and BCE keep a gradient where c = 10 has none, and stay there too.
+What is missing are features in which two images of a class are nearer than two of different
+classes, and 16,000 pairs do not make them.
+
+**From a backbone warmed up by classification all start but the hinge** of margin 0.01, which goes
+on answering "different"; the paper's MSE starts, too. That is the way without ImageNet weights:
+`task: classification` first, its run as `model.backbone_weights` next, as the quickstart does.
+
+**The similarity start is what makes the relation useful at this budget.** A plain head learns the
+pairs of the training classes and is far behind cosine on the same features when classes are new;
+from the similarity start every objective equals cosine and none surpasses it. Read unbounded
+logits by their maximum, not by softmax.
 """
 
 
