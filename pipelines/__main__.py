@@ -21,7 +21,7 @@ from pipelines.loader import InputConfig, PairLoader
 from pipelines.pack import Pack
 from pipelines.plan import PairPlan
 from pipelines.selection import Selection
-from sharding.commandline import Parser
+from sharding.errors import Parser
 
 
 def main(argv: list[str] | None = None) -> int:

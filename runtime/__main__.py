@@ -11,7 +11,6 @@ from pathlib import Path
 
 from runtime.errors import CheckpointError
 from runtime.original import export_original, import_original
-from sharding.commandline import Parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,14 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         prog="python -m runtime",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    shared = Parser(add_help=False)
+    shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--out", type=Path, required=True, help="folder to write to")
     importer = commands.add_parser("import", parents=[shared], help="original to ours")
     importer.add_argument("source", type=Path, help="folder of the two .pkl files, or one file")

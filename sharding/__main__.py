@@ -11,9 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sharding.commandline import Parser
 from sharding.drawn import demo_dataset
-from sharding.errors import PackError
+from sharding.errors import PackError, Parser
 from sharding.executors import run_dask, run_local
 from sharding.images import ImageOptions
 from sharding.index import Index
@@ -243,7 +242,12 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("dataset", choices=list(DATASETS), help="layout of the tree")
     add("--root", type=Path, required=True, help="folder of the tree")
     add("--out", type=Path, required=True, help="folder of the pack")
-    add("--shard-size", type=_size, default="512MB", metavar="SIZE", help="bytes aimed at")
+    add(
+        "--shard-size",
+        type=_size,
+        metavar="SIZE",
+        help="bytes aimed at, like 512MB; by default a sixteenth of the images, from 16MB to 512MB",
+    )
     add("--seed", type=int, default=0, help="of the global shuffle (imagenet)")
     add(
         "--resize-short",

@@ -40,12 +40,14 @@ class PackOptions:
     """What the bytes of a pack depend on beside its data set.
 
     Attributes:
-        shard_size: bytes aimed at in a shard; the shards of a pack are about equally large.
+        shard_size: bytes aimed at in a shard; the shards of a pack are about equally large. None
+            for a sixteenth of the data set, but at least 16 and at most 512 MB, so that workers and
+            readers can share a small data set, too.
         seed: of the global shuffle, where the data set has one.
         image: treatment of each image.
     """
 
-    shard_size: int = 512 * 10**6
+    shard_size: int | None = None
     seed: int = 0
     image: ImageOptions = field(default_factory=ImageOptions)
 
@@ -169,6 +171,8 @@ def _plan(dataset: Dataset, options: PackOptions, folder: Path, digest: str) -> 
         raise PackError("the tree holds no images; is --root right?")
     sizes = np.memmap(folder / "records", dtype=RECORD, mode="r")["size"]
     shuffle_seed = options.seed if dataset.shuffled else None
+    in_order = sample_bytes(sizes[_order(samples, shuffle_seed)])
+    shard_size = options.shard_size or _usual_shard_size(int(in_order.sum()))
     return {
         "dataset": dataset.name,
         "classes": list(dataset.classes),
@@ -176,11 +180,15 @@ def _plan(dataset: Dataset, options: PackOptions, folder: Path, digest: str) -> 
         "splits": list(dataset.splits),
         "samples": samples,
         "listing": digest,
-        "shard_size": options.shard_size,
+        "shard_size": shard_size,
         "shuffle_seed": shuffle_seed,
         "image": asdict(options.image),
-        "starts": _starts(sample_bytes(sizes[_order(samples, shuffle_seed)]), options.shard_size),
+        "starts": _starts(in_order, shard_size),
     }
+
+
+def _usual_shard_size(total: int) -> int:
+    return min(max(total // 16, 16 * 10**6), 512 * 10**6)
 
 
 def _starts(sizes: np.ndarray, shard_size: int) -> list[int]:

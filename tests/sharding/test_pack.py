@@ -17,7 +17,9 @@ from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
 from sharding.__main__ import main
+from sharding.dataset import Dataset, FileReader, Sample
 from sharding.index import Index, read_strings
+from sharding.listing import PackOptions, write_listing
 from sharding.manifest import Manifest
 
 
@@ -240,3 +242,17 @@ def test_the_demo_is_the_same_at_every_drawing(tmp_path, monkeypatch):
         assert main(["demo", "--out", str(tmp_path / name), "--workers", "2"]) == 0
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     assert Manifest.load(tmp_path / "a").splits == ("train", "reference", "test")
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "shards"), [(10, 1), (160, 10), (1600, 16), (8192, 16), (102_400, 200)]
+)
+def test_small_data_sets_are_cut_for_many_readers_and_large_ones_by_size(
+    megabytes, shards, tmp_path
+):
+    size = 1_000_000 - 64 - 3 * 512  # nearly a megabyte in a shard, headers and label included
+    samples = [Sample(f"{number}.jpg", size, 0) for number in range(megabytes)]
+    dataset = Dataset(
+        "names", ("a",), ("default",), ("all",), lambda: iter(samples), FileReader(tmp_path)
+    )
+    assert write_listing(dataset, PackOptions(), tmp_path / "listing").num_shards == shards
