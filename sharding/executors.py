@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for_any
 from typing import Any
 
@@ -31,7 +32,8 @@ def run_local(task: ShardTask, numbers: Iterable[int], workers: int) -> Iterator
     counts = context.Array("q", 3)
     pool = ProcessPoolExecutor(workers, context, _begin, (counts,))
     try:
-        pending = {pool.submit(_write, task, number) for number in numbers}
+        with _interrupts_held():
+            pending = {pool.submit(_write, task, number) for number in numbers}
         while pending:
             done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
@@ -69,10 +71,28 @@ def run_dask(task: ShardTask, numbers: Iterable[int], scheduler: str) -> Iterato
             ) from error
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let a Ctrl-C wait for the end of the block: half-started processes could not be ended. Those
+    started in it inherit the mask and never see one, since the command decides what it means."""
+    held: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    if main:  # another thread may take the signal, and Python raises it here in any case
+        handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if main:
+            signal.signal(signal.SIGINT, handler)
+    if held:
+        raise KeyboardInterrupt
+
+
 def _begin(counts: Any) -> None:
     global _counts
     _counts = counts
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides what a Ctrl-C means
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

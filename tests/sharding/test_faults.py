@@ -366,14 +366,17 @@ def test_a_changed_tree_packed_anew_in_the_same_place_is_listed_anew(image_tree,
     assert "day/ant/0.jpg" not in read_strings(out, "source")
 
 
-def test_a_command_stopped_from_the_keyboard_says_how_to_go_on(image_tree, tmp_path):
+@pytest.mark.parametrize("delay", [0, 0.05, 0.1, 0.15])
+def test_a_command_stopped_from_the_keyboard_says_how_to_go_on(image_tree, tmp_path, delay):
     out = tmp_path / "pack"
     run = subprocess.Popen(command(image_tree, out), stderr=subprocess.PIPE, start_new_session=True)
     while not (out / ".work" / "lock").exists():
         time.sleep(0.005)
+    time.sleep(delay)  # reading the tree, starting the workers, writing the shards
     os.killpg(run.pid, signal.SIGINT)
     _, errors = run.communicate()
-    if run.returncode != 0:  # it may have been done before the signal
-        assert run.returncode == 130
+    if not (out / "manifest.json").exists():  # else it was done before the signal
+        # CPython itself dies of an interrupt that came inside exec() of a string; shells see 130
+        assert run.returncode in (130, -signal.SIGINT)
         assert b"Traceback" not in errors
         assert b"run the same command again" in errors
