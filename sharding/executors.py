@@ -4,18 +4,23 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import wait as wait_for_any
-from typing import Any
+from typing import Any, TypeVar
 
 from sharding.errors import PackError
 from sharding.shard import ShardTask
 
 _POLL_SECONDS = 0.2
+_CONTEXT = multiprocessing.get_context("forkserver")  # a fork would inherit the folder's lock
 _counts: Any = None
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def run_local(task: ShardTask, numbers: Iterable[int], workers: int) -> Iterator[tuple[int, ...]]:
@@ -27,24 +32,55 @@ def run_local(task: ShardTask, numbers: Iterable[int], workers: int) -> Iterator
         PackError: a worker died.
         OSError: a worker could not write.
     """
-    context = multiprocessing.get_context("forkserver")  # a fork would inherit the folder's lock
-    context.set_forkserver_preload(["__main__", "sharding.shard"])
-    counts = context.Array("q", 3)
-    pool = ProcessPoolExecutor(workers, context, _begin, (counts,))
-    try:
-        with _interrupts_held():
-            pending = {pool.submit(_write, task, number) for number in numbers}
+    counts = _CONTEXT.Array("q", 3)
+    with processes(workers, counts) as pool:
+        pending = set(submit(pool, partial(_write, task), numbers))
         while pending:
             done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
                 future.result()
             yield tuple(counts[:])
+
+
+@contextmanager
+def processes(workers: int, counts: Any = None) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes that end with this one, and to which a Ctrl-C means nothing: this one
+    decides. What has not begun when the block is left is not done.
+
+    Raises:
+        PackError: a worker died.
+    """
+    _CONTEXT.set_forkserver_preload(["__main__", "sharding.shard"])
+    pool = ProcessPoolExecutor(workers, _CONTEXT, _begin, (counts,))
+    try:
+        yield pool
     except BrokenProcessPool as error:
         raise PackError(
             "a worker process died (out of memory?); run the same command again to go on"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def submit(
+    pool: ProcessPoolExecutor, function: Callable[[T], R], items: Iterable[T]
+) -> list[Future[R]]:
+    """``function`` of each of ``items``, by the processes of ``pool``, which are started here. A
+    Ctrl-C waits until they are: half-started ones could not be ended, and would see it."""
+    held: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    if main:  # another thread may take the signal, and Python raises it here in any case
+        handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the processes
+    try:
+        futures = [pool.submit(function, item) for item in items]
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if main:
+            signal.signal(signal.SIGINT, handler)
+    if held:
+        raise KeyboardInterrupt
+    return futures
 
 
 def run_dask(task: ShardTask, numbers: Iterable[int], scheduler: str) -> Iterator[tuple[int, ...]]:
@@ -69,25 +105,6 @@ def run_dask(task: ShardTask, numbers: Iterable[int], scheduler: str) -> Iterato
                 "workers of the cluster die on a shard; give them more memory and run the same "
                 "command again to go on"
             ) from error
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let a Ctrl-C wait for the end of the block: half-started processes could not be ended. Those
-    started in it inherit the mask and never see one, since the command decides what it means."""
-    held: list[int] = []
-    main = threading.current_thread() is threading.main_thread()
-    if main:  # another thread may take the signal, and Python raises it here in any case
-        handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        if main:
-            signal.signal(signal.SIGINT, handler)
-    if held:
-        raise KeyboardInterrupt
 
 
 def _begin(counts: Any) -> None:

@@ -2,11 +2,9 @@
 
 import hashlib
 import mmap
-import multiprocessing
 import shutil
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from tqdm import tqdm
 from sharding import tar
 from sharding.dataset import Dataset
 from sharding.errors import PackError
+from sharding.executors import processes, submit
 from sharding.images import ImageOptions, Rejected, pack_image
 from sharding.index import Index, read_strings
 from sharding.listing import PackOptions, write_listing
@@ -53,18 +52,17 @@ def verify(pack: Path, *, decode: bool = False, workers: int = 1) -> Iterator[Fa
     Yields a fault for each shard, index or sample that is missing, cut short or changed.
 
     Raises:
-        PackError: there is no readable manifest or index.
+        PackError: there is no readable manifest or index, or a worker died.
     """
     manifest, index = Manifest.load(pack), Index.load(pack)
-    context = multiprocessing.get_context("forkserver")
     with (
-        ProcessPoolExecutor(workers, context) as pool,
+        processes(workers) as pool,
         tqdm(total=manifest.bytes, unit="B", unit_scale=True, disable=None) as bar,
     ):
         check = partial(_shard_faults, pack, decode)
-        for number, faults in enumerate(pool.map(check, _expected(pack, manifest, index))):
+        for number, faults in enumerate(submit(pool, check, _expected(pack, manifest, index))):
             bar.update(manifest.shards[number].bytes)
-            yield from (Fault(number, text) for text in faults)
+            yield from (Fault(number, text) for text in faults.result())
 
 
 def repair(pack: Path, dataset: Dataset, shards: list[int]) -> None:
