@@ -15,7 +15,7 @@ MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's and torchvision's grayscale
 
-_INPUT_TYPES = [types.UINT8] + 2 * [types.FLOAT] + 2 * [types.INT32] + 4 * [types.FLOAT]
+_INPUT_TYPES = [types.UINT8] + 4 * [types.INT32] + 4 * [types.FLOAT]
 
 
 def image_pipeline(
@@ -81,8 +81,8 @@ def _decoder_options(
 def graph_inputs(encoded: list[np.ndarray], augmentation: Augmentation) -> tuple:
     """What the pipeline's source returns for n ``encoded`` images, uint8 (size,) each."""
     a = augmentation
-    start = a.crop[:, 1::-1].astype(np.float32)
-    end = start + a.crop[:, :1:-1].astype(np.float32)
+    start = np.ascontiguousarray(a.crop[:, 1::-1], dtype=np.int32)
+    end = start + a.crop[:, :1:-1]
     recolour = (a.brightness != 1) | (a.contrast != 1) | (a.saturation != 1) | (a.hue != 0)
     return (
         encoded,
@@ -107,22 +107,20 @@ def _graph(source, image_size, decoder_options, dtype):
         no_copy=True,
         dtype=_INPUT_TYPES,
     )
-    # Region-of-interest decoding is faulty on some GPUs (nvImageCodec issue 55), so the whole
-    # image is decoded; Pillow does not rotate by EXIF, so neither does the decoder.
-    images = fn.decoders.image(
-        encoded,
-        output_type=types.RGB,
-        adjust_orientation=False,
-        jpeg_fancy_upsampling=True,
+    # Pillow does not rotate by EXIF, so neither does the decoder.
+    options = {
+        "output_type": types.RGB,
+        "adjust_orientation": False,
+        "jpeg_fancy_upsampling": True,
         **decoder_options,
-    )
+    }
+    if decoder_options["device"] == "cpu":
+        images = fn.decoders.image_slice(encoded, start=start, end=end, axes=[0, 1], **options)
+    else:  # decoding regions is faulty on some GPUs (nvImageCodec issue 55)
+        whole = fn.decoders.image(encoded, **options)
+        images = fn.slice(whole, start=start, end=end, axes=[0, 1])
     images = fn.resize(
-        images,
-        size=[image_size, image_size],
-        roi_start=start,
-        roi_end=end,
-        interp_type=types.INTERP_LINEAR,
-        antialias=True,
+        images, size=[image_size, image_size], interp_type=types.INTERP_LINEAR, antialias=True
     )
     if recolour > 0:
         bright = fn.brightness_contrast(images, brightness=brightness)

@@ -117,6 +117,15 @@ def test_pixels_equal_torchvisions(changes, tolerance):
     assert max(mean_difference(augmentation(**changes))) < tolerance
 
 
+def test_nothing_beyond_the_crop_is_seen():
+    white = np.full((200, 300, 3), 255, np.uint8)
+    white[50:150, 60:240] = 0
+    a = augmentation()
+    a.crop[:] = (60, 50, 180, 100)
+    images = through_dali([encoded(Image.fromarray(white), format="PNG")] * len(JPEGS), a)
+    assert pixels(images).abs().max() < 0.01
+
+
 def test_hue_turns_the_same_way_as_torchvisions():
     """DALI turns the hue at constant luma (YIQ), torchvision at constant value (HSV). So colours
     move the same way but not to the same place, by up to 21/255 on these saturated images."""
