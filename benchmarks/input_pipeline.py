@@ -99,13 +99,14 @@ def _from_memory(work: Path, threads: int, build: Callable) -> Iterator[int]:
 def _fed(source: Callable, decoder: str) -> tuple:
     from nvidia.dali import fn, types
 
-    encoded, *numbers = fn.external_source(
+    encoded, start, end, *numbers = fn.external_source(
         source=source, num_outputs=9, batch=True, batch_info=True, no_copy=True
     )
+    region = [fn.cast(corner, dtype=types.FLOAT) for corner in (start, end)]
     images = fn.decoders.image(
         encoded, device=decoder, output_type=types.RGB, adjust_orientation=False
     )
-    return images, numbers
+    return images, (*region, *numbers)
 
 
 def decode_only(work: Path, threads: int) -> Iterator[int]:
