@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -44,11 +45,10 @@ def start(config_file, tmp_path):
     """Starts the command as a process, under torchrun if ``ranks`` is given."""
     started = []
 
-    def command(*options, run="run", ranks=None, torchrun=()):
+    def command(*options, run="run", ranks=None, torchrun=("--standalone",)):
         launcher = [sys.executable]
         if ranks is not None:
-            launcher += ["-m", "torch.distributed.run", "--standalone"]
-            launcher += [f"--nproc_per_node={ranks}", *torchrun]
+            launcher += ["-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *torchrun]
         arguments = ["train_ddp.py", "--config", config_file, "--out", tmp_path / run, *options]
         process = subprocess.Popen(
             [*map(str, launcher), *map(str, arguments)],
@@ -147,16 +147,22 @@ def test_a_signal_saves_the_step_and_exits_with_its_own_code(start, tmp_path):
     assert newest(tmp_path / "run").step == step == max(losses(tmp_path / "run"))
 
 
-def test_torchrun_restarts_after_a_killed_rank_and_saves_on_sigterm(start, config_file, tmp_path):
+def test_two_nodes_restart_after_a_killed_rank_and_save_on_sigterm(start, config_file, tmp_path):
     options = ["--checkpoint.every=5", "--train.iterations=100000"]
-    process = start(*options, ranks=2, torchrun=["--max-restarts=2", "--monitor-interval=0.1"])
-    wait_for_step(tmp_path / "run", 12, process)
-    os.kill(workers(process.pid)[-1], signal.SIGKILL)
-    wait_for_step(tmp_path / "run", max(losses(tmp_path / "run")) + 12, process)
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"--rdzv-endpoint=127.0.0.1:{free.getsockname()[1]}"
+    torchrun = ["--nnodes=2", "--rdzv-backend=c10d", "--rdzv-id=job", endpoint]
+    torchrun += ["--max-restarts=2", "--monitor-interval=0.1"]
+    nodes = [start(*options, ranks=1, torchrun=torchrun) for _ in range(2)]
+    wait_for_step(tmp_path / "run", 12, nodes[0])
+    os.kill(workers(nodes[1].pid)[-1], signal.SIGKILL)
+    wait_for_step(tmp_path / "run", max(losses(tmp_path / "run")) + 12, nodes[0])
+    for node in nodes:
+        node.send_signal(signal.SIGTERM)
+    out = "".join(node.communicate(timeout=60)[0] for node in nodes)
     assert "continuing" in out
-    assert process.returncode != 0
+    assert all(node.returncode != 0 for node in nodes)
     step = json.loads((tmp_path / "run" / "interrupted.json").read_text())["step"]
     assert newest(tmp_path / "run").step == step
     options = ["--log.every=1000", f"--train.iterations={step}"]
