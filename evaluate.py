@@ -19,18 +19,18 @@ import torch
 from nvidia import dali
 from rich.console import Console
 
-from evaluation import outputs
 from evaluation.arguments import build_parser
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.cache import FeatureCache
-from evaluation.checkpoint import Trained, load_network
+from evaluation.protocol import Protocol
 from evaluation.references import ReferenceConfig
-from evaluation.report import write_report
-from evaluation.table import terminal_table
+from evaluation.report import files as outputs
+from evaluation.report.page import write_report
+from evaluation.report.table import terminal_table
+from evaluation.trained import Trained, load_network
 from model.evaluators import EVALUATORS, EvaluatorOptions, check_names
 from pipelines.loader import InputConfig
 from pipelines.pack import Pack
-from pipelines.protocol import Protocol
 from runtime.distributed import Process, process_group
 from runtime.errors import CheckpointError, ConfigError
 from sharding.errors import PackError

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
-from evaluation.checkpoint import Trained
+from evaluation.protocol import Protocol, Target
+from evaluation.trained import Trained
 from model.backbone import for_inference
 from model.evaluators import EvaluatorOptions
 from model.network import ModelConfig, ReSeND, build_network
@@ -36,7 +37,6 @@ from model.prototypes import class_means
 from model.relation import RelationalTransformer
 from pipelines.loader import InputConfig
 from pipelines.pack import Pack
-from pipelines.protocol import Protocol, Target
 from runtime.distributed import process_group
 
 WIDTH = 768

@@ -383,8 +383,8 @@ def prepare(images: Path, work: Path, count: int) -> None:
 
 def _enlarge_index(pack: Path, out: Path) -> None:
     """Make a pack ``out`` of the same shards whose index has ImageNet's rows and classes."""
-    from sharding.index import SCHEMA, Index, write_index
-    from sharding.manifest import Manifest
+    from sharding.format.index import SCHEMA, Index, write_index
+    from sharding.format.manifest import Manifest
 
     rows, classes = 1_281_167, 1000
     shutil.copytree(pack, out, copy_function=os.link)

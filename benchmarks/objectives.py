@@ -22,15 +22,15 @@ from pathlib import Path
 import torch
 
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
-from evaluation.checkpoint import load_network
+from evaluation.protocol import Protocol
+from evaluation.trained import load_network
 from model.evaluators import EvaluatorOptions
 from model.objectives import ObjectiveConfig
 from pipelines.pack import Pack
-from pipelines.protocol import Protocol
 from runtime.config import load_config
 from runtime.distributed import Process, process_group
-from runtime.optimization import OptimizerConfig
 from training.config import TrainConfig
+from training.optimization import OptimizerConfig
 from training.run import train
 
 EVALUATORS = ("relation-softmax", "relation-logit", "cosine", "knn", "mahalanobis")

@@ -22,12 +22,12 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.memory import peak_memory
-from sharding.dataset import Dataset, Sample
 from sharding.executors import run_local
 from sharding.images import ImageOptions
 from sharding.listing import PackOptions, write_listing
 from sharding.packing import pack
-from sharding.tree import imagefolder
+from sharding.sources.dataset import Dataset, Sample
+from sharding.sources.tree import imagefolder
 
 _CLASSES = 8
 

@@ -38,10 +38,10 @@ from pipelines.graph import MEAN, STD
 from pipelines.loader import PairBatch
 from runtime.config import load_config
 from runtime.distributed import Process, process_group
-from runtime.optimization import build_optimizer
 from training import task
 from training.config import TrainConfig
 from training.data import TrainingSet
+from training.optimization import build_optimizer
 from training.step import Stepper
 
 

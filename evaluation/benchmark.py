@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from evaluation.bfloat16 import logit_error
 from evaluation.cache import FeatureCache
-from evaluation.checkpoint import Trained
 from evaluation.features import Features, extract
-from evaluation.precision import logit_error
+from evaluation.protocol import Protocol, ProtocolRows
 from evaluation.references import ReferenceConfig, choose_references
 from evaluation.results import EvaluatorResult, TargetResult, measure
-from evaluation.sharing import Share, share_of, together
+from evaluation.trained import Trained
 from model.evaluators import EvaluatorOptions, References, evaluate, num_pairs
 from pipelines.loader import InputConfig
 from pipelines.pack import Pack
-from pipelines.protocol import Protocol, ProtocolRows
 from runtime.distributed import Process
+from runtime.gather import Share, share_of, together
 from sharding.errors import PackError
 
 

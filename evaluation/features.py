@@ -10,12 +10,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.cache import FeatureCache, FeatureKey
-from evaluation.checkpoint import Trained
-from evaluation.sharing import share_of, together
+from evaluation.trained import Trained
 from pipelines.loader import ImageLoader, InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process
 from runtime.errors import CheckpointError
+from runtime.gather import share_of, together
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.protocol import ProtocolRows
+from evaluation.protocol import ProtocolRows
 from sharding.errors import PackError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from sharding.errors import PackError
-from sharding.index import Index, read_strings
-from sharding.manifest import Manifest
+from sharding.format.index import Index, read_strings
+from sharding.format.manifest import Manifest
 
 _FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PN")  # of JPEG and PNG files
 

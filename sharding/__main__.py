@@ -11,15 +11,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sharding.drawn import demo_dataset
 from sharding.errors import PackError, Parser
 from sharding.executors import run_dask, run_local
+from sharding.format.index import Index
+from sharding.format.manifest import Manifest
 from sharding.images import ImageOptions
-from sharding.index import Index
 from sharding.listing import PackOptions
-from sharding.manifest import Manifest
 from sharding.packing import REJECTS, Executor, Part, merge, pack, pack_part, plan
-from sharding.published import DATASETS
+from sharding.sources.demo import demo_dataset
+from sharding.sources.published import DATASETS
 from sharding.staging import stage
 from sharding.verification import repair, verify
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from sharding.dataset import Dataset
 from sharding.errors import PackError
-from sharding.files import write_atomically
+from sharding.format.files import write_atomically
+from sharding.format.tar import sample_bytes
 from sharding.images import ImageOptions
-from sharding.tar import sample_bytes
+from sharding.sources.dataset import Dataset
 
 RECORD = np.dtype(
     [

@@ -12,13 +12,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sharding.dataset import Dataset
 from sharding.errors import PackError
-from sharding.files import atomic_file
-from sharding.index import write_index
+from sharding.format.files import atomic_file
+from sharding.format.index import write_index
+from sharding.format.manifest import FILE_NAME, Manifest
 from sharding.listing import Listing, PackOptions, write_listing
-from sharding.manifest import FILE_NAME, Manifest
 from sharding.shard import Shard, ShardTask
+from sharding.sources.dataset import Dataset
 
 WORK = ".work"
 REJECTS = "rejects.jsonl"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sharding import tar
-from sharding.files import atomic_file, write_atomically
+from sharding.format import tar
+from sharding.format.files import atomic_file, write_atomically
+from sharding.format.index import SCHEMA
+from sharding.format.manifest import ShardInfo
 from sharding.images import ImageOptions, PackedImage, Rejected, pack_image
-from sharding.index import SCHEMA
 from sharding.listing import Listing
-from sharding.manifest import ShardInfo
 
 Tell = Callable[[int, int, int], None]
 _TELL_EVERY = 32

@@ -8,8 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sharding.errors import PackError
-from sharding.files import atomic_file
-from sharding.manifest import FILE_NAME, Manifest
+from sharding.format.files import atomic_file
+from sharding.format.manifest import FILE_NAME, Manifest
 
 _CHUNK = 4 * 1024**2
 

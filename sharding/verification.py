@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sharding import tar
-from sharding.dataset import Dataset
 from sharding.errors import PackError
 from sharding.executors import processes, submit
+from sharding.format import tar
+from sharding.format.index import Index, read_strings
+from sharding.format.manifest import Manifest, ShardInfo
 from sharding.images import ImageOptions, Rejected, pack_image
-from sharding.index import Index, read_strings
 from sharding.listing import PackOptions, write_listing
-from sharding.manifest import Manifest, ShardInfo
 from sharding.packing import WORK, locked, written
 from sharding.shard import ShardTask
+from sharding.sources.dataset import Dataset
 
 
 @dataclass(frozen=True)

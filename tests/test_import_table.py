@@ -18,7 +18,7 @@ OURS = {
 }
 ALLOWED = {
     "sharding": set(),
-    "pipelines": {"sharding.errors", "sharding.manifest", "sharding.index"},
+    "pipelines": {"sharding.errors", "sharding.format.manifest", "sharding.format.index"},
     "model": set(),
     "runtime": set(),
     "evaluation": {"sharding", "pipelines", "model", "runtime"},

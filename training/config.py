@@ -10,8 +10,8 @@ from pipelines.augmentation import AugmentConfig
 from pipelines.loader import InputConfig
 from runtime.checkpoint import CheckpointConfig
 from runtime.errors import ConfigError
-from runtime.logging import LogConfig
-from runtime.optimization import OptimizerConfig, ScheduleConfig
+from training.optimization import OptimizerConfig, ScheduleConfig
+from training.run_log import LogConfig
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from pipelines.loader import PairLoader
-from runtime import checkpoint, cost
+from runtime import checkpoint
 from runtime.config import plain
 from runtime.distributed import Process, StopSignal
 from runtime.errors import TrainingError
-from runtime.logging import RunLog
+from training import cost
 from training.config import TrainConfig
 from training.data import TrainingSet
+from training.run_log import RunLog
 from training.step import Stepper
 from training.validation import Validation
 

@@ -3,14 +3,14 @@
 import torch
 
 from runtime.config import to_yaml
-from runtime.cost import Cost, training_cost
 from runtime.distributed import Process
-from runtime.logging import RunLog
-from runtime.optimization import build_optimizer
 from training import resume, task
 from training.config import TrainConfig, resolve, scaling_line
+from training.cost import Cost, training_cost
 from training.data import TrainingSet
 from training.loop import Loop
+from training.optimization import build_optimizer
+from training.run_log import RunLog
 from training.step import Stepper
 from training.validation import Validation
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from model.network import Classifier, ReSeND
 from pipelines.loader import PairBatch
 from runtime.distributed import Process, distribute
-from runtime.optimization import lr_factor, set_lr, trust_ratios
 from training.config import TrainConfig
+from training.optimization import lr_factor, set_lr, trust_ratios
 from training.task import build_loss
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
-from evaluation.checkpoint import Trained
+from evaluation.protocol import Protocol
+from evaluation.trained import Trained
 from model.evaluators import check_names
 from model.network import Classifier, ReSeND
 from pipelines.pack import Pack
-from pipelines.protocol import Protocol
 from runtime.config import plain
 from runtime.distributed import Process
 from runtime.errors import ConfigError

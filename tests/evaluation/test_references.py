@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from evaluation.protocol import ProtocolRows
 from evaluation.references import ReferenceConfig, choose_references
-from pipelines.protocol import ProtocolRows
 from sharding.errors import PackError
 
 CLASSES = np.repeat([0, 1, 2], [4, 6, 3])

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sharding import demo
+from sharding.sources import characters as demo
 
 
 def test_the_listing_is_stable_and_names_each_image_once() -> None:

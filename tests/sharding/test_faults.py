@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sharding import files, packing
+from sharding import packing
 from sharding.__main__ import main
 from sharding.errors import PackError
-from sharding.index import Index, read_strings
+from sharding.format import files
+from sharding.format.index import Index, read_strings
+from sharding.format.manifest import Manifest
 from sharding.listing import PackOptions, write_listing
-from sharding.manifest import Manifest
-from sharding.tree import imagefolder
+from sharding.sources.tree import imagefolder
 
 SHARD_SIZE = 40_000
 

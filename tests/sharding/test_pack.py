@@ -17,10 +17,10 @@ from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
 from sharding.__main__ import main
-from sharding.dataset import Dataset, FileReader, Sample
-from sharding.index import Index, read_strings
+from sharding.format.index import Index, read_strings
+from sharding.format.manifest import Manifest
 from sharding.listing import PackOptions, write_listing
-from sharding.manifest import Manifest
+from sharding.sources.dataset import Dataset, FileReader, Sample
 
 
 def pack(root, out, *options):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation import precision
-from evaluation.checkpoint import load_network
+from evaluation import bfloat16 as precision
+from evaluation.trained import load_network
 from pipelines.loader import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process

@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sharding.dataset import Dataset, FileReader, Sample
 from sharding.errors import PackError
-from sharding.tree import class_tree, domain_tree, folders, imagefolder
+from sharding.sources.dataset import Dataset, FileReader, Sample
+from sharding.sources.tree import class_tree, domain_tree, folders, imagefolder
 
 PACS_DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 PACS_CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")

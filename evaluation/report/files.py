@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evaluation import table
 from evaluation.benchmark import BenchmarkResult
+from evaluation.report import table
 from evaluation.results import KNOWN_IS_POSITIVE, METRICS, means
 
 

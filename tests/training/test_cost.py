@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from runtime.cost import memory_gib, peak_flops, training_cost
+from training.cost import memory_gib, peak_flops, training_cost
 
 
 class Tiny(nn.Module):

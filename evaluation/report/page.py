@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import table
 from evaluation.benchmark import BenchmarkResult
-from evaluation.charts import histogram, roc_chart
-from evaluation.mistakes import Mistake, confusion, most_confident, thumbnail, typical
+from evaluation.report import table
+from evaluation.report.charts import histogram, roc_chart
+from evaluation.report.mistakes import Mistake, confusion, most_confident, thumbnail, typical
 from evaluation.results import TargetResult
 
 _FULL_CONFUSION = 15  # classes; with more, the most frequent confusions are listed

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import yaml
 
+from evaluation.protocol import Protocol
 from pipelines.pack import Pack
-from pipelines.protocol import Protocol
 from pipelines.selection import Selection
 from sharding.errors import PackError
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharding.errors import PackError
-from sharding.files import atomic_file
+from sharding.format.files import atomic_file
 
 FILE_NAME = "index.parquet"
 SCHEMA = pa.schema(

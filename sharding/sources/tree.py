@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sharding.dataset import Dataset, FileReader, Sample
 from sharding.errors import PackError
+from sharding.sources.dataset import Dataset, FileReader, Sample
 
 _DEBRIS = {"Thumbs.db", "desktop.ini"}
 

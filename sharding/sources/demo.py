@@ -4,8 +4,8 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sharding import demo
-from sharding.dataset import Dataset, Sample
+from sharding.sources import characters as demo
+from sharding.sources.dataset import Dataset, Sample
 
 _ENCODED_SIZE = 3000  # bytes, about
 

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from evaluation.checkpoint import Trained
 from evaluation.features import run_backbone
+from evaluation.trained import Trained
 from model.pairwise import relational_logits
 from pipelines.loader import InputConfig
 from pipelines.pack import Pack

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from evaluation.sharing import Share, share_of, together
 from runtime.distributed import Process
+from runtime.gather import Share, share_of, together
 
 ALONE = Process(0, 0, 1, torch.device("cpu"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.errors import PackError
-from sharding.files import write_atomically
+from sharding.format.files import write_atomically
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from runtime.errors import ConfigError
-from runtime.optimization import (
+from training.optimization import (
     OptimizerConfig,
     ScheduleConfig,
     build_optimizer,

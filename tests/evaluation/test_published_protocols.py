@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from evaluation.protocol import Protocol
 from pipelines.pack import Pack
-from pipelines.protocol import Protocol
-from sharding import published
 from sharding.errors import PackError
-from sharding.index import Index
-from sharding.manifest import Manifest
+from sharding.format.index import Index
+from sharding.format.manifest import Manifest
+from sharding.sources import published
 
 PUBLISHED = json.loads((Path(__file__).parent / "published_counts.json").read_text())
 BENCHMARKS = Path(__file__).parents[2] / "configs" / "benchmarks"

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 import numpy as np
 
 import evaluate
-from evaluation.charts import histogram, roc_chart
-from evaluation.mistakes import confusion, most_confident
+from evaluation.report.charts import histogram, roc_chart
+from evaluation.report.mistakes import confusion, most_confident
 from evaluation.results import measure
 
 # 20 known of two classes, 10 unknown; the known ones at .1 are the ones turned away at 95 % recall.
