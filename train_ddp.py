@@ -8,38 +8,29 @@ and 1 when training fails. After SIGTERM or SIGUSR1 it finishes the step, saves,
 the same command then continues.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
+from runtime.command import run_command
 from runtime.config import load_config
-from runtime.distributed import process_group
-from runtime.errors import CheckpointError, ConfigError, TrainingError
-from sharding.errors import PackError
 from training.config import TrainConfig
-from training.run import train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        config = load_config(
-            TrainConfig, arguments, prog="train_ddp.py", description=(__doc__ or "").strip()
-        )
-        with process_group(config.input.device) as process:
-            return train(config, process)
-    except (PackError, ConfigError, CheckpointError) as error:
-        _print(error)
-        return 2
-    except TrainingError as error:
-        _print(error)
-        return 1
+    return run_command(lambda: _train(sys.argv[1:] if arguments is None else arguments))
 
 
-def _print(error: Exception) -> None:
-    rank = os.environ.get("RANK", "0")
-    print(f"error: {error}" if rank == "0" else f"rank {rank}: {error}", file=sys.stderr)
+def _train(arguments: Sequence[str]) -> int:
+    config = load_config(
+        TrainConfig, arguments, prog="train_ddp.py", description=(__doc__ or "").strip()
+    )
+    # torch takes seconds to import, which help and mistakes in the command line need not wait for.
+    from runtime.distributed import process_group
+    from training.run import train
+
+    with process_group(config.input.device) as process:
+        return train(config, process)
 
 
 if __name__ == "__main__":

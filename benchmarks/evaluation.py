@@ -30,12 +30,13 @@ from evaluation.benchmark import BenchmarkConfig, run_benchmark
 from evaluation.protocol import Protocol, Target
 from evaluation.trained import Trained
 from model.backbone import for_inference
+from model.config import ModelConfig
 from model.evaluators import EvaluatorOptions
-from model.network import ModelConfig, ReSeND, build_network
+from model.network import ReSeND, build_network
 from model.pairwise import linear, relational_logits
 from model.prototypes import class_means
 from model.relation import RelationalTransformer
-from pipelines.loader import InputConfig
+from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import process_group
 

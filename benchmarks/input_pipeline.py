@@ -38,8 +38,8 @@ WARM_UP = 3
 
 def ours(work: Path, threads: int, pack: str = "pack") -> Iterator[int]:
     """Pairs of the plan through `pipelines`."""
-    from pipelines.augmentation import AugmentConfig
-    from pipelines.loader import InputConfig, PairLoader
+    from pipelines.config import AugmentConfig, InputConfig
+    from pipelines.loader import PairLoader
     from pipelines.pack import Pack
     from pipelines.plan import PairPlan
     from pipelines.selection import Selection
@@ -66,7 +66,8 @@ def ours_of_imagenets_size(work: Path, threads: int) -> Iterator[int]:
 def _from_memory(work: Path, threads: int, build: Callable) -> Iterator[int]:
     from nvidia.dali import pipeline_def
 
-    from pipelines.augmentation import AugmentConfig, draw_augmentation
+    from pipelines.augmentation import draw_augmentation
+    from pipelines.config import AugmentConfig
     from pipelines.graph import graph_inputs
     from pipelines.hashing import stream
     from pipelines.pack import Pack
@@ -361,9 +362,9 @@ def _cpu_seconds() -> float:
 
 
 def _device() -> str:
-    from pipelines.loader import InputConfig
+    from runtime.device import dali_device
 
-    return InputConfig().resolved_device
+    return dali_device("auto")
 
 
 def prepare(images: Path, work: Path, count: int) -> None:

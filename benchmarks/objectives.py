@@ -24,13 +24,12 @@ import torch
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
 from evaluation.protocol import Protocol
 from evaluation.trained import load_network
+from model.config import ObjectiveConfig
 from model.evaluators import EvaluatorOptions
-from model.objectives import ObjectiveConfig
 from pipelines.pack import Pack
 from runtime.config import load_config
 from runtime.distributed import Process, process_group
-from training.config import TrainConfig
-from training.optimization import OptimizerConfig
+from training.config import OptimizerConfig, TrainConfig
 from training.run import train
 
 EVALUATORS = ("relation-softmax", "relation-logit", "cosine", "knn", "mahalanobis")

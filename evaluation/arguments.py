@@ -2,24 +2,16 @@
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
 
-from model.evaluators import EVALUATORS
-from runtime.errors import ConfigError
+from model.config import EVALUATORS
+from runtime.command import Parser, natural, positive
 
 DEFAULT_EVALUATORS = ("relation-softmax", "relation-logit", "cosine")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a mistake as our other commands do, in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
-
-
 def build_parser(description: str) -> argparse.ArgumentParser:
     """The parser; its errors are ConfigErrors."""
-    parser = _Parser(
+    parser = Parser(
         prog="evaluate.py",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -57,27 +49,27 @@ def _add_scoring(group: argparse._ArgumentGroup) -> None:
         help=f"all, or some of {', '.join(EVALUATORS)} (default: {' '.join(DEFAULT_EVALUATORS)})",
     )  # fmt: skip
     group.add_argument(
-        "--significant", type=_positive, default=5, metavar="N",
+        "--significant", type=positive, default=5, metavar="N",
         help="references a class for significant-* (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--neighbours", type=_positive, default=50, metavar="K",
+        "--neighbours", type=positive, default=50, metavar="K",
         help="neighbours for the k-NN scores (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--shots", type=_count, default=0, metavar="N",
+        "--shots", type=natural, default=0, metavar="N",
         help="references drawn for each class; 0 takes all (default: %(default)s)",
     )  # fmt: skip
-    group.add_argument("--seed", type=_count, default=0, help="of that draw (default: 0)")
+    group.add_argument("--seed", type=natural, default=0, help="of that draw (default: 0)")
     group.add_argument(
         "--with-replacement", action="store_true", help="draw the references with replacement"
     )
     group.add_argument(
-        "--min-references", type=_positive, default=2, metavar="N",
+        "--min-references", type=positive, default=2, metavar="N",
         help="refuse a class with fewer references (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--resamples", type=_positive, default=1000, metavar="N",
+        "--resamples", type=positive, default=1000, metavar="N",
         help="bootstrap resamples for the AUROC's interval (default: %(default)s)",
     )  # fmt: skip
 
@@ -92,15 +84,15 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         help="of the networks' arithmetic (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--batch-size", type=_count, default=0, metavar="N",
+        "--batch-size", type=natural, default=0, metavar="N",
         help="images a batch and a process; 0 is 8 on a CPU, 256 on a GPU (default)",
     )  # fmt: skip
     group.add_argument(
-        "--image-size", type=_count, default=0, metavar="PIXELS",
+        "--image-size", type=natural, default=0, metavar="PIXELS",
         help="height and width of the network's input; 0 is that of its training (default)",
     )  # fmt: skip
     group.add_argument(
-        "--memory", type=_count, default=0, metavar="MIB",
+        "--memory", type=natural, default=0, metavar="MIB",
         help="budget of relational scoring in MiB; 0 is 48 on a CPU, 4096 on a GPU (default)",
     )  # fmt: skip
     group.add_argument(
@@ -108,16 +100,3 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         help="folder where features are kept (default: %(default)s)",
     )  # fmt: skip
     group.add_argument("--no-cache", action="store_true", help="neither read nor keep features")
-
-
-def _positive(text: str) -> int:
-    value = _count(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 up")
-    return int(text)

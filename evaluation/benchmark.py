@@ -17,11 +17,11 @@ from evaluation.references import ReferenceConfig, choose_references
 from evaluation.results import EvaluatorResult, TargetResult, measure
 from evaluation.trained import Trained
 from model.evaluators import EvaluatorOptions, References, evaluate, num_pairs
-from pipelines.loader import InputConfig
+from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process
+from runtime.errors import PackError
 from runtime.gather import Share, share_of, together
-from sharding.errors import PackError
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def run_benchmark(
     Raises:
         PackError: the pack does not hold what the protocol names, or a target has no known or no
             unknown test image.
-        ValueError: an evaluator cannot be had from these references.
+        EvaluatorError: an evaluator cannot be computed from these references.
     """
     chosen = {name: _target_rows(protocol, name, pack, config.references) for name in targets}
     everything = [rows for part in chosen.values() for rows in (part.reference, part.test)]

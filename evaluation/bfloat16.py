@@ -6,7 +6,7 @@ import torch
 from evaluation.features import run_backbone
 from evaluation.trained import Trained
 from model.pairwise import relational_logits
-from pipelines.loader import InputConfig
+from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process
 from runtime.errors import ConfigError

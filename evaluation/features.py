@@ -11,8 +11,10 @@ from tqdm import tqdm
 
 from evaluation.cache import FeatureCache, FeatureKey
 from evaluation.trained import Trained
-from pipelines.loader import ImageLoader, InputConfig
+from pipelines.config import InputConfig
+from pipelines.loader import ImageLoader
 from pipelines.pack import Pack
+from runtime.device import dali_device
 from runtime.distributed import Process
 from runtime.errors import CheckpointError
 from runtime.gather import share_of, together
@@ -86,7 +88,7 @@ def feature_key(
 ) -> FeatureKey:
     """What the features of ``pack`` depend on."""
     transform = (
-        f"squash {config.image_size} {config.dtype} on {config.resolved_device}, "
+        f"squash {config.image_size} {config.dtype} on {dali_device(config.device)}, "
         f"DALI {dali.__version__}"
     )
     return FeatureKey(trained.backbone_sha256, pack.manifest.fingerprint, transform, str(precision))

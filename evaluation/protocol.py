@@ -10,7 +10,7 @@ import yaml
 
 from pipelines.pack import Pack, names_to_positions
 from pipelines.selection import Leading, Selection
-from sharding.errors import PackError
+from runtime.errors import PackError
 
 
 @dataclass(frozen=True)

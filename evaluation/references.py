@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evaluation.protocol import ProtocolRows
-from sharding.errors import PackError
+from runtime.errors import PackError
 
 
 @dataclass(frozen=True)

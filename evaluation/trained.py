@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import for_inference
-from model.network import ModelConfig, ReSeND, build_network
+from model.config import ModelConfig
+from model.network import ReSeND, build_network
 from runtime.checkpoint import load_weights
 from runtime.errors import CheckpointError
 from runtime.weights import fit

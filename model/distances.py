@@ -5,6 +5,8 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 from torch.nn import functional
 
+from model.errors import EvaluatorError
+
 _TESTS_AT_ONCE = 1024
 
 
@@ -31,11 +33,11 @@ def mahalanobis(tests: Tensor, features: Tensor, classes: Tensor, means: Tensor)
         means: (K, D), the class means.
 
     Raises:
-        ValueError: no class has two references that differ.
+        EvaluatorError: no class has two references that differ.
     """
     residuals = (features - means[classes]).double().cpu()
     if not residuals.any():
-        raise ValueError(
+        raise EvaluatorError(
             "no class has two different references, so there is no covariance for mahalanobis; "
             "give more references or leave it out"
         )

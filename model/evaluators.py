@@ -25,19 +25,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from model import distances, scoring
+from model.config import EVALUATORS
+from model.errors import EvaluatorError
 from model.pairwise import relational_logits, relational_tiles
 from model.prototypes import class_means, most_significant
 from model.relation import RelationalTransformer
-
-RELATIONAL = (
-    "relation-softmax",
-    "relation-logit",
-    "significant-softmax",
-    "significant-logit",
-    "relation-knn",
-)
-BASELINES = ("cosine", "euclidean", "mahalanobis", "knn", "knn-normalised")
-EVALUATORS = RELATIONAL + BASELINES
 
 
 @dataclass(frozen=True)
@@ -99,7 +91,7 @@ def evaluate(
     Evaluators that need the same logits share them. ``progress`` is told of every relational pair.
 
     Raises:
-        ValueError: an unknown name, a class without reference, or fewer references than
+        EvaluatorError: an unknown name, a class without reference, or fewer references than
             neighbours.
     """
     options = options or EvaluatorOptions()
@@ -113,11 +105,11 @@ def evaluate(
 
 
 def check_names(names: Sequence[str]) -> None:
-    """ValueError where ``names`` is empty or holds one that is no evaluator."""
+    """EvaluatorError where ``names`` is empty or holds one that is no evaluator."""
     unknown = [name for name in names if name not in EVALUATORS]
     if unknown or not names:
         what = f"no evaluator is called {', '.join(unknown)}" if unknown else "no evaluator given"
-        raise ValueError(f"{what}; choose from {', '.join(EVALUATORS)}")
+        raise EvaluatorError(f"{what}; choose from {', '.join(EVALUATORS)}")
 
 
 def num_pairs(
@@ -218,7 +210,7 @@ class _Run:
     def _neighbours(self, name: str) -> int:
         count, available = self.options.neighbours, len(self.references.features)
         if not 1 <= count <= available:
-            raise ValueError(
+            raise EvaluatorError(
                 f"{name} wants {count} neighbours of {available} references; "
                 f"choose between 1 and {available}"
             )

@@ -1,34 +1,10 @@
 """The networks that are trained: ReSeND on pairs, and a classifier that warms a backbone up."""
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from model.backbone import create_backbone, feature_dim
-from model.relation import HeadName, RelationalTransformer
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What ``build_network`` builds; the defaults are the paper's.
-
-    Attributes:
-        backbone: the name of a timm model.
-        embed_dim: width of the relational module's tokens.
-        depth: transformer blocks of the relational module.
-        num_heads: attention heads of each block.
-        head: ``linear`` (the paper) or ``mlp`` (the follow-up, arXiv 2307.06179).
-        num_logits: outputs of the head, 1 or 2 (same, different).
-        similarity_start: begin at cosine similarity instead of at random.
-    """
-
-    backbone: str = "resnet18"
-    embed_dim: int = 768
-    depth: int = 4
-    num_heads: int = 12
-    head: HeadName = "linear"
-    num_logits: int = 1
-    similarity_start: bool = False
+from model.config import ModelConfig
+from model.relation import RelationalTransformer
 
 
 class ReSeND(nn.Module):

@@ -5,45 +5,14 @@ a scalar. They are compared in arXiv 2307.06179.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-ObjectiveName = Literal["mse", "hinge", "bce", "cross_entropy", "focal"]
+from model.config import ObjectiveConfig
+
 Objective = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """Which objective, and the number that shapes it.
-
-    Attributes:
-        name: ``mse`` is the paper's, ``hinge`` the follow-up's choice. ``cross_entropy`` is the
-            softmax cross-entropy of a head with two logits; the network returns their
-            difference, on which it equals ``bce``. ``focal`` is the focal form of both.
-        compression: c of ``mse``, how steep the sigmoid is.
-        margin: m of ``hinge``.
-        gamma: exponent of ``focal``.
-
-    Raises:
-        ValueError: an unknown name, or a number that is not positive.
-    """
-
-    name: ObjectiveName = "mse"
-    compression: float = 10.0
-    margin: float = 0.01
-    gamma: float = 3.0
-
-    def __post_init__(self) -> None:
-        names = get_args(ObjectiveName)
-        if self.name not in names:
-            raise ValueError(f"objective {self.name!r} is unknown; choose {', '.join(names)}")
-        for field in ("compression", "margin", "gamma"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"objective.{field} is {getattr(self, field)}; it must be > 0")
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:

@@ -1,13 +1,11 @@
 """The relational module: do two feature vectors come from different classes?"""
 
-from typing import Literal
-
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
-HeadName = Literal["linear", "mlp"]
+from model.config import HeadName
 
 HIDDEN_HEAD_DIM = 256
 INITIAL_SCALE = 8.0

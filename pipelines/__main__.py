@@ -15,33 +15,34 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from pipelines.augmentation import AugmentConfig
+from pipelines.config import AugmentConfig, InputConfig
 from pipelines.graph import MEAN, STD
-from pipelines.loader import InputConfig, PairLoader
+from pipelines.loader import PairLoader
 from pipelines.pack import Pack
 from pipelines.plan import PairPlan
 from pipelines.selection import Selection
-from sharding.errors import Parser
+from runtime.command import Parser, run_command
+from runtime.errors import ConfigError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 2 with one line on standard error for a user's mistake."""
+    """Run the command and return its exit status."""
+    return run_command(lambda: _run(argv))
+
+
+def _run(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except OSError as error:
-        print(f"error: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+        raise ConfigError(f"cannot write {error.filename}: {error.strerror}") from error
     return 0
 
 
 def show(arguments: argparse.Namespace) -> None:
     """Draw the first pairs of the plan, as they reach the model, on one page."""
     if arguments.pairs < 1:
-        raise ValueError("--pairs must be at least 1")
+        raise ConfigError("--pairs must be at least 1")
     pack, loader = _loader(arguments, arguments.pairs)
     batch = next(loader)
     keys = pack.keys(batch.rows)

@@ -4,50 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.config import AugmentConfig
 from pipelines.hashing import draw, uniform
 
 _CROP_TRIES = 10  # torchvision.transforms.RandomResizedCrop.get_params
 (_FLIP, _APPLY_JITTER, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _GRAYSCALE) = range(7)
 _CROPS = 7  # four draws for each try follow: area, aspect, top, left
 _NUM_DRAWS = _CROPS + 4 * _CROP_TRIES
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Strength of the training augmentation; the defaults are the paper's.
-
-    Attributes:
-        scale: smallest and largest share of the image's area that a crop covers.
-        ratio: smallest and largest width/height of a crop.
-        flip: probability of a horizontal flip.
-        jitter: probability that brightness, contrast, saturation and hue are changed.
-        brightness: factors are uniform in ``[max(0, 1 - brightness), 1 + brightness]``.
-        contrast: likewise, about the mean gray.
-        saturation: likewise.
-        hue: turns are uniform in ``[-hue, hue]``, 1 being the whole colour circle.
-        grayscale: probability of dropping the colour.
-    """
-
-    scale: tuple[float, float] = (0.8, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    jitter: float = 0.5
-    brightness: float = 0.8
-    contrast: float = 0.8
-    saturation: float = 0.8
-    hue: float = 0.1
-    grayscale: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"augment.scale must be 0 < low <= high <= 1, it is {self.scale}")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"augment.ratio must be 0 < low <= high, it is {self.ratio}")
-        for name in ("flip", "jitter", "grayscale"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"augment.{name} is a probability, set it between 0 and 1")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"augment.hue must be between 0 and 0.5, it is {self.hue}")
 
 
 @dataclass(frozen=True)

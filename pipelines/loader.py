@@ -3,62 +3,17 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 
-from pipelines.augmentation import AugmentConfig
+from pipelines.config import AugmentConfig, InputConfig
 from pipelines.graph import image_pipeline
 from pipelines.pack import Pack
 from pipelines.plan import PairPlan
 from pipelines.source import PairSource, RowSource
-from sharding.errors import PackError
-
-
-@dataclass(frozen=True)
-class InputConfig:
-    """How images are decoded.
-
-    Attributes:
-        device: where DALI decodes; ``auto`` is the GPU where torch sees one.
-        image_size: height and width of the images in pixels.
-        num_threads: DALI's worker threads; 0 stands for this process's share of the cores.
-        prefetch: batches prepared ahead of the one in use.
-        dtype: type of the images.
-        check_crc: compare each image's checksum with the index when it is read.
-        max_damaged: damaged samples of a pack that training replaces before it gives up.
-        hw_decoder_load: share of the images given to the GPU's JPEG engine, 0 to 1.
-        preallocate: quantile of the pack's image widths and heights for which the GPU decoder
-            reserves memory at the start, 0 to 1; larger images make it grow later.
-    """
-
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    image_size: int = 224
-    num_threads: int = 0
-    prefetch: int = 2
-    dtype: Literal["float32", "float16"] = "float32"
-    check_crc: bool = False
-    max_damaged: int = 100
-    hw_decoder_load: float = 0.65
-    preallocate: float = 0.99
-
-    def __post_init__(self) -> None:
-        if self.image_size < 1 or self.prefetch < 1 or self.num_threads < 0:
-            raise ValueError(
-                "input.image_size and input.prefetch must be at least 1, "
-                "input.num_threads at least 0"
-            )
-        if not (0 <= self.hw_decoder_load <= 1 and 0 <= self.preallocate <= 1):
-            raise ValueError("input.hw_decoder_load and input.preallocate are shares from 0 to 1")
-
-    @property
-    def resolved_device(self) -> str:
-        """``cpu`` or ``gpu``; PackError when a GPU is asked for and there is none."""
-        available = torch.cuda.is_available()
-        if self.device == "gpu" and not available:
-            raise PackError("input.device is gpu, but no GPU is visible; use auto or cpu")
-        return "gpu" if available and self.device != "cpu" else "cpu"
+from runtime.device import dali_device
+from runtime.errors import PackError
 
 
 @dataclass(frozen=True)
@@ -216,7 +171,7 @@ def _images(
     source: Callable, batch_size: int, pack: Pack, config: InputConfig, device_id: int
 ) -> Iterator[torch.Tensor]:
     """Endless (n, 3, S, S) batches, views of DALI's own memory in channels-last order."""
-    device = config.resolved_device
+    device = dali_device(config.device)
     pipeline = image_pipeline(
         source,
         batch_size=batch_size,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sharding.errors import PackError
+from runtime.errors import PackError
 from sharding.format.index import Index, read_strings
 from sharding.format.manifest import Manifest
 

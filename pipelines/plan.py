@@ -6,7 +6,7 @@ import numpy as np
 
 from pipelines.hashing import below, draw, stream
 from pipelines.permutation import permute
-from sharding.errors import PackError
+from runtime.errors import PackError
 
 _ORDER, _ANCHORS, _PAIRS = range(3)  # what a stream key is for
 # The draws of a pair's stream. An augmentation takes one for each side; substitutes take the rest.

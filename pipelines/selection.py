@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.pack import Pack, names_to_positions
-from sharding.errors import PackError
+from runtime.errors import PackError
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ import logging
 
 import numpy as np
 
-from pipelines.augmentation import AugmentConfig, draw_augmentation, whole_images
+from pipelines.augmentation import draw_augmentation, whole_images
+from pipelines.config import AugmentConfig
 from pipelines.graph import graph_inputs
 from pipelines.hashing import draw
 from pipelines.pack import Pack
 from pipelines.plan import AUGMENTATION, PairPlan, Pairs
-from sharding.errors import PackError
+from runtime.errors import PackError
 
 _SUBSTITUTE_TRIES = 20
 

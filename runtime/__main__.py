@@ -9,13 +9,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from runtime.command import Parser, positive, run_command
 from runtime.errors import CheckpointError
-from runtime.original import export_original, import_original
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns 0, or 2 for a user's mistake."""
+    """Run the command and return its exit status."""
+    return run_command(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
+    from runtime.original import export_original, import_original
+
     try:
         if options.command == "export":
             export_original(options.source, options.out)
@@ -29,29 +35,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 image_size=options.image_size,
             )
             print(f"wrote {folder}; evaluate it with --checkpoint {options.out}")
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except OSError as error:
-        print(f"error: cannot write {options.out}: {error.strerror}", file=sys.stderr)
-        return 2
+        raise CheckpointError(f"cannot write {options.out}: {error.strerror}") from error
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m runtime",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument("--out", type=Path, required=True, help="folder to write to")
     importer = commands.add_parser("import", parents=[shared], help="original to ours")
     importer.add_argument("source", type=Path, help="folder of the two .pkl files, or one file")
     importer.add_argument("--backbone", default="resnet18", help="timm name (default: resnet18)")
-    importer.add_argument("--num-heads", type=int, default=12, help="attention heads (default: 12)")
-    importer.add_argument("--image-size", type=int, default=224, help="pixels (default: 224)")
+    importer.add_argument("--num-heads", type=positive, default=12, help="default: 12")
+    importer.add_argument("--image-size", type=positive, default=224, help="pixels (default: 224)")
     exporter = commands.add_parser("export", parents=[shared], help="ours to the original's")
     exporter.add_argument("source", type=Path, help="run, checkpoint folder or .safetensors file")
     return parser

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from runtime.errors import CheckpointError
+from runtime.errors import CheckpointError, first_line
 
 WEIGHTS, CONFIG, METRICS, TRAINING = (
     "weights.safetensors",
@@ -32,25 +32,6 @@ WEIGHTS, CONFIG, METRICS, TRAINING = (
 )
 _STEP = re.compile(r"step-(\d{8})")
 _DAMAGE = (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError, yaml.YAMLError)
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """When checkpoints are written and which are kept.
-
-    Attributes:
-        every: steps between checkpoints; the last step always has one.
-        keep: how many of the newest are kept, and beside them the one with the best ``best``.
-        best: the metric, high is good, that makes a checkpoint the best one.
-    """
-
-    every: int = 500
-    keep: int = 3
-    best: str = "auroc"
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or self.keep < 1:
-            raise ValueError("checkpoint.every and checkpoint.keep must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -108,22 +89,22 @@ def save(
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
-            f"cannot write checkpoint {target}: {_first_line(error)}; "
+            f"cannot write checkpoint {target}: {first_line(error)}; "
             "the earlier ones are untouched, make room and start again to continue"
         ) from error
     return target
 
 
-def prune(run: Path, config: CheckpointConfig) -> None:
-    """Delete all but the newest ``config.keep`` checkpoints and the best one."""
+def prune(run: Path, keep: int, best: str) -> None:
+    """Delete all but the newest ``keep`` checkpoints and the one with the best metric ``best``."""
     folders = step_folders(run)
-    keep = set(folders[: config.keep])
-    measured = [(_metric(folder, config.best), folder) for folder in folders]
+    kept = set(folders[:keep])
+    measured = [(_metric(folder, best), folder) for folder in folders]
     scored = [(value, folder) for value, folder in measured if value is not None]
     if scored:
-        keep.add(max(scored)[1])
+        kept.add(max(scored)[1])
     for folder in folders:
-        if folder not in keep:
+        if folder not in kept:
             shutil.rmtree(folder)
 
 
@@ -177,7 +158,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except _DAMAGE as error:
-        raise CheckpointError(f"cannot read {path}: {_first_line(error)}") from error
+        raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
 
 
 def read_tensors(path: Path) -> Any:
@@ -189,7 +170,7 @@ def read_tensors(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
-        raise CheckpointError(f"cannot read {path}: {_first_line(error)}") from error
+        raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
 
 
 def _read(folder: Path) -> Checkpoint:
@@ -208,7 +189,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"cannot read {path}: {_first_line(error)}") from error
+        raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"cannot read {path}: it holds no configuration")
     return config
@@ -228,7 +209,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

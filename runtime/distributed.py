@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from runtime.errors import ConfigError
+from runtime.device import DeviceName, resolve_device
+from runtime.errors import ConfigError, first_line
 
 _TIMEOUT = timedelta(minutes=10)
 
@@ -60,7 +61,7 @@ class Process:
 
 
 @contextmanager
-def process_group(device: Literal["auto", "cpu", "gpu"]) -> Iterator[Process]:
+def process_group(device: DeviceName) -> Iterator[Process]:
     """Join the processes that torchrun started, or be the only one where it did not.
 
     Processes on GPUs talk over NCCL, those on CPUs over gloo.
@@ -70,7 +71,7 @@ def process_group(device: Literal["auto", "cpu", "gpu"]) -> Iterator[Process]:
     """
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    process = Process(rank, local_rank, world_size, _device(device, local_rank))
+    process = Process(rank, local_rank, world_size, resolve_device(device, local_rank))
     on_gpu = process.device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(process.device)
@@ -193,22 +194,11 @@ def _compiled(network: nn.Module, process: Process) -> nn.Module:
         torch.compile(lambda x: torch.sin(x) + 1)(torch.ones(8, device=process.device))
     except Exception as error:  # a missing compiler raises what its own tool chain defines
         if process.is_first:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            print(f"train.compile is left out, torch.compile fails here: {reason}", flush=True)
+            print(
+                "train.compile is ignored: torch.compile fails on this machine "
+                f"({first_line(error)})",
+                flush=True,
+            )
         return network
     torch._dynamo.config.suppress_errors = True  # what it cannot compile runs as it is
     return cast(nn.Module, torch.compile(network))
-
-
-def _device(wanted: str, local_rank: int) -> torch.device:
-    available = torch.cuda.is_available()
-    if wanted == "gpu" and not available:
-        raise ConfigError("a GPU is asked for, but torch sees none; use cpu or auto")
-    if not available or wanted == "cpu":
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise ConfigError(
-            f"process {local_rank} of this machine has no GPU of its own "
-            f"({torch.cuda.device_count()} visible); start fewer processes"
-        )
-    return torch.device("cuda", local_rank)

@@ -1,13 +1,26 @@
-"""Mistakes that a command reports in one line before it exits with 2."""
+"""Errors that commands report in one line, and that line."""
 
 
-class ConfigError(ValueError):
-    """The configuration is wrong, or does not fit this machine or this run."""
+class UserError(Exception):
+    """A mistake that the user can fix; the message says what is wrong and what to do."""
 
 
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged, or of another shape than the network."""
+class PackError(UserError):
+    """A tree, a pack or a request on them cannot be used."""
 
 
-class TrainingError(RuntimeError):
-    """Training cannot go on, though nothing was wrong with the command."""
+class ConfigError(UserError):
+    """An option, a configuration or the machine does not allow what was asked for."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be read, written or used."""
+
+
+class TrainingError(Exception):
+    """Training cannot continue, though nothing was wrong with the command."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sharding.errors import PackError, Parser
+from runtime.command import Parser, fraction, natural, positive, run_command, size
+from runtime.errors import PackError
 from sharding.executors import run_dask, run_local
 from sharding.format.index import Index
 from sharding.format.manifest import Manifest
@@ -23,22 +24,17 @@ from sharding.sources.published import DATASETS
 from sharding.staging import stage
 from sharding.verification import repair, verify
 
-_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _DEMO_SHARD_SIZE = 8 * 10**6
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns 0, 1 where ``verify`` found damage, 2 with one line on standard
-    error for a user's mistake, or 130 when it was stopped from the keyboard."""
+    """Run the command and return its exit status; 1 where ``verify`` found damage."""
+    return run_command(lambda: _run(argv))
+
+
+def _run(argv: list[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    try:
-        return arguments.run(arguments)
-    except PackError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("error: stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+    return arguments.run(arguments)
 
 
 def _pack(arguments: argparse.Namespace) -> int:
@@ -155,39 +151,11 @@ def _stage(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _size(text: str) -> int:
-    for unit, factor in _UNITS.items():
-        if text.endswith(unit) and text.removesuffix(unit).replace(".", "", 1).isdigit():
-            return int(float(text.removesuffix(unit)) * factor)
-    raise argparse.ArgumentTypeError(f"{text!r} is no size; write 512MB, 2GiB or the like")
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    number = text.removesuffix("%")
-    try:
-        share = float(number) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = -1
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share; write 0.1% or 0.001")
-    return share
-
-
 def _part(text: str) -> Part:
     number, _, count = text.partition("/")
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"{text!r} is no part; write 1/8 … 8/8")
     return Part(int(number), int(count))
-
-
-def _natural(text: str) -> int:
-    return 0 if text == "0" else _positive(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     for accepting in (packing, merging):
         accepting.add_argument(
             "--max-rejects",
-            type=_share,
+            type=fraction,
             metavar="SHARE",
             help="share of the files that may be rejected, like 0.5%% or 0.005; more fails the run "
             "at its end; by default 0.1%%, or 10 files where that is more",
@@ -230,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     for working in (packing, drawing, verifying):
         working.add_argument(
             "--workers",
-            type=_positive,
+            type=positive,
             default=len(os.sched_getaffinity(0)),
             help="worker processes",
         )
@@ -244,20 +212,20 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="folder of the pack")
     add(
         "--shard-size",
-        type=_size,
+        type=size,
         metavar="SIZE",
         help="bytes aimed at, like 512MB; by default a sixteenth of the images, from 16MB to 512MB",
     )
     add("--seed", type=int, default=0, help="of the global shuffle (imagenet)")
     add(
         "--resize-short",
-        type=_natural,
+        type=natural,
         default=0,
         metavar="PIXELS",
         help="shrink images whose shorter side is larger; 0 keeps the original bytes",
     )
-    add("--quality", type=_positive, default=92, help="JPEG quality of shrunk images, 1 to 95")
-    add("--max-pixels", type=_positive, default=100_000_000, help="reject larger images undecoded")
+    add("--quality", type=positive, default=92, help="JPEG quality of shrunk images, 1 to 95")
+    add("--max-pixels", type=positive, default=100_000_000, help="reject larger images undecoded")
     add(
         "--decode-check",
         action=argparse.BooleanOptionalAction,

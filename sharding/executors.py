@@ -12,7 +12,7 @@ from functools import partial
 from multiprocessing.connection import wait as wait_for_any
 from typing import Any, TypeVar
 
-from sharding.errors import PackError
+from runtime.errors import PackError
 from sharding.shard import ShardTask
 
 _POLL_SECONDS = 0.2

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sharding.errors import PackError
+from runtime.errors import PackError
 from sharding.format.files import write_atomically
 from sharding.format.tar import sample_bytes
 from sharding.images import ImageOptions

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sharding.errors import PackError
+from runtime.errors import PackError
 from sharding.format.files import atomic_file
 from sharding.format.index import write_index
 from sharding.format.manifest import FILE_NAME, Manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sharding.errors import PackError
+from runtime.errors import PackError
 from sharding.format.files import atomic_file
 from sharding.format.manifest import FILE_NAME, Manifest
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from sharding.errors import PackError
+from runtime.errors import PackError
 from sharding.executors import processes, submit
 from sharding.format import tar
 from sharding.format.index import Index, read_strings

@@ -17,8 +17,8 @@ OURS = {
     "evaluate",
 }
 ALLOWED = {
-    "sharding": set(),
-    "pipelines": {"sharding.errors", "sharding.format.manifest", "sharding.format.index"},
+    "sharding": {"runtime.errors", "runtime.command"},
+    "pipelines": {"sharding.format", "runtime.errors", "runtime.command", "runtime.device"},
     "model": set(),
     "runtime": set(),
     "evaluation": {"sharding", "pipelines", "model", "runtime"},

@@ -4,14 +4,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from model.network import ModelConfig
-from model.objectives import ObjectiveConfig
-from pipelines.augmentation import AugmentConfig
-from pipelines.loader import InputConfig
-from runtime.checkpoint import CheckpointConfig
+from model.config import ModelConfig, ObjectiveConfig
+from pipelines.config import AugmentConfig, InputConfig
 from runtime.errors import ConfigError
-from training.optimization import OptimizerConfig, ScheduleConfig
-from training.run_log import LogConfig
 
 
 @dataclass(frozen=True)
@@ -98,6 +93,98 @@ class ValidationConfig:
     targets: tuple[str, ...] | None = None
     evaluator: str = "relation-softmax"
     batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser; the defaults are the paper's.
+
+    Attributes:
+        name: ``lars`` is timm's, over SGD with momentum; ``torchlars`` the package of that name,
+            with the same rule, where it is installed.
+        lr: learning rate after the warm-up, at the global batch ``train.global_batch``.
+        momentum: of lars, torchlars and sgd.
+        betas: of adamw.
+        weight_decay: of all parameters, biases and norms included; decoupled for adamw.
+        backbone_factor: multiplies the learning rate of the backbone's parameters.
+    """
+
+    name: Literal["lars", "torchlars", "sgd", "adamw"] = "lars"
+    lr: float = 0.008
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 5e-4
+    backbone_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr < 0 or self.weight_decay < 0 or self.backbone_factor < 0:
+            raise ValueError(
+                "optimizer.lr, optimizer.weight_decay and optimizer.backbone_factor "
+                "must not be negative"
+            )
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the steps.
+
+    Attributes:
+        name: ``step`` multiplies by ``gamma`` at each milestone, ``cosine`` falls to 0 at the last
+            step, ``constant`` stays.
+        warmup: steps of linear rise from 0.
+        milestones: for ``step``, numbers of steps after the warm-up.
+        gamma: for ``step``.
+    """
+
+    name: Literal["step", "cosine", "constant"] = "step"
+    warmup: int = 500
+    milestones: tuple[int, ...] = (13_000,)
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0:
+            raise ValueError(f"schedule.warmup must not be negative, it is {self.warmup}")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When checkpoints are written and which are kept.
+
+    Attributes:
+        every: steps between checkpoints; the last step always has one.
+        keep: how many of the newest are kept, and beside them the one with the best ``best``.
+        best: the metric, high is good, that makes a checkpoint the best one.
+    """
+
+    every: int = 500
+    keep: int = 3
+    best: str = "auroc"
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.keep < 1:
+            raise ValueError("checkpoint.every and checkpoint.keep must be at least 1")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """How often and where the run is logged.
+
+    Attributes:
+        every: steps between the gathering of metrics; the device is waited for only then.
+        tensorboard: whether TensorBoard files are written beside ``log.jsonl``.
+        progress: whether a progress bar is drawn on a terminal.
+        peak_tflops: the device's peak for the precision in use, from which the model FLOPs
+            utilisation (MFU) follows; null takes it from a table of NVIDIA's data-centre GPUs.
+    """
+
+    every: int = 20
+    tensorboard: bool = True
+    progress: bool = True
+    peak_tflops: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"log.every must be at least 1, it is {self.every}")
 
 
 @dataclass(frozen=True)

@@ -172,5 +172,6 @@ class Loop:
                     "pack": self._data.pack.manifest.fingerprint,
                 },
             )
-            checkpoint.prune(self._config.out, self._config.checkpoint)
+            kept = self._config.checkpoint
+            checkpoint.prune(self._config.out, kept.keep, kept.best)
         self._clock = time.perf_counter()

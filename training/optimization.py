@@ -2,67 +2,16 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from timm.optim import Lars
 from torch import Tensor, nn
 
 from runtime.errors import ConfigError
+from training.config import OptimizerConfig, ScheduleConfig
 
 _TRUST, _EPS = 0.001, 1e-8  # of torchlars, which the paper's training used
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """The optimiser; the defaults are the paper's.
-
-    Attributes:
-        name: ``lars`` is timm's, over SGD with momentum; ``torchlars`` the package of that name,
-            with the same rule, where it is installed.
-        lr: learning rate after the warm-up, at the global batch ``train.global_batch``.
-        momentum: of lars, torchlars and sgd.
-        betas: of adamw.
-        weight_decay: of all parameters, biases and norms included; decoupled for adamw.
-        backbone_factor: multiplies the learning rate of the backbone's parameters.
-    """
-
-    name: Literal["lars", "torchlars", "sgd", "adamw"] = "lars"
-    lr: float = 0.008
-    momentum: float = 0.9
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 5e-4
-    backbone_factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.lr < 0 or self.weight_decay < 0 or self.backbone_factor < 0:
-            raise ValueError(
-                "optimizer.lr, optimizer.weight_decay and optimizer.backbone_factor "
-                "must not be negative"
-            )
-
-
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """The learning rate over the steps.
-
-    Attributes:
-        name: ``step`` multiplies by ``gamma`` at each milestone, ``cosine`` falls to 0 at the last
-            step, ``constant`` stays.
-        warmup: steps of linear rise from 0.
-        milestones: for ``step``, numbers of steps after the warm-up.
-        gamma: for ``step``.
-    """
-
-    name: Literal["step", "cosine", "constant"] = "step"
-    warmup: int = 500
-    milestones: tuple[int, ...] = (13_000,)
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.warmup < 0:
-            raise ValueError(f"schedule.warmup must not be negative, it is {self.warmup}")
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, iterations: int) -> float:

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from model.network import Classifier, ModelConfig, ReSeND
+from model.config import ModelConfig
+from model.network import Classifier, ReSeND
 from pipelines.pack import Pack
 from runtime import checkpoint
 from runtime.checkpoint import Checkpoint

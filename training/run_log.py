@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,27 +11,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-
-@dataclass(frozen=True)
-class LogConfig:
-    """How often and where the run is logged.
-
-    Attributes:
-        every: steps between the gathering of metrics; the device is waited for only then.
-        tensorboard: whether TensorBoard files are written beside ``log.jsonl``.
-        progress: whether a progress bar is drawn on a terminal.
-        peak_tflops: the device's peak for the precision in use, from which the model FLOPs
-            utilisation (MFU) follows; null takes it from a table of NVIDIA's data-centre GPUs.
-    """
-
-    every: int = 20
-    tensorboard: bool = True
-    progress: bool = True
-    peak_tflops: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"log.every must be at least 1, it is {self.every}")
+from training.config import LogConfig
 
 
 class RunLog:

@@ -9,7 +9,7 @@ from model.backbone import create_backbone
 from model.network import Classifier, ReSeND, build_network
 from model.objectives import build_objective
 from pipelines.loader import PairBatch
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, first_line
 from runtime.weights import load_backbone
 from training.config import TrainConfig
 
@@ -36,7 +36,7 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
         raise ConfigError(f"model: {error}") from error
     except (OSError, RuntimeError) as error:
         raise ConfigError(
-            f"cannot fetch the weights of {settings.backbone} ({str(error).splitlines()[0]}); "
+            f"cannot fetch the weights of {settings.backbone} ({first_line(error)}); "
             "where there is no network give a file as model.backbone_weights"
         ) from error
     if settings.backbone_weights is not None:

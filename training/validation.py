@@ -8,6 +8,7 @@ import torch
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
 from evaluation.protocol import Protocol
 from evaluation.trained import Trained
+from model.errors import EvaluatorError
 from model.evaluators import check_names
 from model.network import Classifier, ReSeND
 from pipelines.pack import Pack
@@ -32,7 +33,7 @@ class Validation:
             raise ConfigError("validation needs task: relation; set validation.protocol to null")
         try:
             check_names((settings.evaluator,))
-        except ValueError as error:
+        except EvaluatorError as error:
             raise ConfigError(f"validation.evaluator: {error}") from error
         self._config, self._process = config, process
         self._pack = pack if settings.pack is None else Pack(settings.pack)

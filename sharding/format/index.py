@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sharding.errors import PackError
+from runtime.errors import PackError, first_line
 from sharding.format.files import atomic_file
 
 FILE_NAME = "index.parquet"
@@ -96,5 +96,4 @@ def _read(pack: Path, columns: list[str]) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowInvalid, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise PackError(f"cannot read {path}: {reason}; pack the tree again") from error
+        raise PackError(f"cannot read {path}: {first_line(error)}; pack the tree again") from error

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sharding.errors import PackError
+from runtime.errors import PackError
 from sharding.format.files import write_atomically
 
 SCHEMA_VERSION = 1

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sharding.errors import PackError
+from runtime.errors import PackError
 from sharding.sources.dataset import Dataset, FileReader, Sample
 from sharding.sources.tree import class_tree, domain_tree, folders, imagefolder
 

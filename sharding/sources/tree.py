@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sharding.errors import PackError
+from runtime.errors import PackError
 from sharding.sources.dataset import Dataset, FileReader, Sample
 
 _DEBRIS = {"Thumbs.db", "desktop.ini"}

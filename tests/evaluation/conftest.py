@@ -7,7 +7,8 @@ import pytest
 import torch
 import yaml
 
-from model.network import ModelConfig, build_network
+from model.config import ModelConfig
+from model.network import build_network
 from runtime import checkpoint
 
 MODEL = ModelConfig(backbone="resnet10t", embed_dim=24, depth=2, num_heads=3)

@@ -4,7 +4,7 @@ import torch
 
 from evaluation import bfloat16 as precision
 from evaluation.trained import load_network
-from pipelines.loader import InputConfig
+from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process
 from runtime.errors import ConfigError

@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 import evaluate
-from model.evaluators import EVALUATORS
+from model.config import EVALUATORS
 from pipelines.pack import Pack
 from runtime import checkpoint
 

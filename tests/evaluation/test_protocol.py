@@ -5,7 +5,7 @@ import yaml
 from evaluation.protocol import Protocol
 from pipelines.pack import Pack
 from pipelines.selection import Selection
-from sharding.errors import PackError
+from runtime.errors import PackError
 
 PROTOCOL = {
     "name": "small",

@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.protocol import Protocol
 from pipelines.pack import Pack
-from sharding.errors import PackError
+from runtime.errors import PackError
 from sharding.format.index import Index
 from sharding.format.manifest import Manifest
 from sharding.sources import published

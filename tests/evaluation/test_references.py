@@ -3,7 +3,7 @@ import pytest
 
 from evaluation.protocol import ProtocolRows
 from evaluation.references import ReferenceConfig, choose_references
-from sharding.errors import PackError
+from runtime.errors import PackError
 
 CLASSES = np.repeat([0, 1, 2], [4, 6, 3])
 ROWS = ProtocolRows(np.arange(13) * 10, CLASSES, np.array([1, 2]), np.array([0, -1]))

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.evaluators import (
-    BASELINES,
-    EVALUATORS,
-    EvaluatorOptions,
-    References,
-    evaluate,
-    num_pairs,
-)
+from model.config import BASELINES, EVALUATORS
+from model.evaluators import EvaluatorOptions, References, evaluate, num_pairs
 from model.prototypes import most_significant
 from model.relation import RelationalTransformer
 

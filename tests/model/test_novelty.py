@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from model.network import ModelConfig, build_network
+from model.config import ModelConfig
+from model.network import build_network
 from model.novelty import NoveltyDetector
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model.objectives import ObjectiveConfig, build_objective
+from model.config import ObjectiveConfig
+from model.objectives import build_objective
 
 LOGITS = torch.tensor([0.3, -0.2, 0.05, -1.5])
 DIFFERENT = torch.tensor([True, True, False, False])

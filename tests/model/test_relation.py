@@ -3,7 +3,8 @@ import torch
 from torch.nn import functional
 
 from model.backbone import create_backbone, for_inference
-from model.network import Classifier, ModelConfig, ReSeND, build_network
+from model.config import ModelConfig
+from model.network import Classifier, ReSeND, build_network
 from model.relation import RelationalTransformer
 
 BLOCK_PARAMETERS = {

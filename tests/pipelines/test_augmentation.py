@@ -4,7 +4,8 @@ import torch
 from scipy.stats import ks_2samp, kstest
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 
-from pipelines.augmentation import AugmentConfig, draw_augmentation, whole_images
+from pipelines.augmentation import draw_augmentation, whole_images
+from pipelines.config import AugmentConfig
 from pipelines.hashing import stream
 
 N = 4000

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipelines.augmentation import AugmentConfig
+from pipelines.config import AugmentConfig, InputConfig
 from pipelines.graph import STD
-from pipelines.loader import InputConfig, PairLoader
+from pipelines.loader import PairLoader
 from pipelines.pack import Pack
 from pipelines.plan import PairPlan
 from pipelines.selection import Selection

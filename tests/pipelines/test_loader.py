@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.augmentation import AugmentConfig
-from pipelines.loader import ImageLoader, InputConfig, PairLoader
+from pipelines.config import AugmentConfig, InputConfig
+from pipelines.loader import ImageLoader, PairLoader
 from pipelines.pack import Pack
 from pipelines.plan import PairPlan
 from pipelines.selection import Selection
-from sharding.errors import PackError
+from runtime.errors import PackError
 
 CONFIG = InputConfig(device="cpu", image_size=32, num_threads=1)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipelines.permutation import permute
 from pipelines.plan import PairPlan
-from sharding.errors import PackError
+from runtime.errors import PackError
 
 class_sizes = st.lists(st.integers(2, 9), min_size=2, max_size=7)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from runtime import checkpoint
-from runtime.checkpoint import CheckpointConfig, load_weights, newest, prune, save, step_folders
+from runtime.checkpoint import load_weights, newest, prune, save, step_folders
 from runtime.errors import CheckpointError
 
 
@@ -65,7 +65,7 @@ def test_an_unfinished_checkpoint_is_not_seen(tmp_path):
 def test_the_newest_and_the_best_are_kept(tmp_path):
     for step, area in ((1, 0.7), (2, 0.9), (3, 0.8), (4, 0.6), (5, 0.5)):
         write(tmp_path, step, auroc=area)
-    prune(tmp_path, CheckpointConfig(keep=2))
+    prune(tmp_path, keep=2, best="auroc")
     assert names(tmp_path) == ["step-00000005", "step-00000004", "step-00000002"]
 
 

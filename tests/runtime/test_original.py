@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from model.network import ModelConfig, build_network
+from model.config import ModelConfig
+from model.network import build_network
 from runtime.__main__ import main
 from runtime.checkpoint import load_weights, save
 

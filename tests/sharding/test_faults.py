@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from runtime.errors import PackError
 from sharding import packing
 from sharding.__main__ import main
-from sharding.errors import PackError
 from sharding.format import files
 from sharding.format.index import Index, read_strings
 from sharding.format.manifest import Manifest

@@ -9,14 +9,8 @@ import torch
 from torch import nn
 
 from runtime.errors import ConfigError
-from training.optimization import (
-    OptimizerConfig,
-    ScheduleConfig,
-    build_optimizer,
-    lr_factor,
-    set_lr,
-    trust_ratios,
-)
+from training.config import OptimizerConfig, ScheduleConfig
+from training.optimization import build_optimizer, lr_factor, set_lr, trust_ratios
 
 PAPER = OptimizerConfig()
 

@@ -1,0 +1,79 @@
+"""Configuration of the input; importing it loads neither torch nor DALI."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """How images are decoded.
+
+    Attributes:
+        device: where DALI decodes; ``auto`` is the GPU where torch sees one.
+        image_size: height and width of the images in pixels.
+        num_threads: DALI's worker threads; 0 stands for this process's share of the cores.
+        prefetch: batches prepared ahead of the one in use.
+        dtype: type of the images.
+        check_crc: compare each image's checksum with the index when it is read.
+        max_damaged: damaged samples of a pack that training replaces before it gives up.
+        hw_decoder_load: share of the images given to the GPU's JPEG engine, 0 to 1.
+        preallocate: quantile of the pack's image widths and heights for which the GPU decoder
+            reserves memory at the start, 0 to 1; larger images make it grow later.
+    """
+
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    image_size: int = 224
+    num_threads: int = 0
+    prefetch: int = 2
+    dtype: Literal["float32", "float16"] = "float32"
+    check_crc: bool = False
+    max_damaged: int = 100
+    hw_decoder_load: float = 0.65
+    preallocate: float = 0.99
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1 or self.prefetch < 1 or self.num_threads < 0:
+            raise ValueError(
+                "input.image_size and input.prefetch must be at least 1, "
+                "input.num_threads at least 0"
+            )
+        if not (0 <= self.hw_decoder_load <= 1 and 0 <= self.preallocate <= 1):
+            raise ValueError("input.hw_decoder_load and input.preallocate are shares from 0 to 1")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Strength of the training augmentation; the defaults are the paper's.
+
+    Attributes:
+        scale: smallest and largest share of the image's area that a crop covers.
+        ratio: smallest and largest width/height of a crop.
+        flip: probability of a horizontal flip.
+        jitter: probability that brightness, contrast, saturation and hue are changed.
+        brightness: factors are uniform in ``[max(0, 1 - brightness), 1 + brightness]``.
+        contrast: likewise, about the mean gray.
+        saturation: likewise.
+        hue: turns are uniform in ``[-hue, hue]``, 1 being the whole colour circle.
+        grayscale: probability of dropping the colour.
+    """
+
+    scale: tuple[float, float] = (0.8, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: float = 0.5
+    brightness: float = 0.8
+    contrast: float = 0.8
+    saturation: float = 0.8
+    hue: float = 0.1
+    grayscale: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"augment.scale must be 0 < low <= high <= 1, it is {self.scale}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"augment.ratio must be 0 < low <= high, it is {self.ratio}")
+        for name in ("flip", "jitter", "grayscale"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augment.{name} is a probability, set it between 0 and 1")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"augment.hue must be between 0 and 0.5, it is {self.hue}")

@@ -1,0 +1,108 @@
+"""What all commands share: one parser, one way to report errors, one set of exit codes.
+
+Imports nothing slow, so that help and mistakes in the command line answer at once.
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from runtime.errors import ConfigError, TrainingError, UserError, first_line
+
+INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a mistake in a command's arguments as a ``ConfigError``, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError with ``message`` and the way to the command's help."""
+        raise ConfigError(f"{' '.join(message.split())}; see {self.prog} --help")
+
+
+def run_command(action: Callable[[], int]) -> int:
+    """Run ``action`` and return the command's exit status.
+
+    That is what ``action`` returns; 2 after a ``UserError`` or where standard output cannot be
+    written, 1 after a ``TrainingError``, 130 after Ctrl-C, each with one line on standard error.
+    Any other exception is a bug and passes through with its traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # replaced or closed by the caller
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        status = action()
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        return _report(str(error), 2)
+    except TrainingError as error:
+        return _report(str(error), 1)
+    except KeyboardInterrupt:
+        return _report("interrupted; rerun the same command to resume", INTERRUPTED)
+    except OSError as error:
+        if not _output_is_broken():
+            raise
+        return _report(f"cannot write to standard output: {first_line(error)}", 2)
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number above 0."""
+    return _whole_number(text, 1)
+
+
+def natural(text: str) -> int:
+    """An argparse type: a whole number from 0 up."""
+    return _whole_number(text, 0)
+
+
+def fraction(text: str) -> float:
+    """An argparse type: 0 to 1, or 0% to 100%."""
+    number = text.removesuffix("%")
+    try:
+        value = float(number) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"invalid fraction {text!r}; use e.g. 0.1% or 0.001")
+    return value
+
+
+def size(text: str) -> int:
+    """An argparse type: a number of bytes with its unit, such as 512MB."""
+    for unit, factor in _UNITS.items():
+        number = text.removesuffix(unit)
+        if text.endswith(unit) and number.replace(".", "", 1).isdecimal() and float(number) > 0:
+            return max(1, int(float(number) * factor))
+    raise argparse.ArgumentTypeError(f"invalid size {text!r}; use e.g. 512MB or 2GiB")
+
+
+def _whole_number(text: str, smallest: int) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) >= smallest):
+        raise argparse.ArgumentTypeError(
+            f"invalid number {text!r}; use a whole number from {smallest} up"
+        )
+    return int(text)
+
+
+def _report(message: str, status: int) -> int:
+    """Print an error's line, named by rank where there are several processes."""
+    rank = os.environ.get("RANK", "0")
+    line = " ".join(message.split("\n"))
+    print(f"error: {line}" if rank == "0" else f"rank {rank}: {line}", file=sys.stderr, flush=True)
+    return status
+
+
+def _output_is_broken() -> bool:
+    """Whether standard output is what failed; if so it is closed, so that exiting stays quiet."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
