@@ -17,7 +17,7 @@ import yaml
 from runtime.checkpoint import load_weights, newest, step_folders
 from train_ddp import main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 INTERRUPTED = 75
 
 
