@@ -73,7 +73,7 @@ class Loop:
             LogError: the log could not be written; the steps until then are saved.
         """
         if self._process.is_first:
-            (self._config.out / INTERRUPTED_FILE).unlink(missing_ok=True)
+            self._forget(INTERRUPTED_FILE)
         with StopSignal(self._process) as stop:
             stopped = self._steps(start, stop)
         if stopped is None:
@@ -201,3 +201,11 @@ class Loop:
             path.write_text(json.dumps(content) + "\n")
         except OSError as error:
             raise LogError(f"cannot write {path}: {first_line(error)}") from error
+
+    def _forget(self, name: str) -> None:
+        """Delete an earlier report; LogError where that fails."""
+        path = self._config.out / name
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise LogError(f"cannot delete {path}: {first_line(error)}") from error
