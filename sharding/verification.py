@@ -13,15 +13,16 @@ import numpy as np
 from tqdm import tqdm
 
 from runtime.errors import PackError
-from sharding.executors import processes, submit
 from sharding.format import tar
 from sharding.format.index import Index, read_strings
 from sharding.format.manifest import Manifest, ShardInfo
 from sharding.images import ImageOptions, Rejected, pack_image
-from sharding.listing import PackOptions, write_listing
-from sharding.packing import WORK, locked, written
+from sharding.listing import write_listing
+from sharding.session import LISTING, WORK, locked
 from sharding.shard import ShardTask
+from sharding.shard_plan import PackSpec
 from sharding.sources.dataset import Dataset
+from sharding.workers import processes, submit
 
 
 @dataclass(frozen=True)
@@ -73,22 +74,18 @@ def repair(pack: Path, dataset: Dataset, shards: list[int]) -> None:
             another process is writing into ``pack``, or the disk is full.
     """
     manifest = Manifest.load(pack)
-    options = PackOptions(
-        shard_size=manifest.options["shard_size"],
-        seed=manifest.options["shuffle_seed"] or 0,
-        image=ImageOptions(**manifest.options["image"]),
-    )
-    with written(pack), locked(pack):
+    spec = PackSpec.of(manifest)
+    with locked(pack):
         work = pack / WORK
-        shutil.rmtree(work / "listing", ignore_errors=True)  # of a repair that was killed
+        shutil.rmtree(work / LISTING, ignore_errors=True)  # of a repair that was killed
         try:
-            listing = write_listing(dataset, options, work / "listing")
-            if listing.plan["listing"] != manifest.options["listing"]:
+            listing = write_listing(dataset, spec.pack_options(), work / LISTING)
+            if listing.plan.spec.listing != spec.listing:
                 raise PackError(
                     f"{pack} was made of a tree with other files; give that as --root, or pack "
                     "again"
                 )
-            task = ShardTask(work, work, dataset.read, options.image)
+            task = ShardTask(work, work, dataset.read, spec.image)
             for number in shards:
                 if task.write(number).info != manifest.shards[number]:
                     raise PackError(
