@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules of the recipes."""
+"""Optimizers and learning-rate schedules of the recipes."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,6 +12,12 @@ from runtime.errors import ConfigError
 from training.config import OptimizerConfig, ScheduleConfig
 
 _TRUST, _EPS = 0.001, 1e-8  # of torchlars, which the paper's training used
+_NUM_MOMENTS = {"lars": 1, "torchlars": 1, "sgd": 1, "adamw": 2}
+
+
+def num_moments(config: OptimizerConfig) -> int:
+    """How many tensors of a parameter's size the optimizer keeps for it."""
+    return _NUM_MOMENTS[config.name]
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, iterations: int) -> float:
@@ -34,7 +40,7 @@ def lr_factor(schedule: ScheduleConfig, step: int, iterations: int) -> float:
 def build_optimizer(
     config: OptimizerConfig, groups: Sequence[tuple[Iterable[nn.Parameter], float]]
 ) -> torch.optim.Optimizer:
-    """The optimiser for groups of (parameters, factor of the learning rate).
+    """The optimizer for groups of (parameters, factor of the learning rate).
 
     Raises:
         ConfigError: torchlars is asked for and cannot be imported.

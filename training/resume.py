@@ -39,12 +39,11 @@ def find(config: TrainConfig, process: Process) -> Checkpoint | None:
         return None
     found = checkpoint.newest(config.out, print if process.is_first else lambda _: None)
     step = -1 if found is None else found.step
-    seen = torch.tensor([step, -step], device=process.device)
-    low, negative_high = process.minimum(seen).tolist()
-    if low != -negative_high:
+    if not process.same(step):
         raise ConfigError(
-            f"the processes see different checkpoints in {config.out} (steps {low} and "
-            f"{-negative_high}); put the run on a file system that all of them share"
+            f"the processes see different checkpoints in {config.out} (this one: "
+            f"{'none' if found is None else f'step {step}'}); put the run on a file system that "
+            "all of them share"
         )
     return found
 

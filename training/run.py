@@ -9,12 +9,10 @@ from training.config import TrainConfig, resolve, scaling_line
 from training.cost import Cost, training_cost
 from training.data import TrainingSet
 from training.loop import Loop
-from training.optimization import build_optimizer
+from training.optimization import build_optimizer, num_moments
 from training.run_log import RunLog
 from training.step import Stepper
 from training.validation import Validation
-
-_MOMENTS = {"lars": 1, "torchlars": 1, "sgd": 1, "adamw": 2}
 
 
 def train(recipe: TrainConfig, process: Process) -> int:
@@ -37,7 +35,7 @@ def train(recipe: TrainConfig, process: Process) -> int:
         network,
         2 * config.train.global_batch // process.world_size // config.train.accumulate,
         config.input.image_size,
-        _MOMENTS[config.optimizer.name],
+        num_moments(config.optimizer),
     )
     sizes = _sizes(config, process, data)
     if config.scale != recipe.scale:
