@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sharding.format.header import pixel_size
 from sharding.format.index import MAX_PIXELS
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -87,6 +88,8 @@ def _pack(content: bytes, options: ImageOptions) -> PackedImage:
     extension = _kept_as(image, content)
     shrunk = 0 < options.resize_short < min(image.size)
     if extension and not shrunk:
+        if pixel_size(content) != image.size:
+            raise Rejected("damaged: its header states no size, or a different one")
         if options.decode_check:
             image.load()
         return PackedImage(content, extension, image.width, image.height)
