@@ -149,7 +149,8 @@ def _check_shard(pack: Path, decode: bool, task: _Task) -> list[_Finding]:
             where = "" if rows is None else " outside of its images and labels"
             found.append(_Finding(info.name, f"{info.name} has changed{where}"))
     name = dali_index_name(info.name)
-    if rows is not None and intact and not _has_content(pack / name, "\n".join([*lines, ""])):
+    indexed = rows is not None and all(finding.file == info.name for finding in found)
+    if intact and indexed and not _has_content(pack / name, "\n".join([*lines, ""])):
         found.append(_Finding(name, f"{name} is missing, or it is not the index of {info.name}"))
     return found
 
