@@ -1,7 +1,6 @@
 """Packing a data set: shards by worker processes, then the index, the rejects, the manifest."""
 
 import fcntl
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -13,15 +12,16 @@ from typing import Any
 from tqdm import tqdm
 
 from runtime.errors import PackError
-from sharding.format.files import atomic_file
 from sharding.format.index import write_index
-from sharding.format.manifest import FILE_NAME, Manifest
+from sharding.format.manifest import FILE_NAME, Manifest, ShardInfo
+from sharding.format.rejects import FILE_NAME as REJECTS
+from sharding.format.rejects import write_rejects
+from sharding.format.strict_json import printable
 from sharding.listing import Listing, PackOptions, write_listing
 from sharding.shard import Shard, ShardTask
 from sharding.sources.dataset import Dataset
 
 WORK = ".work"
-REJECTS = "rejects.jsonl"
 _TOLERATED_REJECTS, _TOLERATED_SHARE = 10, 0.001
 
 Executor = Callable[[ShardTask, Iterable[int]], Iterator[tuple[int, ...]]]
@@ -172,26 +172,30 @@ def _write_shards(
 
 def _close(out: Path, listing: Listing, max_rejects: float | None) -> Manifest:
     """Write what describes the shards; the manifest comes last and makes the pack."""
-    infos, rejects = [], 0
-    with atomic_file(out / REJECTS) as file:
+    infos: list[ShardInfo] = []
+
+    def rejected() -> Iterator[dict[str, str]]:
         for shard in _shards(out, listing):
             infos.append(shard.info)
-            rejects += len(shard.rejects)
-            file.writelines(json.dumps(reject).encode() + b"\n" for reject in shard.rejects)
+            yield from shard.rejects
+
+    rejects = write_rejects(out, rejected())
     samples = sum(info.samples for info in infos)
-    _judge(rejects, samples, max_rejects, out)
-    write_index(out, (shard.columns for shard in _shards(out, listing)))
+    _judge(rejects.number, samples, max_rejects, out)
+    index = write_index(out, (shard.columns for shard in _shards(out, listing)))
     names = ("shard_size", "shuffle_seed", "image", "listing")
     manifest = Manifest(
         dataset=listing.plan["dataset"],
-        classes=tuple(listing.plan["classes"]),
-        domains=tuple(listing.plan["domains"]),
-        splits=tuple(listing.plan["splits"]),
+        classes=tuple(map(printable, listing.plan["classes"])),
+        domains=tuple(map(printable, listing.plan["domains"])),
+        splits=tuple(map(printable, listing.plan["splits"])),
         options={name: listing.plan[name] for name in names},
         samples=samples,
         bytes=sum(info.bytes for info in infos),
-        rejects=rejects,
+        rejects=rejects.number,
         shards=tuple(infos),
+        index=index,
+        rejects_sha256=rejects.sha256,
     )
     manifest.save(out)
     shutil.rmtree(out / WORK)

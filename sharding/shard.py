@@ -10,8 +10,8 @@ from typing import Any
 
 from sharding.format import tar
 from sharding.format.files import atomic_file, write_atomically
-from sharding.format.index import SCHEMA
-from sharding.format.manifest import ShardInfo
+from sharding.format.index import SCHEMA, key_name
+from sharding.format.manifest import ShardInfo, shard_name
 from sharding.images import ImageOptions, PackedImage, Rejected, pack_image
 from sharding.listing import Listing
 
@@ -134,9 +134,9 @@ class ShardTask:
     def write(self, number: int, tell: Tell = lambda *_: None) -> Shard:
         """Write the tar file and the DALI index of shard ``number``."""
         listing = Listing.load(self.work / "listing")
-        name = f"shard-{number:06d}"
+        name = shard_name(number)
         rejects: list[dict[str, str]] = []
-        with atomic_file(self.pack / f"{name}.tar") as file:
+        with atomic_file(self.pack / name) as file:
             writer = _Writer(file, number)
             told = (0, 0, 0)
             for count, sample in enumerate(listing.shard(number).tolist(), start=1):
@@ -146,14 +146,14 @@ class ShardTask:
                 except (Rejected, OSError) as error:
                     rejects.append({"source": readable(source), "reason": str(error)})
                 else:
-                    writer.add(f"{sample:09d}", image, source, listing.records[sample])
+                    writer.add(key_name(sample), image, source, listing.records[sample])
                 if count % _TELL_EVERY == 0:
                     told = _tell(tell, told, (len(writer.lines), writer.size, len(rejects)))
             sha256 = writer.close()
         _tell(tell, told, (len(writer.lines), writer.size, len(rejects)))
         lines = [f"v1.2 {len(writer.lines)}", *writer.lines, ""]
-        write_atomically(self.pack / f"{name}.idx", "\n".join(lines).encode())
-        info = ShardInfo(f"{name}.tar", len(writer.lines), writer.size, sha256)
+        write_atomically((self.pack / name).with_suffix(".idx"), "\n".join(lines).encode())
+        info = ShardInfo(name, len(writer.lines), writer.size, sha256)
         return Shard(info, writer.columns, rejects)
 
     def _write(self, number: int, tell: Tell) -> Shard:
