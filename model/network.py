@@ -1,4 +1,4 @@
-"""The networks that are trained: ReSeND on pairs, and a classifier that warms a backbone up."""
+"""The networks that are trained: ReSeND on pairs, and a classifier that warms up a backbone."""
 
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ class ReSeND(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A backbone with a linear classifier, to learn features before any pair is compared."""
+    """A backbone with a linear classifier, to learn features before training on pairs."""
 
     def __init__(self, backbone: nn.Module, num_classes: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ def build_network(config: ModelConfig, *, pretrained: bool = False) -> ReSeND:
     """The network of ``config``; ``pretrained`` starts its backbone at timm's published weights.
 
     Raises:
-        ValueError: timm has no such backbone, or a size is out of its range.
+        ValueError: timm has no such backbone, or a size is out of range.
     """
     backbone = create_backbone(config.backbone, pretrained=pretrained)
     relation = RelationalTransformer(

@@ -7,22 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import PackError
-from sharding.executors import processes, submit
 from sharding.format import index as index_file
 from sharding.format import rejects as rejects_file
-from sharding.format.files import MalformedError
 from sharding.format.index import write_index
 from sharding.format.manifest import Manifest, ShardInfo, dali_index_name
 from sharding.format.rejects import write_rejects
-from sharding.format.strict_json import exact_keys, integer
-from sharding.images import ImageOptions
-from sharding.listing import PackOptions, write_listing
-from sharding.packing import WORK, locked, written
+from sharding.listing import write_listing
+from sharding.session import LISTING, WORK, locked
 from sharding.shard import ShardTask
+from sharding.shard_plan import PackSpec
 from sharding.sources.dataset import Dataset
-
-_NUMBERS = ("resize_short", "quality", "max_pixels")  # of the image options
-_MAX_OPTION = 2**62
+from sharding.workers import processes, submit
 
 
 def repair(pack: Path, dataset: Dataset, damaged: set[str], workers: int = 1) -> None:
@@ -36,20 +31,18 @@ def repair(pack: Path, dataset: Dataset, damaged: set[str], workers: int = 1) ->
             another process is writing into ``pack``, a worker died, or the disk is full.
     """
     manifest = Manifest.load(pack)
-    options = _options(pack, manifest)
-    with written(pack), locked(pack):
+    spec = PackSpec.of(manifest)
+    with locked(pack):
         work = pack / WORK
-        shutil.rmtree(work / "listing", ignore_errors=True)  # of a repair that was killed
+        shutil.rmtree(work / LISTING, ignore_errors=True)  # of a repair that was killed
         try:
-            listing = write_listing(dataset, options, work / "listing")
-            if listing.plan["listing"] != manifest.options["listing"] or listing.num_shards != len(
-                manifest.shards
-            ):
+            plan = write_listing(dataset, spec.pack_options(), work / LISTING).plan
+            if plan.spec.listing != spec.listing or plan.num_shards != len(manifest.shards):
                 raise PackError(
                     f"{pack} was packed from a tree with different files; pass that tree as "
                     "--root, or pack again"
                 )
-            task = ShardTask(work, work, dataset.read, options.image)
+            task = ShardTask(work, work, dataset.read, spec.image)
             _write(pack, manifest, damaged, task, workers)
         finally:
             shutil.rmtree(work)
@@ -94,21 +87,3 @@ def _replace(
     else:
         (work / tar).unlink()
     (work / idx).replace(pack / idx)
-
-
-def _options(pack: Path, manifest: Manifest) -> PackOptions:
-    """The options with which ``pack`` was made, as its manifest states them."""
-    stated = manifest.options
-    try:
-        exact_keys(stated, {"shard_size", "shuffle_seed", "image", "listing"}, "options")
-        image = stated["image"]
-        exact_keys(image, ImageOptions.__dataclass_fields__.keys(), "image")
-        numbers = {name: integer(image[name], name, 0, _MAX_OPTION) for name in _NUMBERS}
-        seed = stated["shuffle_seed"] or 0
-        return PackOptions(
-            shard_size=integer(stated["shard_size"], "shard_size", 1, _MAX_OPTION),
-            seed=integer(seed, "shuffle_seed", -_MAX_OPTION, _MAX_OPTION),
-            image=ImageOptions(decode_check=image["decode_check"] is True, **numbers),
-        )
-    except MalformedError as error:
-        raise PackError(f"the manifest of {pack} is damaged: {error}; pack again") from error

@@ -14,7 +14,6 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from runtime.errors import PackError
-from sharding.executors import processes, submit
 from sharding.format import index as index_file
 from sharding.format import rejects as rejects_file
 from sharding.format import tar
@@ -23,6 +22,7 @@ from sharding.format.header import pixel_size
 from sharding.format.index import Index, key_name
 from sharding.format.manifest import Manifest, ShardInfo, dali_index_name
 from sharding.images import ImageOptions, Rejected, pack_image
+from sharding.workers import processes, submit
 
 
 @dataclass(frozen=True)
