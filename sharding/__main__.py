@@ -7,17 +7,14 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
 from runtime.command import Parser, fraction, natural, positive, run_command, size
 from runtime.errors import PackError
 from sharding.executors import run_dask, run_local
-from sharding.format.index import Index
 from sharding.format.manifest import FILE_NAME, Manifest
 from sharding.images import ImageOptions
+from sharding.info import print_info
 from sharding.packing import REJECTS, Executor, merge, pack, pack_part, preview
+from sharding.repair import repair
 from sharding.session import Part
 from sharding.shard_plan import PackOptions
 from sharding.sources.dataset import Dataset
@@ -25,7 +22,7 @@ from sharding.sources.demo import demo_dataset
 from sharding.sources.files import MAX_BYTES
 from sharding.sources.registry import DATASETS
 from sharding.staging import stage
-from sharding.verification import repair, verify
+from sharding.verification import verify
 
 _DEMO_SHARD_SIZE = 8 * 10**6
 
@@ -130,45 +127,39 @@ def _executor(arguments: argparse.Namespace) -> Executor:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    manifest, index = Manifest.load(arguments.pack), Index.load(arguments.pack)
-    counts = np.zeros((len(manifest.classes), len(manifest.domains)), dtype=np.int64)
-    np.add.at(counts, (index.label, index.domain), 1)
-    table = Table("label", "class", *manifest.domains, "all", title=f"{manifest.dataset}: images")
-    for label, (name, row) in enumerate(zip(manifest.classes, counts, strict=True)):
-        table.add_row(str(label), name, *map(str, row), str(row.sum()))
-    table.add_section()
-    table.add_row("", "all", *map(str, counts.sum(0)), str(counts.sum()))
-    console = Console()
-    console.print(table)
-    for number, name in enumerate(manifest.splits):
-        console.print(f"split {name}: {int((index.split == number).sum()):,} images")
-    console.print(
-        f"{len(manifest.shards)} shards, {manifest.bytes / 1e6:,.1f} MB, "
-        f"{manifest.rejects:,} rejected, fingerprint {manifest.fingerprint[:16]}"
-    )
+    print_info(arguments.pack)
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     if arguments.repair and not arguments.root:
-        raise PackError("--repair needs the tree that was packed; give it as --root TREE")
-    faults = []
-    for fault in verify(arguments.pack, decode=arguments.decode, workers=arguments.workers):
-        print(fault.text)
-        faults.append(fault)
-    if not faults:
-        print(f"{arguments.pack}: whole")
+        raise PackError("--repair needs the tree that was packed; pass it as --root TREE")
+    damaged = _print_faults(arguments)
+    if not damaged:
+        print(f"{arguments.pack}: intact")
         return 0
-    shards = sorted({fault.shard for fault in faults})
-    print(f"{arguments.pack}: {len(faults)} faults in {len(shards)} shards")
     if not arguments.repair:
         return 1
     name = Manifest.load(arguments.pack).dataset
     if name not in DATASETS:
         raise PackError(f"a pack of {name} has no tree to repair it from; make it again")
-    repair(arguments.pack, DATASETS[name](arguments.root.resolve()), shards)
-    print(f"{len(shards)} shards written again")
+    repair(arguments.pack, DATASETS[name](arguments.root.resolve()), damaged, arguments.workers)
+    if _print_faults(arguments):
+        return 1
+    print(f"{arguments.pack}: repaired, and intact")
     return 0
+
+
+def _print_faults(arguments: argparse.Namespace) -> set[str]:
+    """Verify the pack; returns the names of the files at fault."""
+    count, damaged = 0, set()
+    for fault in verify(arguments.pack, decode=arguments.decode, workers=arguments.workers):
+        print(fault.text)
+        count += 1
+        damaged.add(fault.file)
+    if damaged:
+        print(f"{arguments.pack}: {count} faults in {len(damaged)} files")
+    return damaged
 
 
 def _stage(arguments: argparse.Namespace) -> int:
@@ -212,9 +203,9 @@ def _parser() -> argparse.ArgumentParser:
             help="fraction of the files that may be rejected, e.g. 0.5%% or 0.005; more fail the "
             "run at its end; by default 0.1%%, or 10 files where that is more",
         )
-    verifying = command("verify", _verify, "read a pack again and name what is damaged")
-    verifying.add_argument("--decode", action="store_true", help="decode each image, too")
-    verifying.add_argument("--repair", action="store_true", help="write damaged shards again")
+    verifying = command("verify", _verify, "read a pack again and name each fault")
+    verifying.add_argument("--decode", action="store_true", help="decode each image as well")
+    verifying.add_argument("--repair", action="store_true", help="write damaged files again")
     verifying.add_argument("--root", type=Path, help="the packed tree, for --repair")
     informing = command("info", _info, "print what a pack holds")
     staging = command("stage", _stage, "copy a pack to this node's own disk")

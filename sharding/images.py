@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sharding.format.header import pixel_size
+from sharding.format.index import MAX_PIXELS
 from sharding.structure import structural_fault
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -80,13 +82,16 @@ def pack_image(content: bytes, options: ImageOptions) -> PackedImage:
 def _pack(content: bytes, options: ImageOptions) -> PackedImage:
     Image.MAX_IMAGE_PIXELS = None  # the limit below is the one that counts, and it is exact
     image: Image.Image = Image.open(io.BytesIO(content), formats=_FORMATS)
-    if image.width * image.height > options.max_pixels:
+    max_pixels = min(options.max_pixels, MAX_PIXELS)
+    if image.width * image.height > max_pixels:
         raise Rejected(
-            f"{image.width} x {image.height} pixels are more than --max-pixels {options.max_pixels}"
+            f"{image.width} x {image.height} pixels are more than --max-pixels {max_pixels}"
         )
     extension = _kept_as(image, content)
     shrunk = 0 < options.resize_short < min(image.size)
     if extension and not shrunk:
+        if pixel_size(content) != image.size:
+            raise Rejected("damaged: its header states no size, or a different one")
         if options.decode_check:
             image.load()
             if fault := structural_fault(content):

@@ -1,6 +1,5 @@
 """Packing a data set: shards by worker processes, then the index, the rejects, the manifest."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -12,16 +11,16 @@ import numpy as np
 from tqdm import tqdm
 
 from runtime.errors import PackError
-from sharding.format.files import atomic_file
 from sharding.format.index import write_index
 from sharding.format.manifest import Manifest, ShardInfo
+from sharding.format.rejects import FILE_NAME as REJECTS
+from sharding.format.rejects import write_rejects
 from sharding.listing import Listing, write_listing
 from sharding.session import LISTING, WORK, Part, packing_session
 from sharding.shard import Progress, Shard, ShardTask
 from sharding.shard_plan import PackOptions, PackSpec
 from sharding.sources.dataset import Dataset
 
-REJECTS = "rejects.jsonl"
 _TOLERATED_REJECTS, _TOLERATED_SHARE = 10, 0.001
 
 Executor = Callable[[ShardTask, Iterable[int]], Iterator[Progress]]
@@ -177,20 +176,23 @@ def _write_shards(
 
 def _finish(out: Path, listing: Listing, max_rejects: float | None) -> Manifest:
     """Write what describes the shards; the manifest comes last and makes the pack."""
-    infos, rejects = [], 0
-    with atomic_file(out / REJECTS) as file:
+    infos: list[ShardInfo] = []
+
+    def rejected() -> Iterator[dict[str, str]]:
         for shard in _shards(out, listing):
             infos.append(shard.info)
-            rejects += len(shard.rejects)
-            file.writelines(json.dumps(reject).encode() + b"\n" for reject in shard.rejects)
+            yield from shard.rejects
+
+    rejects = write_rejects(out, rejected())
     samples = sum(info.samples for info in infos)
     if not samples:
         _discard(out, infos)
         raise PackError(
-            f"none of the {rejects} files could be packed, see {out / REJECTS}; is --root right?"
+            f"none of the {rejects.number} files could be packed, see {out / REJECTS}; "
+            "is --root right?"
         )
-    _check_rejects(rejects, samples, max_rejects, out)
-    write_index(out, (shard.columns for shard in _shards(out, listing)))
+    _check_rejects(rejects.number, samples, max_rejects, out)
+    index = write_index(out, (shard.columns for shard in _shards(out, listing)))
     spec = listing.plan.spec
     manifest = Manifest(
         dataset=spec.dataset,
@@ -200,8 +202,10 @@ def _finish(out: Path, listing: Listing, max_rejects: float | None) -> Manifest:
         options=spec.options(),
         samples=samples,
         bytes=sum(info.bytes for info in infos),
-        rejects=rejects,
+        rejects=rejects.number,
         shards=tuple(infos),
+        index=index,
+        rejects_sha256=rejects.sha256,
     )
     manifest.save(out)
     shutil.rmtree(out / WORK)

@@ -10,8 +10,8 @@ from typing import Any
 
 from sharding.format import tar
 from sharding.format.files import atomic_file, write_atomically
-from sharding.format.index import SCHEMA
-from sharding.format.manifest import ShardInfo
+from sharding.format.index import SCHEMA, key_name
+from sharding.format.manifest import ShardInfo, dali_index_name, shard_name
 from sharding.images import ImageOptions, PackedImage, Rejected, pack_image
 from sharding.listing import Listing
 from sharding.sources.dataset import Sample
@@ -164,10 +164,10 @@ class ShardTask:
     def write(self, number: int, on_progress: OnProgress = lambda _: None) -> Shard:
         """Write ``shard-<number>.tar`` and its DALI index ``.idx``. Otherwise as ``ensure``."""
         listing = Listing.load(self.work / "listing")
-        name = f"shard-{number:06d}"
+        name = shard_name(number)
         rejects: list[dict[str, str]] = []
         reported = Progress()
-        with atomic_file(self.pack / f"{name}.tar") as file:
+        with atomic_file(self.pack / name) as file:
             writer = _Writer(file, number)
             for count, position in enumerate(listing.shard(number).tolist(), start=1):
                 sample = listing.sample(position)
@@ -177,15 +177,15 @@ class ShardTask:
                     reason = getattr(error, "strerror", None) or str(error)
                     rejects.append({"source": readable(sample.source), "reason": reason})
                 else:
-                    writer.add(f"{position:09d}", image, sample)
+                    writer.add(key_name(position), image, sample)
                 if count % _REPORT_EVERY == 0:
                     done = Progress(len(writer.lines), writer.size, len(rejects))
                     on_progress(done - reported)
                     reported = done
             sha256 = writer.close()
         lines = [f"v1.2 {len(writer.lines)}", *writer.lines, ""]
-        write_atomically(self.pack / f"{name}.idx", "\n".join(lines).encode())
-        info = ShardInfo(f"{name}.tar", len(writer.lines), writer.size, sha256)
+        write_atomically(self.pack / dali_index_name(name), "\n".join(lines).encode())
+        info = ShardInfo(name, len(writer.lines), writer.size, sha256)
         shard = Shard(info, writer.columns, rejects)
         on_progress(shard.progress - reported)
         return shard

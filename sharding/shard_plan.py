@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import PackError
+from sharding.format.files import MalformedError
 from sharding.format.manifest import Manifest
+from sharding.format.strict_json import exact_keys, integer, printable
 from sharding.format.tar import sample_bytes
 from sharding.images import ImageOptions
 from sharding.sources.dataset import Dataset
@@ -21,6 +23,8 @@ _TREE = {
     "samples": "number of files",
     "listing": "files (names, sizes or labels; the demo's seed)",
 }
+_NUMBERS = ("resize_short", "quality", "max_pixels")  # of the image options
+_MAX_OPTION = 2**62
 _OPTIONS = {"shard_size": "--shard-size", "shuffle_seed": "--seed"}
 
 
@@ -71,21 +75,24 @@ class PackSpec:
         Raises:
             PackError: its manifest does not hold the options of a pack.
         """
+        stated = manifest.options
         try:
+            exact_keys(stated, {"shard_size", "shuffle_seed", "image", "listing"}, "options")
+            seed = stated["shuffle_seed"]
             return PackSpec(
                 manifest.dataset,
                 manifest.classes,
                 manifest.domains,
                 manifest.splits,
                 manifest.samples + manifest.rejects,
-                manifest.options["listing"],
-                manifest.options["shard_size"],
-                manifest.options["shuffle_seed"],
-                ImageOptions(**manifest.options["image"]),
+                str(stated["listing"]),
+                integer(stated["shard_size"], "shard_size", 1, _MAX_OPTION),
+                None if seed is None else integer(seed, "shuffle_seed", -_MAX_OPTION, _MAX_OPTION),
+                _image_options(stated["image"]),
             )
-        except (KeyError, TypeError) as error:
+        except MalformedError as error:
             raise PackError(
-                f"the manifest's options are damaged ({error}); pack the tree again"
+                f"the manifest of a pack of {manifest.dataset} is damaged: {error}; pack again"
             ) from error
 
     def options(self) -> dict[str, Any]:
@@ -156,6 +163,12 @@ class Columns:
     split: np.ndarray
 
 
+def _image_options(stated: Any) -> ImageOptions:
+    exact_keys(stated, ImageOptions.__dataclass_fields__.keys(), "image")
+    numbers = {name: integer(stated[name], name, 0, _MAX_OPTION) for name in _NUMBERS}
+    return ImageOptions(decode_check=stated["decode_check"] is True, **numbers)
+
+
 def make_plan(
     dataset: Dataset, options: PackOptions, columns: Columns, listing: str, modified: str
 ) -> ShardPlan:
@@ -172,9 +185,9 @@ def make_plan(
         starts |= set((np.flatnonzero(np.diff(columns.split[order])) + 1).tolist())
     spec = PackSpec(
         dataset.name,
-        dataset.classes,
-        dataset.domains,
-        dataset.splits,
+        tuple(map(printable, dataset.classes)),
+        tuple(map(printable, dataset.domains)),
+        tuple(map(printable, dataset.splits)),
         len(order),
         listing,
         shard_size,

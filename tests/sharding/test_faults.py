@@ -18,8 +18,9 @@ from runtime.errors import PackError
 from sharding import packing
 from sharding.__main__ import main
 from sharding.format import files
-from sharding.format.index import Index, read_strings
+from sharding.format.index import key_name
 from sharding.format.manifest import Manifest
+from sharding.format.opening import open_pack
 from sharding.listing import write_listing
 from sharding.shard_plan import PackOptions
 from sharding.sources.tree import imagefolder
@@ -262,8 +263,14 @@ def truncate(path, size):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda pack, offset: flip(pack / "shard-000001.tar", offset + 50), "is damaged"),
-        (lambda pack, offset: flip(pack / "shard-000001.tar", offset - 500), "damaged tar header"),
+        (
+            lambda pack, offset: flip(pack / "shard-000001.tar", offset + 50),
+            "is damaged: its checksum",
+        ),
+        (
+            lambda pack, offset: flip(pack / "shard-000001.tar", offset - 500),
+            "tar header that does not match",
+        ),
         (lambda pack, _: flip(pack / "shard-000001.tar", -1), "has changed outside"),
         (lambda pack, offset: truncate(pack / "shard-000001.tar", offset + 9), "bytes instead of"),
         (lambda pack, _: (pack / "shard-000001.tar").unlink(), "is missing or empty"),
@@ -277,14 +284,14 @@ def truncate(path, size):
 def test_verify_names_damage_and_repair_removes_it(
     damage, message, damaged, pack_path, image_tree, capsys
 ):
-    index = Index.load(damaged)
+    index = open_pack(damaged).index
     row = (index.shard == 1).nonzero()[0][1]
     damage(damaged, int(index.offset[row]))
     assert main(["verify", str(damaged), "--workers", "1"]) == 1
     printed = capsys.readouterr().out
     assert message in printed
     if "sample" in printed:
-        assert read_strings(damaged, "key")[row] in printed
+        assert key_name(index.key[row]) in printed
     assert main(["verify", str(damaged), "--repair", "--root", str(image_tree)]) == 0
     assert files_of(damaged) == files_of(pack_path)
     assert main(["verify", str(damaged), "--decode"]) == 0
@@ -296,7 +303,7 @@ def test_repair_refuses_another_tree(damaged, image_tree, tmp_path, capsys):
     (tree / "day" / "ant" / "0.jpg").unlink()
     before = files_of(damaged)
     assert main(["verify", str(damaged), "--repair", "--root", str(tree)]) == 2
-    assert "a tree with other files" in capsys.readouterr().err
+    assert "a tree with different files" in capsys.readouterr().err
     assert files_of(damaged) == before
 
 
@@ -316,7 +323,7 @@ def test_a_pack_without_its_manifest_is_refused_by_every_command(damaged, tmp_pa
     for arguments in (["info"], ["verify"], ["stage"]):
         extra = [str(tmp_path / "local")] if arguments == ["stage"] else []
         assert main([*arguments, str(damaged), *extra]) == 2
-        assert "is no finished pack" in capsys.readouterr().err
+        assert "is not a complete pack" in capsys.readouterr().err
 
 
 def test_staging_copies_checks_and_recognises_its_copy(pack_path, tmp_path, capsys):
@@ -367,7 +374,7 @@ def test_names_that_are_no_utf8_or_very_long_are_packed(tmp_path):
         Image.new("RGB", (20, 20)).save(folder / "plain.jpg")
         os.rename(folder / "plain.jpg", os.path.join(os.fsencode(folder), name))
     pack_inline(folder.parent, tmp_path / "pack")
-    sources = read_strings(tmp_path / "pack", "source")
+    sources = open_pack(tmp_path / "pack").read_sources().to_pylist()
     assert sorted(sources) == sorted(
         ["class/caf\\xe9.jpg", f"class/{'x' * 250}.jpg", "class/new\nline.jpg"]
     )
@@ -404,7 +411,7 @@ def test_a_changed_tree_packed_again_in_the_same_place_is_listed_again(image_tre
     shutil.rmtree(out)
     (tree / "day" / "ant" / "0.jpg").unlink()
     assert pack_inline(tree, out).samples == 59
-    assert "day/ant/0.jpg" not in read_strings(out, "source")
+    assert "day/ant/0.jpg" not in open_pack(out).read_sources().to_pylist()
 
 
 @pytest.mark.parametrize("delay", [0, 0.05, 0.1, 0.15])

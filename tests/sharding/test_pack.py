@@ -13,8 +13,9 @@ from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
 from sharding.__main__ import main
-from sharding.format.index import Index, read_strings
+from sharding.format.index import key_name
 from sharding.format.manifest import Manifest
+from sharding.format.opening import open_pack
 from sharding.listing import write_listing
 from sharding.shard_plan import PackOptions
 from sharding.sources import characters
@@ -33,6 +34,13 @@ def files_of(folder):
     }
 
 
+def read_index(pack):
+    """The index of a pack, its keys and its sources."""
+    contents = open_pack(pack)
+    keys = [key_name(number) for number in contents.index.key.tolist()]
+    return contents.index, keys, contents.read_sources().to_pylist()
+
+
 def error_line(capsys):
     """The one line on standard error since the last call."""
     (line,) = capsys.readouterr().err.splitlines()
@@ -46,13 +54,14 @@ def tree(image_tree, tmp_path):
 
 
 def test_the_manifest_and_the_index_describe_the_tree(pack_path, image_tree):
-    manifest, index = Manifest.load(pack_path), Index.load(pack_path)
+    manifest = Manifest.load(pack_path)
+    index, _, sources = read_index(pack_path)
     assert manifest.classes == ("ant", "bee", "cat", "dog", "eel")
     assert manifest.domains == ("day", "night")
     assert manifest.samples == len(index) == 60
     assert manifest.rejects == 0
     assert len(manifest.shards) > 1
-    for row, source in enumerate(read_strings(pack_path, "source")):
+    for row, source in enumerate(sources):
         domain, class_, _ = source.split("/")
         assert manifest.classes[index.label[row]] == class_
         assert manifest.domains[index.domain[row]] == domain
@@ -64,8 +73,8 @@ def test_webdataset_reads_the_pack(pack_path, image_tree):
     shards = sorted(str(path) for path in pack_path.glob("*.tar"))
     dataset = webdataset.WebDataset(shards, shardshuffle=False)
     samples = list(dataset)
-    index, sources = Index.load(pack_path), read_strings(pack_path, "source")
-    assert [sample["__key__"] for sample in samples] == read_strings(pack_path, "key")
+    index, keys, sources = read_index(pack_path)
+    assert [sample["__key__"] for sample in samples] == keys
     for row, sample in enumerate(samples):
         assert sample["jpg"] == (image_tree / sources[row]).read_bytes()
         assert int(sample["cls"]) == index.label[row]
@@ -86,7 +95,7 @@ def test_dalis_reader_reads_the_pack(pack_path, image_tree):
 
     pipeline = graph()
     pipeline.build()
-    index, sources = Index.load(pack_path), read_strings(pack_path, "source")
+    index, _, sources = read_index(pack_path)
     row = 0
     while row < len(index):
         images, labels = pipeline.run()
@@ -133,8 +142,8 @@ def test_what_cannot_be_packed_is_named_and_the_rest_is_packed(tree, tmp_path, c
 
 def test_large_images_are_shrunk_on_request_and_small_ones_keep_their_bytes(image_tree, tmp_path):
     assert pack(image_tree, tmp_path / "pack", "--resize-short", "60") == 0
-    index = Index.load(tmp_path / "pack")
-    for row, source in enumerate(read_strings(tmp_path / "pack", "source")):
+    index, _, sources = read_index(tmp_path / "pack")
+    for row, source in enumerate(sources):
         original = image_tree / source
         with Image.open(original) as image:
             short = min(image.size)
@@ -157,13 +166,14 @@ def test_odd_names_and_formats_are_packed_under_ascii_keys(tmp_path):
     assert pack(tmp_path / "tree", tmp_path / "pack") == 0
     manifest = Manifest.load(tmp_path / "pack")
     assert (manifest.samples, manifest.rejects) == (7, 0)
-    assert all(key.isascii() for key in read_strings(tmp_path / "pack", "key"))
+    _, keys, sources = read_index(tmp_path / "pack")
+    assert all(key.isascii() for key in keys)
     with tarfile.open(tmp_path / "pack" / manifest.shards[0].name) as tar:
         names = [name for name in tar.getnames() if not name.endswith(".cls")]
         members = [tar.extractfile(name) for name in names]
         kinds = {member.read(3) for member in members if member}
     assert kinds <= {b"\xff\xd8\xff", b"\x89PN"}
-    assert "één klasse/a b ü.jpg" in read_strings(tmp_path / "pack", "source")
+    assert "één klasse/a b ü.jpg" in sources
 
 
 @pytest.mark.parametrize(
@@ -320,14 +330,14 @@ def test_a_run_that_wrote_no_shard_leaves_its_folder_to_the_next(
 def test_verify_names_a_damaged_sample(pack_path, tmp_path, capsys):
     copy = shutil.copytree(pack_path, tmp_path / "pack")
     assert main(["verify", str(copy)]) == 0
-    index = Index.load(copy)
+    index, keys, _ = read_index(copy)
     shard = copy / f"shard-{index.shard[20]:06d}.tar"
     content = bytearray(shard.read_bytes())
     content[index.offset[20] + 100] ^= 1
     shard.write_bytes(content)
     capsys.readouterr()
     assert main(["verify", str(copy)]) == 1
-    assert read_strings(copy, "key")[20] in capsys.readouterr().out
+    assert keys[20] in capsys.readouterr().out
 
 
 def test_the_demo_is_packed_once_for_each_seed(tmp_path, monkeypatch, capsys):
