@@ -161,7 +161,8 @@ def test_without_a_compiler_training_goes_on_with_a_line(train, monkeypatch, cap
     )
 
 
-def test_validation_is_logged_and_keeps_the_best_checkpoint(train, tmp_path):
+@pytest.fixture
+def protocol_file(tmp_path):
     protocol = {
         "name": "tiny",
         "dataset": "imagefolder",
@@ -175,13 +176,31 @@ def test_validation_is_logged_and_keeps_the_best_checkpoint(train, tmp_path):
     }
     path = tmp_path / "protocol.yaml"
     path.write_text(yaml.safe_dump(protocol))
+    return path
+
+
+def test_validation_is_logged_and_keeps_the_best_checkpoint(train, tmp_path, protocol_file):
     options = ["--checkpoint.every=1", "--checkpoint.keep=1", "--optimizer.lr=0.1"]
-    assert train(f"--validation.protocol={path}", *options) == 0
+    assert train(f"--validation.protocol={protocol_file}", *options) == 0
     areas = {r["step"]: r["auroc"] for r in log(tmp_path / "run") if "auroc" in r}
     assert list(areas) == [1, 2, 3, 4, 5, 6]
     kept = {int(folder.name[-8:]) for folder in step_folders(tmp_path / "run")}
     assert 6 in kept
     assert max(areas.values()) in {round(areas[step], 6) for step in kept}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_float16_images_train_and_validate(train, tmp_path, protocol_file, precision):
+    options = ["--train.iterations=1", f"--validation.protocol={protocol_file}"]
+    assert train(*options) == 0
+    options += ["--input.dtype=float16", f"--train.precision={precision}"]
+    assert train(*options, run="half") == 0
+    exact, half = (
+        {name: value for record in log(tmp_path / run) for name, value in record.items()}
+        for run in ("run", "half")
+    )
+    for name in ("loss", "auroc"):
+        assert half[name] == pytest.approx(exact[name], abs=0.05), name
 
 
 def test_divergence_stops_with_step_keys_and_last_good_checkpoint(train, tmp_path, capsys):
