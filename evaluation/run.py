@@ -43,6 +43,8 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
     started = time.perf_counter()
     jobs = _jobs(options)
     trained = load_network(options.checkpoint, process.device)
+    if process.is_first and not trained.verified:
+        print(f"{trained.path} has no checksums to verify")
     config = _benchmark_config(options, trained, process)
     cache = None if options.no_cache else FeatureCache(options.cache)
     results = []
@@ -119,7 +121,11 @@ def _receipt(
     versions["nvidia-dali"] = dali.__version__
     return {
         "command": shlex.join(command),
-        "checkpoint": {"path": str(trained.path), "sha256": trained.sha256},
+        "checkpoint": {
+            "path": str(trained.path),
+            "step": trained.step,
+            "sha256": trained.sha256,
+        },
         "configuration": {
             name: [str(item) for item in value] if isinstance(value, list) else _scalar(value)
             for name, value in vars(options).items()

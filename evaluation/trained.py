@@ -14,7 +14,8 @@ from model.config import ModelConfig
 from model.network import ReSeND, build_network
 from runtime.checkpoint import load_weights
 from runtime.errors import CheckpointError
-from runtime.weights import fit
+from runtime.original import is_original, load_original
+from runtime.weights import load_strictly
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Trained:
         image_size: height and width in pixels of the images it was trained on.
         sha256: of all weights, by name.
         backbone_sha256: of the backbone's weights, by name.
+        step: training steps behind the weights; None where that is not known.
+        verified: whether the weights were compared with the checkpoint's checksums.
     """
 
     network: ReSeND
@@ -38,16 +41,19 @@ class Trained:
     image_size: int
     sha256: str
     backbone_sha256: str
+    step: int | None = None
+    verified: bool = False
 
 
 def load_network(path: Path, device: torch.device) -> Trained:
-    """Build the network that a run, a step folder or a weights file holds.
+    """Build the network that a run, a step folder, a weights file or an original checkpoint holds.
 
     Raises:
         CheckpointError: there is none, it is damaged, it is a classifier without relational
             module, or its configuration and weights do not fit.
     """
-    weights, config = load_weights(path)
+    saved = load_original(path) if is_original(path) else load_weights(path)
+    weights, config = saved.weights, saved.config
     if not any(name.startswith("relation.") for name in weights):
         raise CheckpointError(
             f"{path} has no relational module; evaluate a run that was trained on pairs"
@@ -60,7 +66,7 @@ def load_network(path: Path, device: torch.device) -> Trained:
         )
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration builds no network: {error}") from error
-    fit(network, weights, str(path))
+    load_strictly(network, weights, str(path))
     network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
     backbone = {name: value for name, value in weights.items() if name.startswith("backbone.")}
     return Trained(
@@ -71,6 +77,8 @@ def load_network(path: Path, device: torch.device) -> Trained:
         int(config.get("input", {}).get("image_size", 224)),
         _sha256(weights),
         _sha256({**backbone, settings.get("backbone", ModelConfig.backbone): torch.empty(0)}),
+        saved.step,
+        saved.verified,
     )
 
 

@@ -1,13 +1,12 @@
 """Whether training has diverged, and the report of where."""
 
-import json
-
 from runtime import checkpoint
 from runtime.distributed import Process
 from runtime.errors import TrainingError
 from training.config import TrainConfig
 from training.data import TrainingSet
 from training.metrics import StepMetrics
+from training.run_log import write_report
 
 
 def first_bad_step(metrics: StepMetrics, max_loss: float) -> int | None:
@@ -23,6 +22,7 @@ def check(
     """Check the ``metrics`` of consecutive steps, the first of which is step ``first``.
 
     Raises:
+        LogError: that file cannot be written.
         TrainingError: training diverged; ``diverged.json`` in the run's folder has the keys of the
             images of the step where it began.
     """
@@ -35,7 +35,7 @@ def check(
     report = config.out / "diverged.json"
     if process.is_first:
         what = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
-        report.write_text(json.dumps(what | {"anchors": anchors, "partners": partners}) + "\n")
+        write_report(report, what | {"anchors": anchors, "partners": partners})
     kept = checkpoint.step_folders(config.out)
     raise TrainingError(
         f"training diverged at step {step}: loss {loss:g}, gradient norm {norm:g}, batch of "

@@ -1,7 +1,8 @@
 """The steps of a run, with what is measured, saved and watched on the way."""
 
-import json
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.loader import PairLoader
 from runtime import checkpoint
@@ -12,12 +13,31 @@ from training import cost, divergence
 from training.config import TrainConfig
 from training.data import TrainingSet
 from training.metrics import StepMetrics
-from training.run_log import RunLog
+from training.run_log import LogError, RunLog, write_report
 from training.step import Stepper
 from training.validation import Validation
 
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: saved on a signal, start again to continue
 INTERRUPTED_FILE = "interrupted.json"  # for those who see only torchrun's exit code
+
+
+@dataclass(frozen=True)
+class Run:
+    """What does not change during a run.
+
+    Attributes:
+        config: resolved.
+        process: this process.
+        data: the training pairs.
+        validation: what is evaluated after each checkpoint, if anything.
+        step_flops: floating-point operations of a step on one device.
+    """
+
+    config: TrainConfig
+    process: Process
+    data: TrainingSet
+    validation: Validation | None
+    step_flops: float
 
 
 class Loop:
@@ -27,30 +47,16 @@ class Loop:
     host never waits for the device.
 
     Args:
-        config: resolved.
-        process: this process.
+        run: what is trained, and how.
         stepper: does the steps.
         loader: the stepper's batches.
-        data: what is trained on.
         log: where metrics go.
-        validation: what is evaluated before each checkpoint, if anything.
-        flops: of one step on one device.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        process: Process,
-        stepper: Stepper,
-        loader: PairLoader,
-        data: TrainingSet,
-        log: RunLog,
-        validation: Validation | None,
-        flops: float,
-    ) -> None:
-        self._config, self._process, self._stepper = config, process, stepper
-        self._loader, self._data = loader, data
-        self._log, self._validation, self._flops = log, validation, flops
+    def __init__(self, run: Run, stepper: Stepper, loader: PairLoader, log: RunLog) -> None:
+        self._config, self._process, self._data = run.config, run.process, run.data
+        self._validation, self._flops = run.validation, run.step_flops
+        self._stepper, self._loader, self._log = stepper, loader, log
         self._pending: list[StepMetrics] = []
         self._clock = time.perf_counter()
 
@@ -60,10 +66,10 @@ class Loop:
         Raises:
             TrainingError: the loss or the gradient is not finite, or the loss is above its limit.
             CheckpointError: a checkpoint could not be written.
+            LogError: the log could not be written; the steps until then are saved.
         """
-        marker = self._config.out / INTERRUPTED_FILE
         if self._process.is_first:
-            marker.unlink(missing_ok=True)
+            (self._config.out / INTERRUPTED_FILE).unlink(missing_ok=True)
         with StopSignal(self._process) as stop:
             stopped = self._steps(start, stop)
         if stopped is None:
@@ -71,7 +77,7 @@ class Loop:
             self._log.say(f"{iterations:,} steps are done; checkpoints are in {self._config.out}")
             return 0
         if self._process.is_first:
-            marker.write_text(json.dumps({"step": stopped}) + "\n")
+            write_report(self._config.out / INTERRUPTED_FILE, {"step": stopped})
         signal = stop.received or "another process's signal"
         self._log.say(f"{signal}: saved step {stopped}, start again to continue")
         return INTERRUPTED
@@ -89,7 +95,7 @@ class Loop:
             saving = done % config.checkpoint.every == 0 or done == iterations or stopping
             metrics = self._gather(done) if measure or saving else {}
             if saving:
-                self._save(done, metrics, validate=not stopping)
+                self._checkpoint(done, metrics, validate=not stopping)
             if stopping:
                 return done
         return None
@@ -102,7 +108,11 @@ class Loop:
         self._pending = []
         divergence.check(steps, first, self._config, self._data, self._process)
         metrics = self._metrics(steps, seconds)
-        self._log.metrics(done, metrics)
+        try:
+            self._log.metrics(done, metrics)
+        except LogError:
+            self._save(done, metrics)
+            raise
         self._clock = time.perf_counter()
         return metrics
 
@@ -129,23 +139,29 @@ class Loop:
             values["mfu"] = self._flops * len(steps.loss) / seconds / peak
         return values
 
-    def _save(self, done: int, metrics: dict[str, float], *, validate: bool) -> None:
+    def _checkpoint(self, done: int, metrics: dict[str, float], *, validate: bool) -> None:
+        """Save, then validate: a validation that fails loses no step."""
+        folder = self._save(done, metrics) if self._process.is_first else None
         if self._validation is not None and validate:
+            self._log.say(f"validating step {done} on {self._config.validation.protocol} ...")
             measured = self._validation.measure(self._stepper.network)
+            if folder is not None:
+                checkpoint.add_metrics(folder, measured)
             self._log.metrics(done, measured)
-            metrics = metrics | measured
-        if self._process.is_first:
-            checkpoint.save(
-                self._config.out,
-                done,
-                weights=self._stepper.network.state_dict(),
-                config=plain(self._config),
-                metrics=metrics,
-                training={
-                    "optimizer": self._stepper.optimizer.state_dict(),
-                    "pack": self._data.pack.manifest.fingerprint,
-                },
-            )
+        if folder is not None:
             kept = self._config.checkpoint
             checkpoint.prune(self._config.out, kept.keep, kept.best)
         self._clock = time.perf_counter()
+
+    def _save(self, done: int, metrics: dict[str, float]) -> Path:
+        return checkpoint.save(
+            self._config.out,
+            done,
+            weights=self._stepper.network.state_dict(),
+            config=plain(self._config),
+            metrics=metrics,
+            training={
+                "optimizer": self._stepper.optimizer.state_dict(),
+                "pack": self._data.pack.manifest.fingerprint,
+            },
+        )

@@ -12,12 +12,6 @@ from runtime.errors import ConfigError
 from training.config import OptimizerConfig, ScheduleConfig
 
 _TRUST, _EPS = 0.001, 1e-8  # of torchlars, which the paper's training used
-_NUM_MOMENTS = {"lars": 1, "torchlars": 1, "sgd": 1, "adamw": 2}
-
-
-def num_moments(config: OptimizerConfig) -> int:
-    """How many tensors of a parameter's size the optimizer keeps for it."""
-    return _NUM_MOMENTS[config.name]
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, iterations: int) -> float:
@@ -75,6 +69,11 @@ def build_optimizer(
         fused=fused,
     )
     return sgd if config.name == "sgd" else _torchlars(sgd)
+
+
+def num_moments(config: OptimizerConfig) -> int:
+    """Tensors of a parameter's size that the optimizer keeps for each parameter."""
+    return 2 if config.name == "adamw" else 1
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
