@@ -1,7 +1,8 @@
 """Alterations of ``index.parquet``; each is also tried with a manifest that was sealed again."""
 
+import io
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,9 @@ INDEXES.add("source-is-another", HARMLESS, partial(_values, "source", [0], "../.
 INDEXES.add("source-is-markup", HARMLESS, partial(_values, "source", [0], "\x1b[2J[/red]\n=1"))
 
 INDEXES.add("index-lacks-its-last-row", INVALID, partial(_rows, lambda rows: rows[:-1]))
-INDEXES.add("index-repeats-its-last-row", INVALID, partial(_rows, lambda rows: np.r_[rows, -1]))
+INDEXES.add(
+    "index-repeats-its-last-row", INVALID, partial(_rows, lambda rows: np.r_[rows, rows[-1]])
+)
 INDEXES.add("index-is-of-no-rows", INVALID, partial(_rows, lambda rows: rows[:0]))
 INDEXES.add("index-is-backwards", UNREAD, partial(_rows, lambda rows: rows[::-1]))
 INDEXES.add("two-rows-change-places", UNREAD, partial(_rows, lambda rows: np.r_[1, 0, rows[2:]]))
@@ -155,7 +158,7 @@ def index_and_manifest_are_of_no_samples(pack: Path) -> None:
             fields["index"]["rows"] = 0
 
 
-@INDEXES(UNREAD)
+@INDEXES(RELABELED)
 def two_keys_change_places(pack: Path) -> None:
     change_values(pack, "key", [0, 1], lambda keys: keys[::-1])
 
@@ -250,13 +253,22 @@ for percent in range(2, 100, 8):
 
 
 def many_rows(rows: int, pack: Path) -> None:
-    """The rows of the index again and again, so that columns shrink to almost nothing."""
-    once = read_index(pack).slice(0, 1)
+    """The first row of the index again and again, so that columns shrink to almost nothing."""
+    first = read_index(pack).slice(0, 1)
+    content = _repeated(first.schema, tuple(first.to_pylist()[0].values()), rows)
+    (pack / INDEX).write_bytes(content)
+
+
+@lru_cache
+def _repeated(schema: pa.Schema, row: tuple, rows: int) -> bytes:
+    once = pa.table([[value] for value in row], schema=schema)
     group = pa.concat_tables([once] * 1000).combine_chunks()
     group = pa.concat_tables([group] * 1000).combine_chunks()
-    with pq.ParquetWriter(pack / INDEX, group.schema, compression="zstd") as writer:
+    file = io.BytesIO()
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for _ in range(rows // len(group)):
             writer.write_table(group, row_group_size=len(group))
+    return file.getvalue()
 
 
 def many_rows_that_the_manifest_confirms(rows: int, pack: Path) -> None:
