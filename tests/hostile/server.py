@@ -46,6 +46,7 @@ HEAVY = (
     "evaluate",
 )
 MEMORY = 2 << 30
+_BROKEN = 255  # a status that no command has
 
 
 def serve(address: str, names: Sequence[str]) -> None:
@@ -90,23 +91,31 @@ class _Handler(socketserver.StreamRequestHandler):
 
 def _run(job: dict[str, Any]) -> NoReturn:
     """Run ``main`` of the module ``job["module"]`` as the program of this process."""
-    os.setsid()
-    _limit_memory()
-    _open_streams(job)
-    os.chdir(job["folder"])
-    if job["file_bytes"] is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_bytes"], resource.RLIM_INFINITY))
-    util.spawnv_passfds = _spawn  # type: ignore[assignment]
-    sys.argv = [job["module"], *job["arguments"]]
-    module = sys.modules["__main__"] = importlib.import_module(job["module"])
+    status = _BROKEN
     try:
-        status = module.main(job["arguments"])
+        os.setsid()
+        _limit_memory()
+        _open_streams(job)
+        os.chdir(job["folder"])
+        if job["file_bytes"] is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_bytes"], resource.RLIM_INFINITY))
+        util.spawnv_passfds = _spawn  # type: ignore[assignment]
+        status = _main(job["module"], job["arguments"])
+    finally:
+        os._exit(status)
+
+
+def _main(name: str, arguments: list[str]) -> int:
+    sys.argv = [name, *arguments]
+    module = sys.modules["__main__"] = importlib.import_module(name)
+    try:
+        status = module.main(arguments)
     except SystemExit as error:
         status = error.code
     except BaseException:
         traceback.print_exc()
         status = 1
-    os._exit(_finalize(status))
+    return _finalize(status)
 
 
 def _limit_memory() -> None:
@@ -155,7 +164,10 @@ def _finalize(status: object) -> int:
         print(status, file=sys.stderr)
         status = 1
     threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        traceback.print_exc()
     try:
         sys.stdout.flush()
     except OSError as error:

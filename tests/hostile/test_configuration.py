@@ -1,5 +1,6 @@
 """Numbers and words that no command can mean: each is one line, before anything begins."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -11,18 +12,18 @@ LARGE = 2**70
 
 # The first value of each is tried in the fast suite.
 TRAINING = {
-    "seed": (-1, LARGE, 1.5, "nan", "x", ""),
+    "seed": (-1, LARGE, 1.5, ".nan", "x", ""),
     "task": ("guess",),
     "scale": ("square",),
     "resume": ("perhaps",),
     "color": ("blue",),
     "train": (5,),
-    "train.iterations": (-1, 0, 1.5, "nan"),
+    "train.iterations": (-1, 0, 1.5, ".nan"),
     "train.global_batch": (2**40, 0, -40, LARGE, "all"),
     "train.accumulate": (-1, 0),
     "train.recipe_ranks": (-1, 0),
-    "train.clip": (-1, 0, "nan", "-inf", "x"),
-    "train.max_loss": ("nan", -1, 0),
+    "train.clip": (-1, 0, ".nan", "-.inf", "x"),
+    "train.max_loss": (".nan", -1, 0),
     "train.precision": ("float16", 3),
     "data.pack": ("", "nowhere", "/dev/null", "/dev/zero"),
     "data.num_negatives": (LARGE, -1, 0, 1.5),
@@ -33,8 +34,8 @@ TRAINING = {
     "input.num_threads": (100_000, -1, LARGE),
     "input.prefetch": (10**6, 0, -1, LARGE),
     "input.max_damaged": (-1, "x"),
-    "input.hw_decoder_load": ("nan", -0.1, 1.1, "inf"),
-    "input.preallocate": ("nan", -0.1, 2),
+    "input.hw_decoder_load": (".nan", -0.1, 1.1, ".inf"),
+    "input.preallocate": (".nan", -0.1, 2),
     "input.dtype": ("float64",),
     "input.device": ("tpu",),
     "input.check_crc": ("perhaps",),
@@ -46,29 +47,28 @@ TRAINING = {
     "model.backbone": ("hf_hub:a/b", "", "resnet0", "../resnet18"),
     "model.backbone_weights": ("/dev/zero", "nowhere", "/dev/null", "/"),
     "objective.name": ("guess", ""),
-    "objective.compression": ("inf", 0, -1, "nan"),
-    "objective.margin": ("nan", 0, -1, "inf"),
-    "objective.gamma": ("inf", 0, -1, "nan"),
-    "optimizer.lr": ("nan", -1, "inf", "x"),
-    "optimizer.momentum": (-1, 1.5, "nan"),
-    "optimizer.betas": ("[2,2]", "[0.9]", "[nan,0.9]", "0.9"),
-    "optimizer.weight_decay": ("inf", -1, "nan"),
-    "optimizer.backbone_factor": ("nan", -1, "inf"),
-    "schedule.warmup": (-1, 1.5, "nan"),
-    "schedule.gamma": ("nan", -1, "inf"),
+    "objective.compression": (".inf", 0, -1, ".nan"),
+    "objective.margin": (".nan", 0, -1, ".inf"),
+    "objective.gamma": (".inf", 0, -1, ".nan"),
+    "optimizer.lr": (".nan", -1, ".inf", "x"),
+    "optimizer.momentum": (-1, 1.5, ".nan"),
+    "optimizer.betas": ("[2,2]", "[0.9]", "[.nan,0.9]", "0.9"),
+    "optimizer.weight_decay": (".inf", -1, ".nan"),
+    "optimizer.backbone_factor": (".nan", -1, ".inf"),
+    "schedule.warmup": (-1, 1.5, ".nan"),
+    "schedule.gamma": (".nan", -1, ".inf"),
     "schedule.milestones": ("[-1]", "[a]", "3"),
     "checkpoint.every": (0, -1),
     "checkpoint.keep": (-1, 0),
     "log.every": (0, -1),
-    "augment.flip": ("nan", -1, 2),
-    "augment.grayscale": (2, -1, "nan"),
-    "augment.brightness": (-1, "nan", "inf"),
-    "augment.saturation": ("inf", -1, "nan"),
-    "augment.hue": ("nan", -1, 2),
-    "augment.scale": ("[nan,1]", "[0,1]", "[1,0.5]", "[0.5]", "0.5"),
-    "augment.ratio": ("[1,inf]", "[0,1]", "[-1,1]", "[nan,1]"),
+    "augment.flip": (".nan", -1, 2),
+    "augment.grayscale": (2, -1, ".nan"),
+    "augment.brightness": (-1, ".nan", ".inf"),
+    "augment.saturation": (".inf", -1, ".nan"),
+    "augment.hue": (".nan", -1, 2),
+    "augment.scale": ("[.nan,1]", "[0,1]", "[1,0.5]", "[0.5]", "0.5"),
+    "augment.ratio": ("[1,.inf]", "[0,1]", "[-1,1]", "[.nan,1]"),
     "validation.batch_size": (-1, 0),
-    "validation.evaluator": ("guess",),
     "validation.protocol": ("/dev/null", "/dev/zero", "/"),
 }
 
@@ -134,16 +134,17 @@ CONFIGURATIONS = {
 
 
 def command(kit: Kit, kind: str, option: str, value: object) -> Command:
+    """It would write into a folder of its own in the room."""
+    name = f"{option} {value!r}"
+    out = kit.room / hashlib.md5(name.encode()).hexdigest()
     if kind == "train":
-        return kit.train(f"{option}={value}", kit.room / "run", f"--{option}={value}")
+        return kit.train(name, out, f"--{option}={value}")
     if kind == "evaluate":
-        options = ("--cache", kit.cache, option, str(value))
-        return kit.evaluate(f"{option} {value}", kit.room, *options)
+        return kit.evaluate(name, out, "--cache", kit.cache, option, str(value))
     if kind == "show":
-        made = kit.show(kit.pack, kit.room / "pairs.png", option, str(value))
-        return replace(made, name=f"{option} {value}")
-    packing = ("imagefolder", "--root", kit.tree, "--out", kit.room / "pack", option, str(value))
-    return kit.sharding(f"{option} {value}", "pack", *packing)
+        return replace(kit.show(kit.pack, out.with_suffix(".png"), option, str(value)), name=name)
+    packing = ("imagefolder", "--root", kit.tree, "--out", out, option, str(value))
+    return kit.sharding(name, "pack", *packing)
 
 
 def all_refused(commands: list[Command], kit: Kit, runner: Runner) -> None:
@@ -153,8 +154,8 @@ def all_refused(commands: list[Command], kit: Kit, runner: Runner) -> None:
         if outcome.status != REFUSED and not problems:
             problems = [f"exit {outcome.status}"]
         found += [f"{outcome.command.name}: {problem}" for problem in problems]
-    found += [f"{path.name} is written" for path in kit.room.iterdir()]
     assert not found, "\n".join(found)
+    assert not list(kit.room.iterdir()), "something is written"
 
 
 KINDS = [
