@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 GOOD, FOUND, REFUSED = 0, 1, 2
 
 
@@ -56,6 +58,18 @@ class Registry(list[Alteration]):
             return apply
 
         return register
+
+
+def thinned(values: Iterable, one_of: int) -> list:
+    """The parameters of a test: every ``one_of``-th in the fast suite, the others marked slow."""
+    return [
+        pytest.param(
+            value,
+            id=value.name if isinstance(value, Alteration) else None,
+            marks=() if number % one_of == 0 else pytest.mark.slow,
+        )
+        for number, value in enumerate(values)
+    ]
 
 
 def snapshot(folder: Path) -> dict[str, tuple]:

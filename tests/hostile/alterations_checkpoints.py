@@ -195,7 +195,10 @@ for slug, change in (
 
 @CHECKPOINTS(expect(EITHER, resume=[FOUND, REFUSED]))
 def training_state_has_a_momentum_of_nan(step: Path) -> None:
-    _training(lambda content: _momentum(content)["momentum_buffer"].fill_(torch.nan) and None, step)
+    def change(content: dict[str, Any]) -> None:
+        _momentum(content)["momentum_buffer"].fill_(torch.nan)
+
+    _training(change, step)
 
 
 @CHECKPOINTS(UNUSABLE_FOR_TRAINING)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from alterations import GOOD, REFUSED, Registry, expect, snapshot
+from alterations import GOOD, REFUSED, Registry, expect, snapshot, thinned
 from alterations_files import KINDS
 from kit import same_scores
 from pack_files import flip
@@ -96,7 +96,7 @@ def _a_file_more_lies_there(path: Path) -> None:
     path.with_name("0.safetensors").write_bytes(b"\xff" * 100)
 
 
-@pytest.mark.parametrize("alteration", CACHES, ids=lambda alteration: alteration.name)
+@pytest.mark.parametrize("alteration", thinned(CACHES, 4))
 def test_an_altered_cache_never_changes_a_result(alteration, kit, runner):
     out = kit.room.parent / "out"
     shutil.copytree(kit.cache, out / "cache")
@@ -105,7 +105,7 @@ def test_an_altered_cache_never_changes_a_result(alteration, kit, runner):
     around = (kit.room.parent / "neighbor", kit.room, kit.folder)
     before = [snapshot(folder) for folder in around]
     (outcome,) = runner.run(kit.evaluate("evaluate", out))
-    assert outcome.breaches() == [], outcome.stderr
+    assert not outcome.breaches(), "\n".join(outcome.breaches())
     assert outcome.status in alteration.expectation.of("evaluate"), outcome
     assert [snapshot(folder) for folder in around] == before
     if outcome.status == GOOD:

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from alterations import GOOD, REFUSED
+from alterations import GOOD, REFUSED, thinned
 from commands import Command, Runner
 from kit import Kit
 
@@ -182,7 +182,7 @@ def test_every_such_value_is_refused(kind, option, values, kit, runner):
     all_refused([command(kit, kind, option, value) for value in values], kit, runner)
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("name", thinned(CONFIGURATIONS, 3))
 def test_a_configuration_file_is_refused_that_is(name, kit, runner, tmp_path):
     file = tmp_path / "other.yaml"
     file.write_bytes(CONFIGURATIONS[name])
@@ -194,5 +194,5 @@ def test_an_empty_configuration_file_changes_nothing(kit, runner, tmp_path):
     (outcome,) = runner.run(
         kit.train("train", kit.room / "run", f"--config={tmp_path / 'empty.yaml'}")
     )
-    assert outcome.breaches() == []
+    assert not outcome.breaches()
     assert outcome.status in (GOOD, REFUSED)

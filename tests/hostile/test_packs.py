@@ -12,7 +12,7 @@ from alterations_manifest import MANIFESTS
 from alterations_shards import SHARDS
 from commands import Command, Outcome, Runner
 from kit import Kit, same_scores, same_weights
-from pack_expectations import HARMLESS, INVALID
+from pack_expectations import INVALID
 from pack_files import (
     find_row,
     read_image,
@@ -127,10 +127,14 @@ def alter(kit: Kit, alteration: Alteration, seal: str) -> Expectation:
 
 
 def fast_readers(position: int, expectation: Expectation) -> tuple[str, ...]:
-    """The one that looks closest, and the others by turns, evaluation where it alone can tell."""
+    """Those that look closest at what is altered, or each reader in its turn."""
     others = ("info", "evaluate", "stage", "train", "show", "train-checked")
-    telling = expectation not in (INVALID, HARMLESS) and expectation.of("evaluate") == {REFUSED}
-    return ("decode", "evaluate" if telling else others[position % len(others)])
+    turn = others[position % len(others)]
+    if expectation is INVALID:
+        return ("decode", turn)
+    if expectation.of("evaluate") == {REFUSED}:
+        return ("decode", "evaluate")
+    return (turn,) if GOOD in expectation.of("decode") else ("decode",)
 
 
 def cases(seals: dict[str, list[Alteration]], complete: bool) -> list:

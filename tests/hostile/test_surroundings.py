@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from alterations import GOOD, REFUSED
+from alterations import GOOD, REFUSED, thinned
 from commands import SERVER, Command, Outcome, running
 from conftest import ENVIRONMENT
 from kit import STEPS, Kit, make_kit, newest_step, same_scores
@@ -128,7 +128,7 @@ def test_no_name_is_active_in_the_report_or_the_table(odd_results):
     assert any("cmd|" in cell for row in rows for cell in row)
 
 
-@pytest.mark.parametrize("place", ["file", "below-a-file", "proc", "device"])
+@pytest.mark.parametrize("place", thinned(["file", "below-a-file", "proc", "device"], 4))
 def test_where_nothing_can_be_written_is_one_line(place, kit, runner):
     (kit.room / "file").write_text("mine")
     out = {
@@ -142,7 +142,9 @@ def test_where_nothing_can_be_written_is_one_line(place, kit, runner):
     assert (kit.room / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("file", ["results", "cache", "run", "tensorboard", "pack", "staged"])
+@pytest.mark.parametrize(
+    "file", thinned(["results", "cache", "run", "tensorboard", "pack", "staged"], 2)
+)
 def test_a_file_where_a_folder_should_be_is_one_line(file, kit, runner):
     out = kit.room.parent / "out"
     path = out / "run" / "tensorboard" if file == "tensorboard" else out / file
@@ -169,7 +171,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(kit, runner):
     assert not list((out / "run" / "checkpoints").glob("step-*"))
 
 
-@pytest.mark.parametrize("limit", [1_000, 4_000, 64_000])
+@pytest.mark.parametrize("limit", thinned([4_000, 1_000, 64_000], 3))
 def test_results_of_an_evaluation_appear_as_a_unit(limit, kit, runner):
     out = kit.room.parent / "out"
     shutil.copytree(kit.cache, out / "cache")
@@ -193,7 +195,7 @@ def test_the_log_on_a_full_disk_is_one_line(kit, runner):
 ODD_FOLDERS = ("two\nlines", "esc\x1b[2J", "[red][", "sn\N{SNOWMAN}w", os.fsdecode(b"\xff\xfe"))
 
 
-@pytest.mark.parametrize("folder", ODD_FOLDERS)
+@pytest.mark.parametrize("folder", thinned(ODD_FOLDERS, 5))
 def test_odd_paths_do_not_disturb(folder, kit, runner):
     pack, out = kit.room / folder / "pack", kit.room / folder / "out"
     shutil.copytree(kit.pack, pack)
@@ -201,7 +203,7 @@ def test_odd_paths_do_not_disturb(folder, kit, runner):
     assert_all_end(runner.run(*commands(kit, pack, out)), (GOOD, REFUSED))
 
 
-@pytest.mark.parametrize("folder", ODD_FOLDERS)
+@pytest.mark.parametrize("folder", thinned(ODD_FOLDERS, 5))
 def test_odd_paths_to_nothing_are_one_line(folder, kit, runner):
     made = commands(kit, kit.room / folder, kit.room.parent / "out")
     outcomes = runner.run(*(command for command in made if command.name != "pack"))

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from alterations import GOOD, REFUSED, Registry, expect
+from alterations import GOOD, REFUSED, Registry, expect, thinned
 from alterations_files import KINDS, SECRET
 from pack_files import REJECTS
 
@@ -71,7 +71,7 @@ for slug, name in (
     ("is-not-unicode", b"\xff\xfe.jpg"),
     ("has-two-lines", "a\nb.jpg"),
     ("has-an-escape", "\x1b[2J.jpg"),
-    ("is-markup", "[red][/].jpg"),
+    ("is-markup", "[red][.jpg"),
     ("is-a-formula", "=1+1.jpg"),
     ("is-very-long", "a" * 250 + ".jpg"),
 ):
@@ -112,14 +112,14 @@ def the_tree_is_empty(path: Path) -> None:
     path.parents[2].mkdir()
 
 
-@pytest.mark.parametrize("alteration", TREES, ids=lambda alteration: alteration.name)
+@pytest.mark.parametrize("alteration", thinned(TREES, 3))
 def test_packing_rejects_by_name_or_refuses(alteration, kit, runner):
     tree, pack = kit.room.parent / "out" / "tree", kit.room / "pack"
     shutil.copytree(kit.tree, tree)
     alteration.apply(tree / "day" / "ant" / "0.jpg")
     options = ("imagefolder", "--root", tree, "--out", pack, "--workers", "1")
     (outcome,) = runner.run(kit.sharding("pack", "pack", *options))
-    assert outcome.breaches() == [], outcome.stderr
+    assert not outcome.breaches(), "\n".join(outcome.breaches())
     assert outcome.status in alteration.expectation.of("pack"), outcome
     if outcome.status == GOOD:
         (verified,) = runner.run(
@@ -128,5 +128,5 @@ def test_packing_rejects_by_name_or_refuses(alteration, kit, runner):
         assert (verified.status, verified.breaches()) == (GOOD, []), verified
         assert not any(SECRET.encode() in path.read_bytes() for path in pack.iterdir())
     if alteration.expectation is REJECTED:
-        (reject,) = map(json.loads, (pack / REJECTS).read_text("utf-8").splitlines())
-        assert "day/ant/0.jpg" in reject.values()
+        rejects = [json.loads(line) for line in (pack / REJECTS).read_text("utf-8").splitlines()]
+        assert ["day/ant/0.jpg" in reject.values() for reject in rejects] == [True], "not rejected"
