@@ -66,6 +66,7 @@ def test_results_say_what_was_scored_and_from_what(arguments, tmp_path, capsys):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["positive"].startswith("known is the positive class")
     assert len(results["checkpoint"]["sha256"]) == 64
+    assert results["checkpoint"]["step"] == 1
     (benchmark,) = results["benchmarks"]
     assert len(benchmark["pack"]["sha256"]) == 64
     assert [target["name"] for target in benchmark["targets"]] == ["day", "night"]
