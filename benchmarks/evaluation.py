@@ -195,7 +195,7 @@ def target_ways(
         return len(rows.reference) + len(rows.test)
 
     def ours(dtype: torch.dtype) -> int:
-        backbone = network.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        backbone = network.backbone.to(memory_format=torch.channels_last)
         trained = Trained(network, for_inference(backbone), Path(), {}, config.image_size, "", "")
         benchmark = BenchmarkConfig(
             evaluators=("relation-softmax",),

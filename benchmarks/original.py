@@ -146,7 +146,7 @@ def evaluate_target(
     """Logits (T, K) of a target's T test images, decoded and scored one by one, against the K
     class means of its references."""
     device = next(network.parameters()).device
-    backbone = network.backbone.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    backbone = network.backbone.to(memory_format=torch.contiguous_format)
 
     def features(chosen: np.ndarray, batch_size: int) -> Iterator[Tensor]:
         images = PackImages(pack, chosen, image_size)

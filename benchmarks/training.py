@@ -110,7 +110,7 @@ def build_stepper(
 ) -> Stepper:
     """A network as train_ddp.py would train it, on its device."""
     network = cast(ReSeND, task.build(config, data.plan.num_classes)).to(process.device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(config.optimizer, task.parameter_groups(network, 1.0))
     return Stepper(config, process, network, optimizer, batches)
 
