@@ -68,10 +68,11 @@ def plain_flops(relation: RelationalTransformer) -> int:
 
 def tiled_flops(relation: RelationalTransformer) -> int:
     """Per pair: without what each image needs once (projections, and the first block's queries,
-    keys and values), and of two tokens in the last of several blocks only keys and values."""
+    keys and values), and of two tokens in the last block nothing but keys and values."""
     embed_dim, feature_dim = relation.proj.weight.shape
     once = 2 * feature_dim * embed_dim + 3 * 3 * embed_dim**2
-    unread = 2 * (1 + 1 + 8) * embed_dim**2 if len(relation.blocks) > 1 else 0
+    queries = 1 if len(relation.blocks) > 1 else 0  # those of a single block are in ``once``
+    unread = 2 * (queries + 1 + 8) * embed_dim**2
     return plain_flops(relation) - 2 * (once + unread)
 
 

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import count
+from itertools import count, repeat
 from typing import cast
 
 import torch
@@ -84,25 +84,18 @@ def our_step(
     config: TrainConfig, process: Process, data: TrainingSet, *, synthetic: bool
 ) -> Callable[[], None]:
     """The step of train_ddp.py, fed by the pack or by one batch that stays on the device."""
-    batches = Batches(data.loader(config, process, 0), synthetic)
+    batches: Iterator[PairBatch] = data.loader(config, process, 0)
+    if synthetic:
+        batches = same_batch(batches)
     stepper = build_stepper(config, process, data, batches)
     numbers = count(1)
     return lambda: cast(None, stepper.step(next(numbers)))
 
 
-class Batches:
-    """Endless batches of a loader, or its first batch again and again while ``synthetic``."""
-
-    def __init__(self, loader: Iterator[PairBatch], synthetic: bool) -> None:
-        self.synthetic = synthetic
-        self._loader, self._first = loader, next(loader)
-        self._first = replace(self._first, images=self._first.images.clone())
-
-    def __iter__(self) -> Iterator[PairBatch]:
-        return self
-
-    def __next__(self) -> PairBatch:
-        return self._first if self.synthetic else next(self._loader)
+def same_batch(batches: Iterator[PairBatch]) -> Iterator[PairBatch]:
+    """The first of ``batches`` again and again, in memory of its own on the device."""
+    first = next(batches)
+    return repeat(replace(first, images=first.images.clone()))
 
 
 def build_stepper(

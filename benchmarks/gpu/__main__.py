@@ -11,6 +11,7 @@ Exit status: 0, 1 where a check or a part failed, 2 without a GPU, 130 after Ctr
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -19,23 +20,23 @@ from pathlib import Path
 
 from benchmarks.gpu import isolation
 from benchmarks.gpu.isolation import Part, PartError
-from benchmarks.gpu.node import Node
+from benchmarks.gpu.node import CPU_SIZE, GPU_SIZE, Node
 from benchmarks.gpu.report import Report
 from runtime.command import INTERRUPTED, Parser, run_command
 from runtime.errors import ConfigError, first_line
 
 PARTS = (
-    Part("versions", "machine.versions", 1),
-    Part("pixels", "correctness.pixels", 3),
-    Part("packs", "packs.draw_packs", 5),
-    Part("stream order", "correctness.stream_order", 8),
-    Part("damage", "correctness.damage", 4),
-    Part("training", "training.steps", 35),
-    Part("input", "input.pairs", 8),
-    Part("scoring", "scoring.relations", 8),
-    Part("decode", "input.decode", 15),
-    Part("target", "scoring.target", 8),
-    Part("gpu tests", "machine.gpu_tests", 10),
+    Part("versions", "benchmarks.gpu.machine.versions", 1),
+    Part("pixels", "benchmarks.gpu.correctness.pixels", 3),
+    Part("packs", "benchmarks.gpu.packs.draw_packs", 5),
+    Part("stream order", "benchmarks.gpu.correctness.stream_order", 8),
+    Part("damage", "benchmarks.gpu.correctness.damage", 4),
+    Part("training", "benchmarks.gpu.training.steps", 35),
+    Part("input", "benchmarks.gpu.input.pairs", 8),
+    Part("scoring", "benchmarks.gpu.scoring.relations", 8),
+    Part("decode", "benchmarks.gpu.input.decode", 15),
+    Part("target", "benchmarks.gpu.scoring.target", 8),
+    Part("gpu tests", "benchmarks.gpu.machine.gpu_tests", 10),
 )
 
 
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 def _check(options: argparse.Namespace) -> int:
     if options.device == "gpu":
         _require_gpu()
+    size = GPU_SIZE if options.device == "gpu" else CPU_SIZE
     log = options.out / "gpu.log"
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -63,7 +65,7 @@ def _check(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         try:
             isolation.preload(PARTS)
-            _run_parts(Node(options.device, Path(folder)), 60 * options.minutes, report, log)
+            _run_parts(Node(options.device, Path(folder), size), 60 * options.minutes, report, log)
         except KeyboardInterrupt:
             report.finish("interrupted")
             print(
@@ -128,4 +130,5 @@ def _minutes(text: str) -> float:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit, as a Ctrl-C
     sys.exit(main())

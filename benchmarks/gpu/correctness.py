@@ -27,6 +27,7 @@ from sharding.images import ImageOptions, pack_image
 MEAN_LIMIT = 2.0  # levels of 255: another decoder rounds differently, by a level or two
 BLOCK_LIMIT = 16.0  # levels: the mean over any block; far below what a misplaced block gives
 _BLOCK = 16  # pixels
+_NOT_FINITE = 1e6  # levels, in place of what is not a number
 _BUSY_SECONDS = 0.1
 _ODD_IMAGES = 3  # of each kind that is compared
 _PLAIN = AugmentConfig(jitter=0, grayscale=0)
@@ -54,7 +55,7 @@ class Differences:
         """Of two batches (n, 3, S, S) normalized as in training, on any device."""
         scale = torch.tensor(STD)[:, None, None]
         apart = (images.float().cpu() - reference.float().cpu()).abs() * scale
-        apart = torch.where(apart.isfinite(), apart, 255)
+        apart = torch.where(apart.isfinite(), apart, _NOT_FINITE)
         blocks = functional.avg_pool2d(apart.mean(1, keepdim=True), _BLOCK, ceil_mode=True)
         return Differences(apart.mean((1, 2, 3)), blocks.amax((1, 2, 3)), float(apart.max()))
 

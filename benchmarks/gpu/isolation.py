@@ -8,7 +8,6 @@ import importlib
 import multiprocessing
 import os
 import signal
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path
 from benchmarks.gpu.node import Budget, Node, Row
 from runtime.errors import first_line
 
-_GRACE = 120.0  # seconds beyond its share after which a part counts as hanging
+_GRACE = 120.0  # seconds; a part that gives no row for its share and this long counts as hanging
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 PartFunction = Callable[[Node, Budget], Iterable[Row]]
@@ -30,7 +29,7 @@ class Part:
 
     Attributes:
         name: in the table.
-        function: ``module.function`` below ``benchmarks.gpu``, a ``PartFunction``.
+        function: ``package.module.function`` of a ``PartFunction``, imported where it runs.
         share: of the time, relative to the other parts.
     """
 
@@ -40,10 +39,10 @@ class Part:
 
     @property
     def module(self) -> str:
-        return f"benchmarks.gpu.{self.function.rsplit('.', 1)[0]}"
+        return self.function.rpartition(".")[0]
 
     def load(self) -> PartFunction:
-        return getattr(importlib.import_module(self.module), self.function.rsplit(".", 1)[1])
+        return getattr(importlib.import_module(self.module), self.function.rpartition(".")[2])
 
 
 class PartError(Exception):
@@ -79,11 +78,9 @@ def run(part: Part, node: Node, seconds: float, log: Path) -> Iterator[Row]:
     process = _CONTEXT.Process(target=_work, args=(sender, part, node, seconds, log))
     process.start()
     sender.close()
-    end = time.monotonic() + seconds + _GRACE
     try:
         while True:
-            ready = wait([receiver, process.sentinel], max(0.0, end - time.monotonic()))
-            if not ready:
+            if not wait([receiver, process.sentinel], seconds + _GRACE):
                 raise PartError(f"gave no result for {seconds + _GRACE:.0f} s and was stopped")
             try:
                 message = receiver.recv() if receiver.poll() else _death(process.exitcode, log)

@@ -103,14 +103,12 @@ class Node:
     Attributes:
         device: where images are decoded and networks run.
         folder: for drawn packs, empty at the start.
+        size: how much is measured on it.
     """
 
     device: Literal["cpu", "gpu"]
     folder: Path
-
-    @property
-    def size(self) -> Size:
-        return GPU_SIZE if self.device == "gpu" else CPU_SIZE
+    size: Size
 
     @property
     def num_cores(self) -> int:
