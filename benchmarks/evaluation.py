@@ -33,14 +33,13 @@ from model.backbone import for_inference
 from model.config import ModelConfig
 from model.evaluators import EvaluatorOptions
 from model.network import ReSeND, build_network
-from model.pairwise import linear, pairs_per_tile, relational_logits
+from model.pairwise import linear, pairs_per_tile, relational_logits, tile_memory
 from model.relation import RelationalTransformer
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process, process_group
 
-MEMORY = {"cpu": 48 << 20, "cuda": 4096 << 20}  # bytes, as evaluate.py takes them
-BATCH_SIZE = {"cpu": 8, "cuda": 256}
+_BATCH_SIZE = {"cpu": 8, "cuda": 256}  # as evaluate.py takes them
 
 Scorer = Callable[[Tensor, Tensor], object]
 
@@ -80,7 +79,7 @@ def relation_ways(relation: RelationalTransformer, device: torch.device) -> dict
     """The ways that are compared, by name."""
 
     def ours(dtype: torch.dtype) -> Way:
-        score = partial(relational_logits, relation, memory=MEMORY[device.type], dtype=dtype)
+        score = partial(relational_logits, relation, dtype=dtype)
         return Way(score, tiled_flops(relation), dtype)
 
     plain = plain_flops(relation)
@@ -94,7 +93,7 @@ def relation_ways(relation: RelationalTransformer, device: torch.device) -> dict
 
 def plain_batched(relation: RelationalTransformer, tests: Tensor, prototypes: Tensor) -> Tensor:
     """The module's own forward on batches of as many pairs as a tile of ours."""
-    pairs = pairs_per_tile(relation, MEMORY[tests.device.type], torch.float32)
+    pairs = pairs_per_tile(relation, tile_memory(tests.device), torch.float32)
     rows = max(1, pairs // len(prototypes))
     with torch.no_grad():
         return torch.cat(
@@ -200,9 +199,9 @@ def target_ways(
         trained = Trained(network, for_inference(backbone), Path(), {}, config.image_size, "", "")
         benchmark = BenchmarkConfig(
             evaluators=("relation-softmax",),
-            options=EvaluatorOptions(memory=MEMORY[process.device.type], dtype=dtype),
+            options=EvaluatorOptions(dtype=dtype),
             input=config,
-            batch_size=BATCH_SIZE[process.device.type],
+            batch_size=_BATCH_SIZE[process.device.type],
         )
         name = protocol.targets[0].name
         result = run_benchmark(protocol, [name], pack, trained, process, benchmark, None)

@@ -14,14 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.gpu.node import Budget, Node, Row, Value
-from benchmarks.gpu.packs import ORIGINAL, PROGRESSIVE, draw, encode
+from benchmarks.gpu.packs import NUM_NEGATIVES, ORIGINAL, PROGRESSIVE, draw, encode, pair_loader
 from benchmarks.original import decode, squashing_transform
 from pipelines.augmentation import whole_images
 from pipelines.config import AugmentConfig, InputConfig
 from pipelines.graph import STD, graph_inputs, image_pipeline
-from pipelines.loader import PairBatch, PairLoader
 from pipelines.pack import Pack
-from pipelines.plan import PairPlan
 from sharding.images import ImageOptions, pack_image
 
 MEAN_LIMIT = 2.0  # levels of 255: another decoder rounds differently, by a level or two
@@ -155,26 +153,20 @@ def compare_while_busy(pack: Pack, node: Node, hw_decoder_load: float) -> Differ
     config = InputConfig(
         device=node.device, image_size=node.size.image_size, hw_decoder_load=hw_decoder_load
     )
-    batches = _pair_batches(pack, config, node.size.check_pairs)
+    batches = pair_loader(pack, config, node.size.check_pairs, _PLAIN)
     queue_work = _busy_work() if node.device == "gpu" else lambda: None
     copies = []
     for _ in range(node.size.check_batches):
         queue_work()
         copies.append(next(batches).images.clone())
     slow = InputConfig(device="cpu", image_size=node.size.image_size)
-    reference = _pair_batches(pack, slow, node.size.check_pairs)
+    reference = pair_loader(pack, slow, node.size.check_pairs, _PLAIN)
     parts = [Differences.between(copy, next(reference).images) for copy in copies]
     return Differences(
         torch.cat([part.mean for part in parts]),
         torch.cat([part.block for part in parts]),
         max(part.largest for part in parts),
     )
-
-
-def _pair_batches(pack: Pack, config: InputConfig, pairs: int) -> Iterator[PairBatch]:
-    plan = PairPlan(pack.index.label, seed=4, num_negatives=1)
-    rows = np.arange(len(pack.index))
-    return PairLoader(pack, rows, plan, _PLAIN, config, global_batch=pairs)
 
 
 def _busy_work() -> Callable[[], None]:
@@ -232,10 +224,8 @@ def survive_damage(pack: Pack, damaged: list[int], node: Node, *, check_crc: boo
     config = InputConfig(
         device=node.device, image_size=node.size.image_size, check_crc=check_crc, max_damaged=10
     )
-    plan = PairPlan(pack.index.label, seed=4, num_negatives=1)
-    rows = np.arange(len(pack.index))
-    loader = PairLoader(pack, rows, plan, _PLAIN, config, global_batch=node.size.pairs)
-    steps = -(-plan.pairs_per_epoch // node.size.pairs)
+    loader = pair_loader(pack, config, node.size.pairs)
+    steps = -(-node.size.images * (1 + NUM_NEGATIVES) // node.size.pairs)
     served, finite = 0, True
     for _ in range(steps):
         batch = next(loader)

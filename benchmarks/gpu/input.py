@@ -10,12 +10,10 @@ import numpy as np
 from nvidia.dali import fn, pipeline_def, types
 
 from benchmarks.gpu.node import Budget, Node, Row, Value
-from benchmarks.gpu.packs import ORIGINAL, RESIZED
+from benchmarks.gpu.packs import ORIGINAL, RESIZED, pair_loader
 from benchmarks.harness import seconds_per_call
-from pipelines.config import AugmentConfig, InputConfig
-from pipelines.loader import PairLoader
+from pipelines.config import InputConfig
 from pipelines.pack import Pack
-from pipelines.plan import PairPlan
 
 _PREFETCH = 2
 
@@ -28,16 +26,14 @@ def pairs(node: Node, budget: Budget) -> Iterator[Row]:
     ):
         pack = Pack(node.folder / name)
         config = InputConfig(device=node.device, image_size=node.size.image_size, dtype=dtype)
-        plan = PairPlan(pack.index.label, seed=0)
-        rows = np.arange(len(pack.index))
-        augment, images = AugmentConfig(), 2 * node.size.pairs
         started = time.perf_counter()
-        loader = PairLoader(pack, rows, plan, augment, config, global_batch=node.size.pairs)
+        loader = pair_loader(pack, config, node.size.pairs)
         next(loader)
         first = time.perf_counter() - started
         yield Row(
             f"{name}, {dtype}",
-            _rates(partial(next, loader), images, node, seconds - first) | {"first batch s": first},
+            _rates(partial(next, loader), 2 * node.size.pairs, node, seconds - first)
+            | {"first batch s": first},
         )
 
 

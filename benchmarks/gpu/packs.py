@@ -12,7 +12,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from benchmarks.gpu.node import Budget, Node, Row, Size
 from evaluation.protocol import Protocol, Target
+from pipelines.config import AugmentConfig, InputConfig
+from pipelines.loader import PairLoader
 from pipelines.pack import Pack
+from pipelines.plan import PairPlan
 from pipelines.selection import Selection
 from sharding.executors import run_local
 from sharding.images import ImageOptions
@@ -21,6 +24,7 @@ from sharding.packing import pack
 from sharding.sources.dataset import Dataset, Sample
 
 ORIGINAL, RESIZED, PROGRESSIVE = "original", "resized", "progressive"
+NUM_NEGATIVES = 1
 _CLASSES = tuple(f"class{number:02d}" for number in range(16))
 _DOMAINS = ("reference", "test")
 
@@ -52,14 +56,14 @@ def encode(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
 
 @dataclass(frozen=True)
 class Drawer:
-    """Draws the source ``<number>.jpg``."""
+    """Draws the sample whose source is ``<number>.jpg``."""
 
     width: int
     height: int
     progressive: bool
 
-    def __call__(self, source: str) -> bytes:
-        image = draw(int(source.removesuffix(".jpg")), self.width, self.height)
+    def __call__(self, sample: Sample) -> bytes:
+        image = draw(int(sample.source.removesuffix(".jpg")), self.width, self.height)
         return encode(image, progressive=self.progressive)
 
 
@@ -102,6 +106,18 @@ def draw_packs(node: Node, budget: Budget) -> Iterator[Row]:
                 "drawn images/s": size.images / seconds,
             },
         )
+
+
+def pair_loader(
+    pack: Pack, config: InputConfig, pairs: int, augment: AugmentConfig | None = None
+) -> PairLoader:
+    """The product's batches of ``pairs`` pairs; in an epoch each image is an anchor at least once.
+
+    Without ``augment`` the augmentation is the paper's.
+    """
+    plan = PairPlan(pack.index.label, seed=0, num_negatives=NUM_NEGATIVES)
+    rows = np.arange(len(pack.index))
+    return PairLoader(pack, rows, plan, augment or AugmentConfig(), config, global_batch=pairs)
 
 
 def drawn_protocol() -> Protocol:

@@ -16,6 +16,7 @@ from model.network import build_network
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import process_group
+from runtime.precision import exact_float32
 
 _LOOP_TESTS = 64  # the original's loop takes one test at a time, so few give its rate
 _LOOP = "original's loop"
@@ -61,7 +62,7 @@ def target(node: Node, budget: Budget) -> Iterator[Row]:
     # With random weights alone the logits hardly differ, and bfloat16 would be refused for them.
     torch.manual_seed(0)
     network = build_network(replace(node.size.model, similarity_start=True)).eval()
-    with process_group(node.device) as process:
+    with process_group(node.device) as process, exact_float32():
         network.to(process.device)
         ways = target_ways(network, protocol, pack, config, process, node.num_cores)
         original = 0.0

@@ -7,6 +7,7 @@ from benchmarks.evaluation import plain_batched
 from model.config import ModelConfig
 from model.network import build_network
 from model.pairwise import relational_logits
+from runtime.precision import exact_float32
 
 pytestmark = [
     pytest.mark.gpu,
@@ -14,6 +15,7 @@ pytestmark = [
 ]
 
 
+@exact_float32()
 @pytest.mark.parametrize(("embed_dim", "num_heads"), [(128, 4), (768, 12)])
 def test_a_large_tile_gives_the_logits_of_the_plain_forward(embed_dim, num_heads):
     """At width 128 a tile of 4 GiB holds more than the 65,535 pairs that CUDA allows in a grid."""

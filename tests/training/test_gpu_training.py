@@ -76,7 +76,7 @@ def losses(device, count, **train):
     settings = config(**train)
     with process_group(device) as process:
         stepper = stepper_on(process, settings)
-        return [float(stepper.step(number)[0]) for number in range(count)]
+        return [float(stepper.step(number).loss) for number in range(count)]
 
 
 def test_auto_is_the_gpu():
