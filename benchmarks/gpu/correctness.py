@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.gpu.drawing import draw, encode
 from benchmarks.gpu.node import Budget, Node, Row, Value
-from benchmarks.gpu.packs import NUM_NEGATIVES, ORIGINAL, PROGRESSIVE, draw, encode, pair_loader
+from benchmarks.gpu.packs import NUM_NEGATIVES, ORIGINAL, PROGRESSIVE, pair_loader
 from benchmarks.original import decode, squashing_transform
 from pipelines.augmentation import whole_images
 from pipelines.config import AugmentConfig, InputConfig
