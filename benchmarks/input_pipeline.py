@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.memory import peak_memory
+from benchmarks.harness import peak_memory
 
 BATCH = 128
 SIZE = 224
@@ -196,45 +196,28 @@ def dali_reader(work: Path, threads: int) -> Iterator[int]:
         yield len(output)
 
 
-def _torchvision_transform() -> Callable:
-    from torchvision import transforms as T
+def _paper_transform() -> Callable:
+    from benchmarks.original import augmenting_transform
+    from pipelines.config import AugmentConfig
 
-    return T.Compose(
-        [
-            T.RandomResizedCrop(SIZE, scale=(0.8, 1.0)),
-            T.RandomHorizontalFlip(),
-            T.RandomApply([T.ColorJitter(0.8, 0.8, 0.8, 0.1)], p=0.5),
-            T.RandomGrayscale(0.1),
-            T.ToTensor(),
-            T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
-    )
-
-
-class _PairFiles:
-    """Pairs of image files, each opened with Pillow: what the original's data set does."""
-
-    def __init__(self, root: Path) -> None:
-        self.files = sorted(root.rglob("*.jpg"))
-        self.transform = _torchvision_transform()
-
-    def __len__(self) -> int:
-        return 10**9
-
-    def __getitem__(self, number: int):
-        from PIL import Image
-
-        places = ((number * 7919) % len(self.files), (number * 104729) % len(self.files))
-        return [self.transform(Image.open(self.files[p]).convert("RGB")) for p in places]
+    return augmenting_transform(AugmentConfig(), SIZE)
 
 
 def original_way(work: Path, threads: int) -> Iterator[int]:
-    """Pillow and torchvision in a DataLoader's worker processes, one file an image."""
+    """Pillow and torchvision in a DataLoader's worker processes, one file per image."""
     import torch
 
-    files: Any = _PairFiles(work / "tree")
-    loader: Any = torch.utils.data.DataLoader(files, batch_size=BATCH // 2, num_workers=threads)
-    for anchors, partners in loader:
+    from benchmarks.original import PairImages
+
+    files = sorted((work / "tree").rglob("*.jpg"))
+
+    def read(number: int) -> tuple[bytes, bytes, bool]:
+        anchor, partner = (files[number * step % len(files)] for step in (7919, 104729))
+        return anchor.read_bytes(), partner.read_bytes(), True
+
+    pairs = PairImages(read, 10**9, _paper_transform())
+    loader: Any = torch.utils.data.DataLoader(pairs, batch_size=BATCH // 2, num_workers=threads)
+    for anchors, partners, _ in loader:
         yield len(anchors) + len(partners)
 
 
@@ -244,7 +227,7 @@ def webdataset_way(work: Path, threads: int) -> Iterator[int]:
     import webdataset
     from PIL import Image
 
-    transform = _torchvision_transform()
+    transform = _paper_transform()
     shards = sorted(str(path) for path in (work / "pack").glob("*.tar"))
     dataset = (
         webdataset.WebDataset(shards * 1000, shardshuffle=False, empty_check=False)
@@ -268,7 +251,7 @@ def streaming_way(work: Path, threads: int) -> Iterator[int]:
         with MDSWriter(out=str(out), columns={"jpg": "bytes"}) as writer:
             for path in sorted((work / "tree").rglob("*.jpg")):
                 writer.write({"jpg": path.read_bytes()})
-    transform = _torchvision_transform()
+    transform = _paper_transform()
 
     class Images(StreamingDataset):
         def __getitem__(self, number):
@@ -288,7 +271,7 @@ class _DecodeJpeg:
     """What `_read_jpeg` gave, decoded and transformed."""
 
     def __init__(self) -> None:
-        self.transform = _torchvision_transform()
+        self.transform = _paper_transform()
 
     def __call__(self, sample: dict[str, bytes]):
         from PIL import Image
@@ -383,23 +366,40 @@ def prepare(images: Path, work: Path, count: int) -> None:
 
 
 def _enlarge_index(pack: Path, out: Path) -> None:
-    """Make a pack ``out`` of the same shards whose index has ImageNet's rows and classes."""
-    from sharding.format.index import SCHEMA, Index, write_index
-    from sharding.format.manifest import Manifest
+    """Make a pack ``out`` with at least ImageNet's rows, and its classes: links to the shards of
+    ``pack``, over and over."""
+    from sharding.format.index import SCHEMA, key_name, write_index
+    from sharding.format.manifest import dali_index_name, shard_name
+    from sharding.format.opening import open_pack
 
-    rows, classes = 1_281_167, 1000
-    shutil.copytree(pack, out, copy_function=os.link)
-    for name in ("index.parquet", "manifest.json"):
-        (out / name).unlink()
-    manifest, index = Manifest.load(pack), Index.load(pack)
-    row = np.sort(np.arange(rows) % len(index))
-    columns: dict[str, Any] = {name: getattr(index, name)[row] for name in vars(index)}
-    columns["label"] = np.arange(rows, dtype=np.int32) % classes
-    columns["key"] = [f"{number:09d}" for number in range(rows)]
+    contents, classes = open_pack(pack), 1000
+    manifest, index = contents.manifest, contents.index
+    copies = -(-1_281_167 // len(index))
+    shards = [
+        dataclasses.replace(info, name=shard_name(number))
+        for number, info in enumerate(manifest.shards * copies)
+    ]
+    out.mkdir()
+    for shard, info in zip(shards, manifest.shards * copies, strict=True):
+        os.link(pack / info.name, out / shard.name)
+        os.link(pack / dali_index_name(info.name), out / dali_index_name(shard.name))
+    rows = len(index) * copies
+    columns: dict[str, Any] = {
+        name: np.tile(column, copies) for name, column in vars(index).items()
+    }
+    columns["shard"] = np.repeat(np.arange(len(shards)), [shard.samples for shard in shards])
+    columns["label"] = np.arange(rows) % classes
+    columns["key"] = [key_name(number) for number in range(rows)]
     columns["source"] = [f"n{number % classes:08d}/{number:08d}.JPEG" for number in range(rows)]
-    write_index(out, [{name: columns[name] for name in SCHEMA.names}])
-    names = tuple(f"n{number:08d}" for number in range(classes))
-    dataclasses.replace(manifest, classes=names, samples=rows).save(out)
+    stated = write_index(out, [{name: columns[name] for name in SCHEMA.names}])
+    dataclasses.replace(
+        manifest,
+        classes=tuple(f"n{number:08d}" for number in range(classes)),
+        samples=rows,
+        bytes=manifest.bytes * copies,
+        shards=tuple(shards),
+        index=stated,
+    ).save(out)
 
 
 def _start(way: str, work: Path, threads: int, images: int) -> subprocess.Popen[str]:

@@ -27,11 +27,12 @@ from pipelines.loader import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process
 from runtime.errors import ConfigError, PackError
+from runtime.precision import exact_float32
 
-_MEMORY_MIB = {"cpu": 48, "cuda": 4096}
 _BATCH_SIZE = {"cpu": 8, "cuda": 256}  # larger ones leave a CPU's caches
 
 
+@exact_float32()
 def evaluate(options: argparse.Namespace, process: Process, command: list[str]) -> None:
     """Evaluate what ``options`` name and write the results; ``command`` goes into the receipt.
 
@@ -40,7 +41,6 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
             computed from the references.
     """
     started = time.perf_counter()
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     jobs = _jobs(options)
     trained = load_network(options.checkpoint, process.device)
     if process.is_first and not trained.verified:
@@ -91,7 +91,7 @@ def _benchmark_config(
             options=EvaluatorOptions(
                 significant=options.significant,
                 neighbours=options.neighbours,
-                memory=(options.memory or _MEMORY_MIB[process.device.type]) << 20,
+                memory=options.memory << 20 if options.memory else None,
                 dtype=getattr(torch, options.precision),
             ),
             references=ReferenceConfig(

@@ -1,4 +1,4 @@
-"""AUROC on a benchmark while training goes on."""
+"""AUROC on a benchmark during training."""
 
 import copy
 from pathlib import Path
@@ -15,11 +15,12 @@ from pipelines.pack import Pack
 from runtime.config import plain
 from runtime.distributed import Process
 from runtime.errors import ConfigError
+from runtime.precision import exact_float32
 from training.config import TrainConfig
 
 
 class Validation:
-    """A protocol that the network is evaluated on from time to time.
+    """A protocol that the network is evaluated on after each checkpoint.
 
     Raises:
         ConfigError: the run trains a classifier, or there is no such evaluator.
@@ -41,6 +42,7 @@ class Validation:
         names = settings.targets or tuple(target.name for target in self._protocol.targets)
         self._targets = [self._protocol.target(name).name for name in names]
 
+    @exact_float32()
     def measure(self, network: ReSeND | Classifier) -> dict[str, float]:
         """``auroc``, the mean over the targets, and ``auroc/TARGET``; all processes call it."""
         assert isinstance(network, ReSeND)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,32 @@ def test_scores_do_not_depend_on_the_number_of_processes(arguments, tmp_path, pr
     assert_equal_scores(scores(tmp_path / "several"), scores(tmp_path / "one"))
 
 
+def test_a_mistake_on_one_rank_is_its_line_and_ends_the_others(fail_on_rank_1, arguments):
+    sabotage = "arguments.append('--target=dusk')"
+    words = arguments(no_cache=True)
+    (status, error), (mistake_status, mistake) = fail_on_rank_1(sabotage, "evaluate", *words)
+    assert (status, mistake_status) == (1, 2)
+    assert mistake.startswith("rank 1: ")
+    assert "dusk" in mistake
+    assert error.startswith("error: another process of this run has ended")
+    assert mistake.count("\n") == error.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line_and_leaves_no_results(arguments, pack_path, tmp_path):
+    words = [sys.executable, str(ROOT / "evaluate.py"), *arguments(resamples=10**6)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while str(pack_path) not in maps.read_text():  # it has opened the pack and begun its work
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert error == "error: interrupted; rerun the same command to resume\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_reported_unless_each_key_was_scored_once(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(Pack, "keys", lambda self, rows: ["one"] * len(rows))
     with pytest.raises(RuntimeError, match="nothing is reported"):
@@ -227,7 +255,7 @@ def test_protocols_that_do_not_fit_the_pack_are_refused(
         ({"evaluators": "knn", "neighbours": 50}, "knn wants 50 neighbours of 18 references"),
         ({"shots": 30}, "has 6 reference image(s), fewer than --shots 30"),
         ({"min_references": 7}, "has 6 reference image(s), fewer than 7"),
-        ({"pack": "nowhere"}, "nowhere is no finished pack"),
+        ({"pack": "nowhere"}, "nowhere is not a complete pack"),
         ({"checkpoint": "nowhere"}, "no checkpoint at nowhere"),
         ({"config": "nowhere.yaml"}, "cannot read protocol nowhere.yaml"),
         ({"resamples": 0}, "0 is not a whole number above 0"),
