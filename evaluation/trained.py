@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.backbone import for_inference
-from model.config import ModelConfig
+from model.backbone import for_inference, resize_input
+from model.config import ModelConfig, Preprocessing, PreprocessingOptions
 from model.network import ReSeND, build_network
 from runtime.checkpoint import load_weights
-from runtime.errors import CheckpointError
+from runtime.errors import CheckpointError, ConfigError
 from runtime.weights import fit
+
+_AS_TRAINED = PreprocessingOptions()
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,6 @@ class Trained:
         extractor: its backbone, made fast for inference.
         path: what was asked for.
         config: the configuration saved beside the weights.
-        image_size: height and width in pixels of the images it was trained on.
         sha256: of all weights, by name.
         backbone_sha256: of the backbone's weights, by name.
     """
@@ -35,17 +36,23 @@ class Trained:
     extractor: nn.Module
     path: Path
     config: dict[str, Any]
-    image_size: int
     sha256: str
     backbone_sha256: str
 
 
-def load_network(path: Path, device: torch.device) -> Trained:
+def load_network(
+    path: Path,
+    device: torch.device,
+    options: PreprocessingOptions = _AS_TRAINED,
+) -> Trained:
     """Build the network that a run, a step folder or a weights file holds.
+
+    Its preprocessing is the one that it was trained with, but for what ``options`` change.
 
     Raises:
         CheckpointError: there is none, it is damaged, it is a classifier without relational
             module, or its configuration and weights do not fit.
+        ConfigError: the backbone takes no images of the size that ``options`` name.
     """
     weights, config = load_weights(path)
     if not any(name.startswith("relation.") for name in weights):
@@ -56,11 +63,13 @@ def load_network(path: Path, device: torch.device) -> Trained:
     names = {field.name for field in fields(ModelConfig)}
     try:
         network = build_network(
-            ModelConfig(**{name: value for name, value in settings.items() if name in names})
+            ModelConfig(**{name: value for name, value in settings.items() if name in names}),
+            Preprocessing.of_checkpoint(config),
         )
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration builds no network: {error}") from error
     fit(network, weights, str(path))
+    _change_preprocessing(network, options)
     network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
     backbone = {name: value for name, value in weights.items() if name.startswith("backbone.")}
     return Trained(
@@ -68,10 +77,19 @@ def load_network(path: Path, device: torch.device) -> Trained:
         for_inference(network.backbone).to(memory_format=torch.channels_last),
         path,
         config,
-        int(config.get("input", {}).get("image_size", 224)),
         _sha256(weights),
         _sha256({**backbone, settings.get("backbone", ModelConfig.backbone): torch.empty(0)}),
     )
+
+
+def _change_preprocessing(network: ReSeND, options: PreprocessingOptions) -> None:
+    changed = options.applied_to(network.preprocessing)
+    if changed.image_size != network.preprocessing.image_size:
+        try:
+            resize_input(network.backbone, changed.image_size)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    network.preprocessing = changed
 
 
 def _sha256(weights: Mapping[str, Tensor]) -> str:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from pipelines.loader import PairLoader
+from pipelines.pairs import PairData
 from runtime import checkpoint
 from runtime.config import plain
 from runtime.distributed import Process, StopSignal
 from runtime.errors import TrainingError
 from training import cost
 from training.config import TrainConfig
-from training.data import TrainingSet
 from training.run_log import RunLog
 from training.step import Stepper
 from training.validation import Validation
@@ -45,7 +45,7 @@ class Loop:
         process: Process,
         stepper: Stepper,
         loader: PairLoader,
-        data: TrainingSet,
+        data: PairData,
         log: RunLog,
         validation: Validation | None,
         flops: float,

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from model.config import ModelConfig
+from model.config import ModelConfig, Preprocessing
 from model.network import Classifier, ReSeND
 from pipelines.pack import Pack
 from runtime import checkpoint
@@ -58,6 +58,11 @@ def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
     for group, names in _SAME.items():
         old = found.config.get(group, {})
         pairs += [(f"{group}.{name}", old.get(name), now[group][name]) for name in names]
+    begun_with, own = Preprocessing.of_checkpoint(found.config), config.input.preprocessing
+    pairs += [
+        (f"input.{field.name}", getattr(begun_with, field.name), getattr(own, field.name))
+        for field in fields(Preprocessing)
+    ]
     batch = found.config.get("train", {}).get("global_batch")
     pairs.append(("train.global_batch", batch, config.train.global_batch))
     pairs.append(("the pack's fingerprint", found.training.get("pack"), pack.manifest.fingerprint))

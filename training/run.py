@@ -2,12 +2,15 @@
 
 import torch
 
+from pipelines.pairs import PairData
+from pipelines.threads import cores_per_process
 from runtime.config import to_yaml
+from runtime.device import dali_device
 from runtime.distributed import Process
 from training import resume, task
 from training.config import TrainConfig, resolve, scaling_line
 from training.cost import Cost, training_cost
-from training.data import TrainingSet
+from training.data import load_pairs, pair_loader
 from training.loop import Loop
 from training.optimization import build_optimizer
 from training.run_log import RunLog
@@ -30,13 +33,14 @@ def train(recipe: TrainConfig, process: Process) -> int:
     found = resume.find(recipe, process)
     saved_batch = None if found is None else found.config["train"]["global_batch"]
     config = resolve(recipe, process.world_size, saved_batch)
-    data = TrainingSet.load(config)
+    config = task.resolve_preprocessing(config)
+    data = load_pairs(config)
     torch.manual_seed(config.seed)
     network = task.build(config, data.plan.num_classes)
     step_cost = training_cost(
         network,
         2 * config.train.global_batch // process.world_size // config.train.accumulate,
-        config.input.image_size,
+        config.input.preprocessing.image_size,
         _MOMENTS[config.optimizer.name],
     )
     sizes = _sizes(config, process, data)
@@ -61,7 +65,7 @@ def train(recipe: TrainConfig, process: Process) -> int:
     validation = None
     if config.validation.protocol is not None:
         validation = Validation(config, data.pack, process)
-    loader = data.loader(config, process, start)
+    loader = pair_loader(data, config, process, start)
     with RunLog(
         config.out,
         config.log,
@@ -76,17 +80,27 @@ def train(recipe: TrainConfig, process: Process) -> int:
         return Loop(config, process, stepper, loader, data, log, validation, flops).run(start)
 
 
-def _sizes(config: TrainConfig, process: Process, data: TrainingSet) -> list[str]:
+def _sizes(config: TrainConfig, process: Process, data: PairData) -> list[str]:
     loop, plan = config.train, data.plan
     pairs = loop.iterations * loop.global_batch
     parts = process.world_size * loop.accumulate
     return [
         f"{config.task}: {len(data.rows):,} images of {plan.num_classes:,} classes, "
         f"{plan.pairs_per_epoch:,} pairs an epoch",
+        _input_line(config),
         f"{loop.iterations:,} steps of {loop.global_batch:,} pairs = {pairs:,} pairs, "
         f"{pairs / plan.pairs_per_epoch:.2f} epochs; {loop.global_batch // parts:,} pairs at a "
         f"time on each of {process.world_size} x {process.device.type}",
     ]
+
+
+def _input_line(config: TrainConfig) -> str:
+    p, device = config.input.preprocessing, dali_device(config.input.device)
+    threads = config.input.num_threads or cores_per_process()
+    return (
+        f"input: {p.image_size} x {p.image_size} pixels, {p.interpolation}, evaluated with "
+        f"crop_mode {p.crop_mode}; DALI on {device} with {threads} threads per process"
+    )
 
 
 def _memory(step_cost: Cost) -> str:

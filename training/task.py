@@ -1,11 +1,12 @@
 """What a network is trained for: its parts, its loss and what is counted."""
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor, nn
 
-from model.backbone import create_backbone
+from model.backbone import backbone_preprocessing, create_backbone, feature_dim
 from model.network import Classifier, ReSeND, build_network
 from model.objectives import build_objective
 from pipelines.loader import PairBatch
@@ -17,6 +18,19 @@ NUM_COUNTS = 4
 Loss = Callable[[Tensor, PairBatch], tuple[Tensor, Tensor]]
 
 
+def resolve_preprocessing(config: TrainConfig) -> TrainConfig:
+    """The configuration with the backbone's preprocessing where it names none.
+
+    Raises:
+        ConfigError: timm has no such backbone.
+    """
+    try:
+        own = backbone_preprocessing(config.model.backbone)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from error
+    return replace(config, input=replace(config.input, **asdict(config.input.applied_to(own))))
+
+
 def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
     """The network, its backbone at the weights that the configuration names.
 
@@ -24,14 +38,17 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
         ConfigError: the sizes build no network, or timm's weights cannot be fetched.
         CheckpointError: the backbone's weights are missing, damaged or do not fit.
     """
-    settings = config.model
+    settings, preprocessing = config.model, config.input.preprocessing
     try:
         network: ReSeND | Classifier
         if config.task == "relation":
-            network = build_network(settings, pretrained=settings.pretrained)
+            network = build_network(settings, preprocessing, pretrained=settings.pretrained)
         else:
-            backbone = create_backbone(settings.backbone, pretrained=settings.pretrained)
-            network = Classifier(backbone, num_classes)
+            size = preprocessing.image_size
+            backbone = create_backbone(
+                settings.backbone, image_size=size, pretrained=settings.pretrained
+            )
+            network = Classifier(backbone, feature_dim(backbone, size), num_classes)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
     except (OSError, RuntimeError) as error:
