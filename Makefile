@@ -2,33 +2,36 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/quickstart
+# DALI for CUDA 12, or cuda130; both write to one folder, so only one may be installed.
+DALI ?= cuda120
+INSTALLED := $(VENV)/installed-$(DALI)
 export PYTHONPATH := $(CURDIR)
 export OMP_NUM_THREADS ?= 2
 
 .PHONY: quickstart test lint clean
 
-quickstart: $(VENV)/installed packs/demo/manifest.json
+quickstart: $(INSTALLED) packs/demo/manifest.json
 	$(VENV)/bin/python train_ddp.py --config configs/quickstart_backbone.yaml --out $(RUN)/backbone
 	$(VENV)/bin/python train_ddp.py --config configs/quickstart.yaml --out $(RUN)/relation \
 		--model.backbone_weights $(RUN)/backbone
 	$(VENV)/bin/python evaluate.py --config configs/benchmarks/demo.yaml --pack packs/demo \
 		--checkpoint $(RUN)/relation --out $(RUN)/results
 
-packs/demo/manifest.json: | $(VENV)/installed
+packs/demo/manifest.json: | $(INSTALLED)
 	$(VENV)/bin/python -m sharding demo --out packs/demo
 
-test: $(VENV)/installed lint
+test: $(INSTALLED) lint
 	$(VENV)/bin/python -m pytest
 
-lint: $(VENV)/installed
+lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[dev]'
+		--constraint constraints.txt --editable '.[dev,$(DALI)]'
 	touch $@
 
 clean:

@@ -1,11 +1,11 @@
-"""Objectives at equal budget on the demo: AUROC on classes never trained on, as a document.
+"""Objectives at equal budget on the demo: AUROC on classes never trained on, as a table.
 
     python -m benchmarks.objectives --pack packs/demo --backbone runs/quickstart/backbone
 
-Trains the quickstart's relation once for each objective, plainly and from a similarity start, from
+Trains the quickstart's relation once per objective, plainly and from a similarity start, from
 the same warmed-up backbone, and the paper's objective from random weights; evaluates each on
-configs/benchmarks/demo.yaml beside distances on the same features; writes docs/objectives.md.
-About a minute a training on 2 CPU cores.
+configs/benchmarks/demo.yaml next to distances on the same features; writes
+benchmarks/results/objectives.md. About a minute per training on 2 CPU cores.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--protocol", default="configs/benchmarks/demo.yaml", help="the benchmark")
     parser.add_argument("--unseen", default="painting", help="the target never trained on")
     parser.add_argument("--steps", type=int, default=250, help="steps of each training")
-    parser.add_argument("--out", default="docs/objectives.md", help="the document")
+    parser.add_argument("--out", default="benchmarks/results/objectives.md", help="the table")
     return parser.parse_args()
 
 
@@ -200,30 +200,8 @@ def _document(
             "features*: training has made the features of all images the same.",
             "",
             *table,
-            "",
-            NOTES,
         ]
     )
-
-
-NOTES = """## What it says
-
-**From random weights no pair objective starts here**, with AdamW or with LARS: the network learns
-how many pairs differ and answers that (*right same* is 0, or *right different* with one
-negative), and its features tell nothing about unseen classes. It is not the saturation of `2
-sigmoid(10 z) - 1` alone: c = 1 and BCE keep a gradient where c = 10 has none, and stay there too.
-What is missing are features in which two images of a class are nearer than two of different
-classes, and 16,000 pairs do not make them.
-
-**From a backbone warmed up by classification all start but the hinge** of margin 0.01, which goes
-on answering "different"; the paper's MSE starts, too. That is the way without ImageNet weights:
-`task: classification` first, its run as `model.backbone_weights` next, as the quickstart does.
-
-**The similarity start is what makes the relation useful at this budget.** A plain head learns the
-pairs of the training classes and is far behind cosine on the same features when classes are new;
-from the similarity start every objective equals cosine and none surpasses it. Read unbounded
-logits by their maximum, not by softmax.
-"""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Distances between features that need no relational module: the baselines."""
+"""Distances between features, the baselines that need no relational module."""
 
 import torch
 from sklearn.covariance import ledoit_wolf
@@ -23,8 +23,8 @@ def cosine(tests: Tensor, references: Tensor) -> Tensor:
 def mahalanobis(tests: Tensor, features: Tensor, classes: Tensor, means: Tensor) -> Tensor:
     """Squared Mahalanobis distances (T, K) to the class means under one shared covariance.
 
-    The covariance is that of the references about their class means, shrunk towards a multiple of
-    the identity as much as Ledoit and Wolf (2004) have it (arXiv 1807.03888 uses it unshrunk).
+    The covariance is the within-class covariance of the references, with Ledoit-Wolf shrinkage
+    (2004) towards a multiple of the identity; arXiv 1807.03888 uses it without shrinkage.
 
     Args:
         tests: (T, D) features.
@@ -33,7 +33,7 @@ def mahalanobis(tests: Tensor, features: Tensor, classes: Tensor, means: Tensor)
         means: (K, D), the class means.
 
     Raises:
-        EvaluatorError: no class has two references that differ.
+        EvaluatorError: no class has two different references.
     """
     residuals = (features - means[classes]).double().cpu()
     if not residuals.any():

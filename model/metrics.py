@@ -1,7 +1,8 @@
-"""How well a normality score tells known from unknown. Known is the positive class throughout.
+"""Metrics of how well a normality score separates known from unknown; known is positive throughout.
 
 Every function takes ``known``, bool (N,), and ``normality``, float (N,), high for known, and
-raises ValueError where a metric does not exist: one of the two kinds is absent, or a score is NaN.
+raises ValueError where a metric is undefined: known or unknown samples are missing, or a score is
+NaN.
 """
 
 import numpy as np
@@ -15,16 +16,17 @@ def auroc(known: np.ndarray, normality: np.ndarray) -> float:
 
 
 def fpr95(known: np.ndarray, normality: np.ndarray) -> float:
-    """Share of unknown accepted at the highest threshold that accepts 95 % of the known."""
+    """False positive rate at 95 % recall: the fraction of unknown samples accepted by the highest
+    threshold that accepts at least 95 % of the known ones."""
     recall, false_rate = rates(known, normality)
     return float(false_rate[np.argmax(recall >= 0.95)])
 
 
 def fpr95_original(known: np.ndarray, normality: np.ndarray) -> float:
-    """FPR95 as published ReSeND numbers have it.
+    """FPR95 by the rule behind the published ReSeND numbers.
 
-    Takes the threshold whose recall is nearest to 95 %, which may lie below it, and of several
-    with that recall the lowest.
+    Takes the threshold whose recall is closest to 95 %, even if below it; ties go to the lowest
+    threshold.
     """
     recall, false_rate = rates(known, normality)
     to_full_recall = int(np.argmax(recall == 1.0)) + 1
@@ -33,8 +35,8 @@ def fpr95_original(known: np.ndarray, normality: np.ndarray) -> float:
 
 
 def rates(known: np.ndarray, normality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall of the known and share of the unknown accepted, each (number of distinct scores,),
-    with each score in turn as the threshold, from the highest down."""
+    """Recall of the known and false positive rate of the unknown, each (number of distinct
+    scores,), with every distinct score as the threshold in descending order."""
     _check(known, normality)
     order = np.argsort(-normality, kind="stable")
     last_of_score = np.append(np.diff(normality[order]) != 0, True)
@@ -50,7 +52,7 @@ def aupr_known(known: np.ndarray, normality: np.ndarray) -> float:
 
 
 def aupr_unknown(known: np.ndarray, normality: np.ndarray) -> float:
-    """Average precision of finding the unknown, by low normality."""
+    """Average precision with unknown as the positive class, found by low normality."""
     _check(known, normality)
     return float(average_precision_score(~known, -normality))
 
@@ -63,9 +65,9 @@ def auroc_interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the AUROC; known and unknown are resampled apart.
+    """Percentile bootstrap interval of the AUROC; known and unknown are resampled separately.
 
-    A function of the two sets of scores, not of their order.
+    It depends on the two sets of scores, not on their order.
     """
     _check(known, normality)
     _, ranks = np.unique(normality, return_inverse=True)
@@ -83,17 +85,17 @@ def auroc_interval(
 
 
 def threshold_at_recall(known: np.ndarray, normality: np.ndarray, recall: float = 0.95) -> float:
-    """The highest threshold that accepts ``recall`` of the known."""
+    """The highest threshold that accepts at least the fraction ``recall`` of the known."""
     thresholds = np.unique(normality)[::-1]
     return float(thresholds[np.argmax(rates(known, normality)[0] >= recall)])
 
 
 def closed_set_accuracy(test_class: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of known samples whose class is right.
+    """Fraction of known samples whose predicted class is correct.
 
     Args:
         test_class: int64 (N,), the known class of each sample, or -1 where it is unknown.
-        predicted: int64 (N,), the class that each was given.
+        predicted: int64 (N,), the predicted class of each sample.
     """
     known = test_class >= 0
     if not known.any():
@@ -113,6 +115,6 @@ def _check(known: np.ndarray, normality: np.ndarray) -> None:
         raise ValueError("known must be bool (N,) and normality float (N,)")
     if known.all() or not known.any():
         kind = "unknown" if known.all() else "known"
-        raise ValueError(f"there is no {kind} sample; AUROC and FPR95 need both kinds")
+        raise ValueError(f"there is no {kind} sample; AUROC and FPR95 need known and unknown ones")
     if np.isnan(normality).any():
         raise ValueError(f"{int(np.isnan(normality).sum())} scores are NaN")

@@ -1,4 +1,4 @@
-"""The networks that are trained: ReSeND on pairs, and a classifier that warms a backbone up."""
+"""The networks that are trained: ReSeND on pairs, and a classifier that warms up a backbone."""
 
 from torch import Tensor, nn
 
@@ -35,7 +35,7 @@ class ReSeND(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A backbone with a linear classifier, to learn features before any pair is compared."""
+    """A backbone with a linear classifier, to learn features before training on pairs."""
 
     def __init__(self, backbone: nn.Module, feature_dim: int, num_classes: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def build_network(
     ``pretrained`` starts its backbone at timm's published weights.
 
     Raises:
-        ValueError: timm has no such backbone, or a size is out of its range.
+        ValueError: timm has no such backbone, or a size is out of range.
     """
     size = preprocessing.image_size
     backbone = create_backbone(config.backbone, image_size=size, pretrained=pretrained)

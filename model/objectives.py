@@ -1,7 +1,7 @@
-"""What a pair's logit is trained towards: high where the classes differ, low where they agree.
+"""Training objectives: push a pair's logit up when the classes differ, down when they match.
 
 Every objective takes logits (B,) and ``different`` (B,) bool and returns the mean over the batch,
-a scalar. They are compared in arXiv 2307.06179.
+a scalar. arXiv 2307.06179 compares them.
 """
 
 from collections.abc import Callable

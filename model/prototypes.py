@@ -1,4 +1,4 @@
-"""What stands for a class: the mean of its reference features, or a few of them."""
+"""Class prototypes: the mean reference feature, or a few representative references."""
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ def class_means(features: Tensor, classes: Tensor, num_classes: int) -> Tensor:
 def most_significant(
     features: Tensor, classes: Tensor, num_classes: int, count: int
 ) -> tuple[Tensor, Tensor]:
-    """Up to ``count`` references of each class that cover it.
+    """Up to ``count`` representative references of each class.
 
     The first is the one nearest to the class mean; each further one is the farthest from those
     already chosen (greedy farthest-point selection, Euclidean).
@@ -33,7 +33,7 @@ def most_significant(
         features: (R, D) reference features.
         classes: int64 (R,), the class of each, 0 .. K-1.
         num_classes: K.
-        count: how many a class; a class with fewer gives all it has.
+        count: references per class; a class with fewer contributes all of them.
 
     Returns:
         Positions in ``features``, int64 (M,), and their classes, int64 (M,), class by class.
@@ -42,7 +42,7 @@ def most_significant(
         ValueError: a class has no feature, or ``count`` is below 1.
     """
     if count < 1:
-        raise ValueError(f"count is {count}; choose at least one prototype a class")
+        raise ValueError(f"count is {count}; choose at least one prototype per class")
     means = class_means(features, classes, num_classes)
     chosen = []
     for number in range(num_classes):
@@ -66,5 +66,5 @@ def _spread(features: Tensor, mean: Tensor, count: int) -> Tensor:
 def _class_counts(classes: Tensor, num_classes: int) -> Tensor:
     counts = torch.bincount(classes, minlength=num_classes)
     if (counts == 0).any():
-        raise ValueError(f"class {int(counts.argmin())} has no reference; give it at least one")
+        raise ValueError(f"class {int(counts.argmin())} has no reference; add at least one")
     return counts

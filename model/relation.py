@@ -47,7 +47,7 @@ class RelationalTransformer(nn.Module):
             raise ValueError("feature_dim, embed_dim, depth and num_heads must be at least 1")
         if embed_dim % num_heads:
             raise ValueError(
-                f"embed_dim {embed_dim} is no multiple of num_heads {num_heads}; change either"
+                f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}; change either"
             )
         if num_logits not in (1, 2):
             raise ValueError(f"num_logits is {num_logits}; choose 1 or 2")
@@ -58,7 +58,7 @@ class RelationalTransformer(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.head = _create_head(head, embed_dim, num_logits)
-        self._initialise()
+        self._initialize()
         if similarity_start:
             last = self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
             for parameter in last.parameters():
@@ -83,7 +83,7 @@ class RelationalTransformer(nn.Module):
             logit = logit + self.similarity_offset - self.similarity_scale * cosine
         return logit
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -1,4 +1,4 @@
-"""From logits and distances to normality: the one place where the sign turns.
+"""From logits and distances to normality: the one place where the sign is flipped.
 
 The relational logit, like a distance, is high for *different* classes. Normality is high for
 *known*.
@@ -9,7 +9,8 @@ from torch import Tensor
 
 
 def normality(distances: Tensor) -> Tensor:
-    """Normality of distances or relational logits of any shape: what is far is less known."""
+    """Normality of distances or relational logits of any shape: larger distance, lower
+    normality."""
     return -distances
 
 

@@ -109,7 +109,7 @@ def test_two_logits_are_returned_as_their_difference():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"embed_dim": 10, "num_heads": 3}, "no multiple of num_heads"),
+        ({"embed_dim": 10, "num_heads": 3}, "not a multiple of num_heads"),
         ({"depth": 0}, "at least 1"),
         ({"head": "conv"}, "choose linear or mlp"),
         ({"num_logits": 3}, "choose 1 or 2"),
