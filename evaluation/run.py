@@ -81,10 +81,9 @@ def _jobs(options: argparse.Namespace) -> list[tuple[Protocol, list[str], Pack]]
 
 def _preprocessing(options: argparse.Namespace) -> PreprocessingOptions:
     given = {field.name: getattr(options, field.name) for field in fields(PreprocessingOptions)}
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
     try:
-        return PreprocessingOptions(
-            **{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
-        )
+        return PreprocessingOptions(**values)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

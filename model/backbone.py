@@ -2,7 +2,7 @@
 
 import copy
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -84,7 +84,7 @@ def resize_input(backbone: nn.Module, image_size: int) -> None:
         ValueError: it takes no images of that size.
     """
     if hasattr(backbone, "set_input_size"):
-        backbone.set_input_size(img_size=(image_size, image_size))
+        cast(Any, backbone).set_input_size(img_size=(image_size, image_size))
     _check_patches(backbone, image_size)
     feature_dim(backbone, image_size)
 
@@ -96,8 +96,8 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
         ValueError: it takes no images of ``image_size`` pixels.
     """
     # A copy on the meta device, whose tensors have shapes and no values.
-    memo = {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in backbone.parameters()}
-    memo |= {id(buffer): buffer.to("meta") for buffer in backbone.buffers()}
+    memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in backbone.buffers()}
+    memo |= {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in backbone.parameters()}
     shadow = copy.deepcopy(backbone, memo).eval()
     try:
         features = shadow(torch.empty(1, 3, image_size, image_size, device="meta"))

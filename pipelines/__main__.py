@@ -84,17 +84,13 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         command.add_argument("pack", type=Path, help="folder of the pack")
         command.add_argument("--image-size", type=positive, default=224, help="pixels")
-        command.add_argument(
-            "--num-negatives", type=positive, default=20, help="per positive pair"
-        )
+        command.add_argument("--num-negatives", type=positive, default=20, help="per positive pair")
         command.add_argument("--splits", nargs="+", help="splits of the pack; all when left out")
         command.add_argument("--seed", type=natural, default=0, help="of the plan of pairs")
         command.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
         if run is _show:
             command.set_defaults(num_negatives=1)
-            command.add_argument(
-                "--out", type=Path, default=Path("pairs.png"), help="image file"
-            )
+            command.add_argument("--out", type=Path, default=Path("pairs.png"), help="image file")
             command.add_argument("--pairs", type=positive, default=16, help="pairs on the page")
         else:
             command.add_argument(

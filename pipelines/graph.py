@@ -119,7 +119,7 @@ def decoder_options(config: InputConfig, size_hint: tuple[int, int] = (0, 0)) ->
 def image_graph(source, preprocessing: Preprocessing, decoder: dict[str, Any], dtype):
     """The graph, not built; ``decoder`` has the device and the options of the decoder."""
     on_gpu = decoder["device"] != "cpu"
-    data = GraphInputs(
+    data: Any = GraphInputs(  # of DALI's nodes
         *fn.external_source(
             source=source,
             num_outputs=len(_INPUT_TYPES),

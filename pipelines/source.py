@@ -151,9 +151,7 @@ class ImageSource:
         images = self._pack.read(rows)
         self._refuse(rows[self._check.items(rows, images)])
         index = self._pack.index
-        view = evaluation_view(
-            self._decoding.preprocessing, index.width[rows], index.height[rows]
-        )
+        view = evaluation_view(self._decoding.preprocessing, index.width[rows], index.height[rows])
         return graph_inputs(images, unchanged(view))
 
     def batch(self, number: int) -> np.ndarray:

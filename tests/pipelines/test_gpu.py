@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from pipelines.config import AugmentConfig, InputConfig
-from pipelines.graph import STD
+from model.config import PAPER_PREPROCESSING
+from pipelines.config import AugmentConfig, Decoding, InputConfig
 from pipelines.loader import PairLoader
 from pipelines.pack import Pack
-from pipelines.plan import PairPlan
+from pipelines.pairs import PairData, Share
 from pipelines.selection import Selection
 
 pytestmark = [
@@ -18,17 +18,16 @@ pytestmark = [
 
 def batches(pack_path, steps, **config):
     pack = Pack(pack_path)
-    rows = Selection().rows(pack)
-    plan = PairPlan(pack.index.label[rows], seed=4, num_negatives=3)
-    config = InputConfig(image_size=224, **config)
-    loader = PairLoader(pack, rows, plan, AugmentConfig(), config, global_batch=64)
+    data = PairData.select(pack, Selection(), seed=4, num_negatives=3)
+    decoding = Decoding(PAPER_PREPROCESSING, InputConfig(**config))
+    loader = PairLoader(data, AugmentConfig(), decoding, Share(64))
     for batch, _ in zip(loader, range(steps)):
         yield batch.images
 
 
 def mean_difference(ours, others):
     """On the scale 0 to 255, over the images of a batch, the worst of them."""
-    scale = torch.tensor(STD, device=ours.device)[:, None, None]
+    scale = 255 * torch.tensor(PAPER_PREPROCESSING.std, device=ours.device)[:, None, None]
     difference = (ours.float() - others.to(ours.device).float()).abs() * scale
     return float(difference.mean(dim=(1, 2, 3)).max())
 
