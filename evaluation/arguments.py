@@ -108,7 +108,8 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "--memory", type=natural, default=0, metavar="MIB",
-        help="budget of relational scoring in MiB; 0 is 48 on a CPU, 4096 on a GPU (default)",
+        help="budget of relational scoring in MiB; 0 is 48 on a CPU, a quarter of the free memory "
+        "on a GPU (default)",
     )  # fmt: skip
     group.add_argument(
         "--cache", type=Path, default=Path("runs/features"), metavar="DIR",

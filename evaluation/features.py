@@ -104,9 +104,9 @@ def _from_cache(
         if found.any():
             flags += torch.from_numpy(found).to(flags.device)
             values[flags.bool()] = stored.to(values.device)
-    process.sum(flags)
+    process.broadcast_(flags)
     if flags.any():
-        process.sum(values)
+        process.broadcast_(values)
     return flags.bool().cpu().numpy()
 
 
@@ -134,7 +134,7 @@ def run_backbone(
         torch.autocast(process.device.type, precision, enabled=precision != torch.float32),
     ):
         for batch in loader:
-            features = trained.extractor(batch.images.to(process.device))
+            features = trained.extractor(batch.images.to(process.device, precision))
             values[first : first + len(features)] = features.float()
             first += len(features)
             bar.update(len(features))

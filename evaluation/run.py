@@ -28,11 +28,12 @@ from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process
 from runtime.errors import ConfigError, PackError
+from runtime.precision import exact_float32
 
-_MEMORY_MIB = {"cpu": 48, "cuda": 4096}
 _BATCH_SIZE = {"cpu": 8, "cuda": 256}  # larger ones leave a CPU's caches
 
 
+@exact_float32()
 def evaluate(options: argparse.Namespace, process: Process, command: list[str]) -> None:
     """Evaluate what ``options`` name and write the results; ``command`` goes into the receipt.
 
@@ -41,9 +42,10 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
             computed from the references.
     """
     started = time.perf_counter()
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     jobs = _jobs(options)
     trained = load_network(options.checkpoint, process.device, _preprocessing(options))
+    if process.is_first and not trained.verified:
+        print(f"{trained.path} has no checksums to verify")
     config = _benchmark_config(options, process)
     cache = None if options.no_cache else FeatureCache(options.cache)
     results = []
@@ -97,7 +99,7 @@ def _benchmark_config(options: argparse.Namespace, process: Process) -> Benchmar
             options=EvaluatorOptions(
                 significant=options.significant,
                 neighbours=options.neighbours,
-                memory=(options.memory or _MEMORY_MIB[process.device.type]) << 20,
+                memory=options.memory << 20 if options.memory else None,
                 dtype=getattr(torch, options.precision),
             ),
             references=ReferenceConfig(
@@ -125,7 +127,11 @@ def _receipt(
     versions["nvidia-dali"] = dali.__version__
     return {
         "command": shlex.join(command),
-        "checkpoint": {"path": str(trained.path), "sha256": trained.sha256},
+        "checkpoint": {
+            "path": str(trained.path),
+            "step": trained.step,
+            "sha256": trained.sha256,
+        },
         "configuration": {
             name: [str(item) for item in value] if isinstance(value, list) else _scalar(value)
             for name, value in vars(options).items()

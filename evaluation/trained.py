@@ -14,7 +14,8 @@ from model.config import ModelConfig, Preprocessing, PreprocessingOptions
 from model.network import ReSeND, build_network
 from runtime.checkpoint import load_weights
 from runtime.errors import CheckpointError, ConfigError
-from runtime.weights import fit
+from runtime.original import is_original, load_original
+from runtime.weights import load_strictly
 
 _AS_TRAINED = PreprocessingOptions()
 
@@ -30,6 +31,8 @@ class Trained:
         config: the configuration saved beside the weights.
         sha256: of all weights, by name.
         backbone_sha256: of the backbone's weights, by name.
+        step: training steps behind the weights; None where that is not known.
+        verified: whether the weights were compared with the checkpoint's checksums.
     """
 
     network: ReSeND
@@ -38,14 +41,14 @@ class Trained:
     config: dict[str, Any]
     sha256: str
     backbone_sha256: str
+    step: int | None = None
+    verified: bool = False
 
 
 def load_network(
-    path: Path,
-    device: torch.device,
-    options: PreprocessingOptions = _AS_TRAINED,
+    path: Path, device: torch.device, options: PreprocessingOptions = _AS_TRAINED
 ) -> Trained:
-    """Build the network that a run, a step folder or a weights file holds.
+    """Build the network that a run, a step folder, a weights file or an original checkpoint holds.
 
     Its preprocessing is the one that it was trained with, but for what ``options`` change.
 
@@ -54,7 +57,8 @@ def load_network(
             module, or its configuration and weights do not fit.
         ConfigError: the backbone takes no images of the size that ``options`` name.
     """
-    weights, config = load_weights(path)
+    saved = load_original(path) if is_original(path) else load_weights(path)
+    weights, config = saved.weights, saved.config
     if not any(name.startswith("relation.") for name in weights):
         raise CheckpointError(
             f"{path} has no relational module; evaluate a run that was trained on pairs"
@@ -68,7 +72,7 @@ def load_network(
         )
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration builds no network: {error}") from error
-    fit(network, weights, str(path))
+    load_strictly(network, weights, str(path))
     _change_preprocessing(network, options)
     network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
     backbone = {name: value for name, value in weights.items() if name.startswith("backbone.")}
@@ -79,6 +83,8 @@ def load_network(
         config,
         _sha256(weights),
         _sha256({**backbone, settings.get("backbone", ModelConfig.backbone): torch.empty(0)}),
+        saved.step,
+        saved.verified,
     )
 
 

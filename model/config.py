@@ -1,5 +1,6 @@
 """Configuration of networks, objectives and evaluators; importing it loads no torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -92,8 +93,11 @@ class Preprocessing:
         saved = config.get("input", {})
         if not isinstance(saved, Mapping):
             raise ValueError("input is not a mapping of names to values")
-        values = {field.name: saved[field.name] for field in fields(cls) if field.name in saved}
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
+        given = {field.name: saved[field.name] for field in fields(cls) if field.name in saved}
+        values: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in given.items()
+        }
+        return cls(**values)
 
 
 PAPER_PREPROCESSING = Preprocessing()
@@ -151,6 +155,19 @@ class ModelConfig:
     num_logits: int = 1
     similarity_start: bool = False
 
+    def __post_init__(self) -> None:
+        for name, largest in (
+            ("embed_dim", 8192),
+            ("depth", 128),
+            ("num_heads", 512),
+            ("num_logits", 2),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 1 <= value <= largest:
+                raise ValueError(
+                    f"model.{name} must be a whole number from 1 to {largest}, not {value}"
+                )
+
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
@@ -178,5 +195,7 @@ class ObjectiveConfig:
         if self.name not in names:
             raise ValueError(f"objective {self.name!r} is unknown; choose {', '.join(names)}")
         for field in ("compression", "margin", "gamma"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"objective.{field} is {getattr(self, field)}; it must be > 0")
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(
+                    f"objective.{field} is {getattr(self, field)}; it must be finite and > 0"
+                )

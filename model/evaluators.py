@@ -67,13 +67,14 @@ class EvaluatorOptions:
     Attributes:
         significant: n, references a class for ``significant-*``.
         neighbours: k of the k-NN scores.
-        memory: bytes for the intermediate values of relational scoring.
+        memory: bytes for the intermediate values of relational scoring; None takes
+            ``model.pairwise.tile_memory`` of the device.
         dtype: of the relational module's matrix products.
     """
 
     significant: int = 5
     neighbours: int = 50
-    memory: int = 48 << 20
+    memory: int | None = None
     dtype: torch.dtype = torch.float32
 
 

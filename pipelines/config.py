@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model.config import Preprocessing
-
-MAX_THREADS = 1024
+from runtime.checks import check_numbers, number, whole
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,15 @@ class InputConfig:
     preallocate: float = 0.99
 
     def __post_init__(self) -> None:
-        if not 0 <= self.num_threads <= MAX_THREADS:
-            raise ValueError(
-                f"input.num_threads must be from 0 to {MAX_THREADS}, it is {self.num_threads}"
-            )
-        if self.prefetch < 1 or self.max_damaged < 0:
-            raise ValueError("input.prefetch must be at least 1, input.max_damaged at least 0")
-        if not (0 <= self.hw_decoder_load <= 1 and 0 <= self.preallocate <= 1):
-            raise ValueError("input.hw_decoder_load and input.preallocate are shares from 0 to 1")
+        check_numbers(
+            "input",
+            self,
+            num_threads=whole(0, 1024),
+            prefetch=whole(1, 64),
+            max_damaged=whole(0),
+            hw_decoder_load=number(0, 1),
+            preallocate=number(0, 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,20 @@ class AugmentConfig:
     grayscale: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+        check_numbers(
+            "augment",
+            self,
+            scale=number(0, 1),
+            ratio=number(0.01, 100),
+            flip=number(0, 1),
+            jitter=number(0, 1),
+            brightness=number(0, 100),
+            contrast=number(0, 100),
+            saturation=number(0, 100),
+            hue=number(0, 0.5),
+            grayscale=number(0, 1),
+        )
+        if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"augment.scale must be 0 < low <= high <= 1, it is {self.scale}")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"augment.ratio must be 0 < low <= high, it is {self.ratio}")
-        for name in ("flip", "jitter", "grayscale"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"augment.{name} is a probability, set it between 0 and 1")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"augment.hue must be between 0 and 0.5, it is {self.hue}")
+        if not self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"augment.ratio must be low <= high, it is {self.ratio}")

@@ -1,11 +1,11 @@
 """Views on a pack: samples chosen by domain, class and split, or by their place in their class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.pack import Pack, names_to_positions
+from pipelines.pack import Pack
 from runtime.errors import PackError
 
 
@@ -64,7 +64,7 @@ class Selection:
             (self.splits, manifest.splits, index.split, "split"),
         ):
             if wanted is not None:
-                positions = names_to_positions(tuple(wanted), known, what)
+                positions = indices_of(tuple(wanted), known, what)
                 chosen &= np.isin(column, positions.astype(column.dtype))
         rows = np.flatnonzero(chosen)
         return rows if self.leading is None and self.masks is None else self._part(pack, rows)
@@ -97,3 +97,16 @@ class Selection:
             )
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8)).astype(bool)
         return ~bits if self.inverted else bits
+
+
+def indices_of(wanted: Sequence[str], known: Sequence[str], what: str) -> np.ndarray:
+    """int64 (n,), the index of each of the n ``wanted`` names among the ``known``.
+
+    Raises:
+        PackError: a name is not known; ``what`` says what it is a name of.
+    """
+    index = {name: number for number, name in enumerate(known)}
+    if missing := [name for name in wanted if name not in index]:
+        shown = ", ".join(known[:10]) + (f", … ({len(known)} in all)" if len(known) > 10 else "")
+        raise PackError(f"the pack has no {what} {', '.join(missing)}; it has: {shown}")
+    return np.array([index[name] for name in wanted], dtype=np.int64)

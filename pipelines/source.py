@@ -60,7 +60,7 @@ class PairSource:
         for later in range(step, step + self._decoding.config.prefetch + 1):
             if later not in self._drawn:
                 self._drawn[later] = self._data.draw(self._share.start(later), self._share.count)
-                self._pack.announce(self._drawn[later].rows)
+                self._pack.prefetch(self._drawn[later].rows)
         drawn = self._drawn[step]
         images = self._pack.read(drawn.rows)
         self._record(drawn.rows[self._check.items(drawn.rows, images)])
@@ -147,7 +147,7 @@ class ImageSource:
     def __call__(self, info) -> GraphInputs:
         last = (len(self._rows) - 1) // self._batch_size
         rows = self.batch(min(info.iteration, last))
-        self._pack.announce(self.batch(min(info.iteration + 1, last)))
+        self._pack.prefetch(self.batch(min(info.iteration + 1, last)))
         images = self._pack.read(rows)
         self._refuse(rows[self._check.items(rows, images)])
         index = self._pack.index

@@ -1,25 +1,43 @@
 """The steps of a run, with what is measured, saved and watched on the way."""
 
-import json
 import time
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.loader import PairLoader
 from pipelines.pairs import PairData
 from runtime import checkpoint
 from runtime.config import plain
-from runtime.distributed import Process, StopSignal
-from runtime.errors import TrainingError
-from training import cost
+from runtime.distributed import Process
+from runtime.stop_signal import StopSignal
+from training import cost, divergence
 from training.config import TrainConfig
-from training.run_log import RunLog
+from training.metrics import StepMetrics
+from training.run_log import LogError, RunLog, write_report
 from training.step import Stepper
 from training.validation import Validation
 
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: saved on a signal, start again to continue
 INTERRUPTED_FILE = "interrupted.json"  # for those who see only torchrun's exit code
+
+
+@dataclass(frozen=True)
+class Run:
+    """What does not change during a run.
+
+    Attributes:
+        config: resolved.
+        process: this process.
+        data: the training pairs.
+        validation: what is evaluated after each checkpoint, if anything.
+        step_flops: floating-point operations of a step on one device.
+    """
+
+    config: TrainConfig
+    process: Process
+    data: PairData
+    validation: Validation | None
+    step_flops: float
 
 
 class Loop:
@@ -29,31 +47,17 @@ class Loop:
     host never waits for the device.
 
     Args:
-        config: resolved.
-        process: this process.
+        run: what is trained, and how.
         stepper: does the steps.
         loader: the stepper's batches.
-        data: what is trained on.
         log: where metrics go.
-        validation: what is evaluated before each checkpoint, if anything.
-        flops: of one step on one device.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        process: Process,
-        stepper: Stepper,
-        loader: PairLoader,
-        data: PairData,
-        log: RunLog,
-        validation: Validation | None,
-        flops: float,
-    ) -> None:
-        self._config, self._process, self._stepper = config, process, stepper
-        self._loader, self._data = loader, data
-        self._log, self._validation, self._flops = log, validation, flops
-        self._pending: list[Tensor] = []
+    def __init__(self, run: Run, stepper: Stepper, loader: PairLoader, log: RunLog) -> None:
+        self._config, self._process, self._data = run.config, run.process, run.data
+        self._validation, self._flops = run.validation, run.step_flops
+        self._stepper, self._loader, self._log = stepper, loader, log
+        self._pending: list[StepMetrics] = []
         self._clock = time.perf_counter()
 
     def run(self, start: int) -> int:
@@ -62,10 +66,10 @@ class Loop:
         Raises:
             TrainingError: the loss or the gradient is not finite, or the loss is above its limit.
             CheckpointError: a checkpoint could not be written.
+            LogError: the log could not be written; the steps until then are saved.
         """
-        marker = self._config.out / INTERRUPTED_FILE
         if self._process.is_first:
-            marker.unlink(missing_ok=True)
+            (self._config.out / INTERRUPTED_FILE).unlink(missing_ok=True)
         with StopSignal(self._process) as stop:
             stopped = self._steps(start, stop)
         if stopped is None:
@@ -73,7 +77,7 @@ class Loop:
             self._log.say(f"{iterations:,} steps are done; checkpoints are in {self._config.out}")
             return 0
         if self._process.is_first:
-            marker.write_text(json.dumps({"step": stopped}) + "\n")
+            write_report(self._config.out / INTERRUPTED_FILE, {"step": stopped})
         signal = stop.received or "another process's signal"
         self._log.say(f"{signal}: saved step {stopped}, start again to continue")
         return INTERRUPTED
@@ -91,87 +95,73 @@ class Loop:
             saving = done % config.checkpoint.every == 0 or done == iterations or stopping
             metrics = self._gather(done) if measure or saving else {}
             if saving:
-                self._save(done, metrics, validate=not stopping)
+                self._checkpoint(done, metrics, validate=not stopping)
             if stopping:
                 return done
         return None
 
     def _gather(self, done: int) -> dict[str, float]:
         """The mean metrics since the last time, logged."""
-        rows = self._process.sum(torch.stack(self._pending)).double().cpu()
+        steps = StepMetrics.gather(self._pending, self._process)
         seconds = time.perf_counter() - self._clock
         first = done - len(self._pending)
         self._pending = []
-        self._check(rows, first)
-        metrics = self._metrics(rows, seconds)
-        self._log.metrics(done, metrics)
+        divergence.check(steps, first, self._config, self._data, self._process)
+        metrics = self._metrics(steps, seconds)
+        try:
+            self._log.metrics(done, metrics)
+        except LogError:
+            self._save(done, metrics)
+            raise
         self._clock = time.perf_counter()
         return metrics
 
-    def _metrics(self, rows: Tensor, seconds: float) -> dict[str, float]:
+    def _metrics(self, steps: StepMetrics, seconds: float) -> dict[str, float]:
         config, stepper, process = self._config, self._stepper, self._process
-        loss, norm, right_same, same, right_different, different = rows.sum(0).tolist()
-        values = {"loss": loss / len(rows)}
-        if config.task == "relation":
-            values["accuracy_same"] = right_same / max(same, 1)
-            values["accuracy_different"] = right_different / max(different, 1)
-        else:
-            values["accuracy"] = right_same / max(same, 1)
-        values["gradient_norm"] = norm / len(rows)
+        values = {"loss": steps.loss.mean().item()}
+        values |= zip(stepper.task.accuracies, steps.accuracies(), strict=True)
+        values["gradient_norm"] = steps.gradient_norm.mean().item()
         values["lr"] = stepper.optimizer.param_groups[-1]["lr"]
         if stepper.trust is not None:
             smallest, median = stepper.trust.tolist()
             values |= {"trust_min": smallest, "trust_median": median}
-        pairs = len(rows) * config.train.global_batch / seconds
+        pairs = len(steps.loss) * config.train.global_batch / seconds
         values |= {
             "pairs_per_second": pairs,
             "images_per_second": 2 * pairs,
-            "data_wait_share": stepper.waiting.take() / seconds,
+            "data_wait_share": process.maximum(stepper.waiting.take() / seconds),
             "memory_gib": cost.memory_gib(process.device),
             "damaged_samples": float(self._loader.num_damaged),
         }
         peak = config.log.peak_tflops and config.log.peak_tflops * 1e12
         peak = peak or cost.peak_flops(process.device, config.train.precision)
         if peak:
-            values["mfu"] = self._flops * len(rows) / seconds / peak
+            values["mfu"] = self._flops * len(steps.loss) / seconds / peak
         return values
 
-    def _check(self, rows: Tensor, first: int) -> None:
-        good = rows.isfinite().all(1) & (rows[:, 0] <= self._config.train.max_loss)
-        if good.all():
-            return
-        config, place = self._config, int((~good).nonzero()[0])
-        step, loss, norm = first + place, float(rows[place, 0]), float(rows[place, 1])
-        batch = config.train.global_batch
-        anchors, partners = self._data.keys(step * batch, batch)
-        report = config.out / "diverged.json"
-        if self._process.is_first:
-            what = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
-            report.write_text(json.dumps(what | {"anchors": anchors, "partners": partners}) + "\n")
-        kept = checkpoint.step_folders(config.out)
-        raise TrainingError(
-            f"training diverged at step {step}: loss {loss:g}, gradient norm {norm:g}, batch of "
-            f"{anchors[0]}, {partners[0]}, ... (all keys in {report}); last good checkpoint: "
-            f"{kept[0] if kept else 'none'}; lower optimizer.lr or set train.clip"
-        )
-
-    def _save(self, done: int, metrics: dict[str, float], *, validate: bool) -> None:
+    def _checkpoint(self, done: int, metrics: dict[str, float], *, validate: bool) -> None:
+        """Save, then validate: a validation that fails loses no step."""
+        folder = self._save(done, metrics) if self._process.is_first else None
         if self._validation is not None and validate:
+            self._log.say(f"validating step {done} on {self._config.validation.protocol} ...")
             measured = self._validation.measure(self._stepper.network)
+            if folder is not None:
+                checkpoint.add_metrics(folder, measured)
             self._log.metrics(done, measured)
-            metrics = metrics | measured
-        if self._process.is_first:
-            checkpoint.save(
-                self._config.out,
-                done,
-                weights=self._stepper.network.state_dict(),
-                config=plain(self._config),
-                metrics=metrics,
-                training={
-                    "optimizer": self._stepper.optimizer.state_dict(),
-                    "pack": self._data.pack.manifest.fingerprint,
-                },
-            )
+        if folder is not None:
             kept = self._config.checkpoint
             checkpoint.prune(self._config.out, kept.keep, kept.best)
         self._clock = time.perf_counter()
+
+    def _save(self, done: int, metrics: dict[str, float]) -> Path:
+        return checkpoint.save(
+            self._config.out,
+            done,
+            weights=self._stepper.network.state_dict(),
+            config=plain(self._config),
+            metrics=metrics,
+            training={
+                "optimizer": self._stepper.optimizer.state_dict(),
+                "pack": self._data.pack.manifest.fingerprint,
+            },
+        )

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules of the recipes."""
+"""Optimizers and learning-rate schedules of the recipes."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ def lr_factor(schedule: ScheduleConfig, step: int, iterations: int) -> float:
 def build_optimizer(
     config: OptimizerConfig, groups: Sequence[tuple[Iterable[nn.Parameter], float]]
 ) -> torch.optim.Optimizer:
-    """The optimiser for groups of (parameters, factor of the learning rate).
+    """The optimizer for groups of (parameters, factor of the learning rate).
 
     Raises:
         ConfigError: torchlars is asked for and cannot be imported.
@@ -69,6 +69,11 @@ def build_optimizer(
         fused=fused,
     )
     return sgd if config.name == "sgd" else _torchlars(sgd)
+
+
+def num_moments(config: OptimizerConfig) -> int:
+    """Tensors of a parameter's size that the optimizer keeps for each parameter."""
+    return 2 if config.name == "adamw" else 1
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -226,7 +226,7 @@ def test_protocols_that_do_not_fit_the_pack_are_refused(
         ({"evaluators": "knn", "neighbours": 50}, "knn wants 50 neighbours of 18 references"),
         ({"shots": 30}, "has 6 reference image(s), fewer than --shots 30"),
         ({"min_references": 7}, "has 6 reference image(s), fewer than 7"),
-        ({"pack": "nowhere"}, "nowhere is no finished pack"),
+        ({"pack": "nowhere"}, "nowhere is not a complete pack"),
         ({"checkpoint": "nowhere"}, "no checkpoint at nowhere"),
         ({"config": "nowhere.yaml"}, "cannot read protocol nowhere.yaml"),
         ({"resamples": 0}, "0 is not a whole number above 0"),

@@ -18,18 +18,22 @@ from model.config import PAPER_PREPROCESSING, Preprocessing
 )
 def test_the_papers_backbones_keep_the_papers_preprocessing(name):
     assert backbone_preprocessing(name) == PAPER_PREPROCESSING
-    assert Preprocessing(
-        image_size=224,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        interpolation="bilinear",
-        crop_mode="squash",
-        crop_pct=1.0,
-    ) == PAPER_PREPROCESSING
+    assert (
+        Preprocessing(
+            image_size=224,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            interpolation="bilinear",
+            crop_mode="squash",
+            crop_pct=1.0,
+        )
+        == PAPER_PREPROCESSING
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet10t", "tf_efficientnet_lite0", "mobilenetv4_conv_small", "deit_tiny_patch16_224"]
+    "name",
+    ["resnet10t", "tf_efficientnet_lite0", "mobilenetv4_conv_small", "deit_tiny_patch16_224"],
 )
 def test_other_backbones_have_timms_preprocessing(name):
     ours, timms = backbone_preprocessing(name), resolve_model_data_config(timm.create_model(name))

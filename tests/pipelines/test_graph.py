@@ -15,7 +15,13 @@ from model.config import Preprocessing
 from model.geometry import crop_view
 from pipelines.augmentation import Augmentation
 from pipelines.config import Decoding, InputConfig
-from pipelines.graph import decoder_options, graph_inputs, image_graph, image_pipeline, mix_with_gray
+from pipelines.graph import (
+    decoder_options,
+    graph_inputs,
+    image_graph,
+    image_pipeline,
+    mix_with_gray,
+)
 from tests.pipelines.photographs import JPEGS, SIZES, encoded, photograph
 
 SIZE = 96

@@ -15,7 +15,6 @@ from runtime.errors import ConfigError, PackError
 from tests.pipelines.loading import decoding, pair_loader, taken
 
 
-
 @pytest.fixture
 def pack(pack_path):
     return Pack(pack_path)
@@ -35,9 +34,7 @@ def test_a_batch_holds_what_its_rows_say(pack):
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_ranks_share_the_one_sequence(pack, world_size):
     whole = taken(pair_loader(pack), 3)
-    ranks = [
-        taken(pair_loader(pack, rank, world_size), 3) for rank in range(world_size)
-    ]
+    ranks = [taken(pair_loader(pack, rank, world_size), 3) for rank in range(world_size)]
     for step, (number, rows, images) in enumerate(whole):
         assert all(rank[step][0] == number for rank in ranks)
         for side in range(2):

@@ -49,8 +49,8 @@ def by_torch(preprocessing):
     return torch.stack([prepare(pil_to_tensor(image), preprocessing) for image in PIL_IMAGES])
 
 
-# Resizing rounds differently in each library, and timm rounds the mean with which it fills a border.
-# Mean absolute difference of the worst of the images, and largest difference, in levels of 255.
+# Resizing rounds differently in each library, and timm rounds the mean that fills a border. Mean
+# absolute difference of the worst of the images, and largest difference, in levels of 255.
 @pytest.mark.parametrize("ours", [by_dali, by_torch])
 @pytest.mark.parametrize(
     "preprocessing",
