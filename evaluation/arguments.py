@@ -2,8 +2,9 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
-from model.config import EVALUATORS
+from model.config import EVALUATORS, CropMode, Interpolation
 from runtime.command import Parser, natural, positive
 
 DEFAULT_EVALUATORS = ("relation-softmax", "relation-logit", "cosine")
@@ -19,6 +20,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     )
     _add_inputs(parser.add_argument_group("what is evaluated"))
     _add_scoring(parser.add_argument_group("how it is scored"))
+    _add_preprocessing(parser.add_argument_group("how images are prepared (default: as trained)"))
     _add_running(parser.add_argument_group("how it is run"))
     return parser
 
@@ -74,6 +76,23 @@ def _add_scoring(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
+def _add_preprocessing(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--image-size", type=positive, metavar="PIXELS",
+        help="height and width of the network's input",
+    )  # fmt: skip
+    for name in ("mean", "std"):
+        group.add_argument(
+            f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help="on a scale of 0 to 1"
+        )
+    group.add_argument("--interpolation", choices=get_args(Interpolation))
+    group.add_argument("--crop-mode", choices=get_args(CropMode))
+    group.add_argument(
+        "--crop-pct", type=float, metavar="SHARE",
+        help="size of the input as a share of the side to which an image is resized first",
+    )  # fmt: skip
+
+
 def _add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--device", choices=("auto", "cpu", "gpu"), default="auto",
@@ -86,10 +105,6 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--batch-size", type=natural, default=0, metavar="N",
         help="images a batch and a process; 0 is 8 on a CPU, 256 on a GPU (default)",
-    )  # fmt: skip
-    group.add_argument(
-        "--image-size", type=natural, default=0, metavar="PIXELS",
-        help="height and width of the network's input; 0 is that of its training (default)",
     )  # fmt: skip
     group.add_argument(
         "--memory", type=natural, default=0, metavar="MIB",

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from evaluation.cache import FeatureCache, FeatureKey
 from evaluation.trained import Trained
-from pipelines.config import InputConfig
+from pipelines.config import Decoding, InputConfig
 from pipelines.loader import ImageLoader
 from pipelines.pack import Pack
 from runtime.device import dali_device
@@ -88,7 +88,7 @@ def feature_key(
 ) -> FeatureKey:
     """What the features of ``pack`` depend on."""
     transform = (
-        f"squash {config.image_size} {config.dtype} on {dali_device(config.device)}, "
+        f"{trained.network.preprocessing} {config.dtype} on {dali_device(config.device)}, "
         f"DALI {dali.__version__}"
     )
     return FeatureKey(trained.backbone_sha256, pack.manifest.fingerprint, transform, str(precision))
@@ -124,7 +124,8 @@ def run_backbone(
     values = torch.zeros(len(rows), width, device=process.device)
     if not len(rows):
         return values
-    loader = ImageLoader(pack, rows, config, batch_size=batch_size, device_id=process.local_rank)
+    decoding = Decoding(trained.network.preprocessing, config, process.local_rank)
+    loader = ImageLoader(pack, rows, decoding, batch_size=batch_size)
     quiet = not (process.is_first and sys.stderr.isatty())
     first = 0
     with (

@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 import shlex
 import time
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from evaluation.report import files as outputs
 from evaluation.report.page import write_report
 from evaluation.report.table import terminal_table
 from evaluation.trained import Trained, load_network
-from model.config import EVALUATORS
+from model.config import EVALUATORS, PreprocessingOptions
 from model.errors import EvaluatorError
 from model.evaluators import EvaluatorOptions, check_names
-from pipelines.loader import InputConfig
+from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process
 from runtime.errors import ConfigError, PackError
@@ -42,10 +43,10 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
     """
     started = time.perf_counter()
     jobs = _jobs(options)
-    trained = load_network(options.checkpoint, process.device)
+    trained = load_network(options.checkpoint, process.device, _preprocessing(options))
     if process.is_first and not trained.verified:
         print(f"{trained.path} has no checksums to verify")
-    config = _benchmark_config(options, trained, process)
+    config = _benchmark_config(options, process)
     cache = None if options.no_cache else FeatureCache(options.cache)
     results = []
     for protocol, targets, pack in jobs:
@@ -80,9 +81,16 @@ def _jobs(options: argparse.Namespace) -> list[tuple[Protocol, list[str], Pack]]
     return jobs
 
 
-def _benchmark_config(
-    options: argparse.Namespace, trained: Trained, process: Process
-) -> BenchmarkConfig:
+def _preprocessing(options: argparse.Namespace) -> PreprocessingOptions:
+    given = {field.name: getattr(options, field.name) for field in fields(PreprocessingOptions)}
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
+    try:
+        return PreprocessingOptions(**values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _benchmark_config(options: argparse.Namespace, process: Process) -> BenchmarkConfig:
     names = EVALUATORS if options.evaluators == ["all"] else tuple(options.evaluators)
     try:
         check_names(names)
@@ -97,9 +105,7 @@ def _benchmark_config(
             references=ReferenceConfig(
                 options.shots, options.seed, options.with_replacement, options.min_references
             ),
-            input=InputConfig(
-                device=options.device, image_size=options.image_size or trained.image_size
-            ),
+            input=InputConfig(device=options.device),
             batch_size=options.batch_size or _BATCH_SIZE[process.device.type],
             resamples=options.resamples,
         )
@@ -131,6 +137,7 @@ def _receipt(
             for name, value in vars(options).items()
         },
         "training": trained.config,
+        "preprocessing": asdict(trained.network.preprocessing),
         "device": str(process.device),
         "processes": process.world_size,
         "python": platform.python_version(),

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.loader import PairLoader
+from pipelines.pairs import PairData
 from runtime import checkpoint
 from runtime.config import plain
 from runtime.distributed import Process
 from runtime.stop_signal import StopSignal
 from training import cost, divergence
 from training.config import TrainConfig
-from training.data import TrainingSet
 from training.metrics import StepMetrics
 from training.run_log import LogError, RunLog, remove_report, write_report
 from training.step import Stepper
@@ -35,7 +35,7 @@ class Run:
 
     config: TrainConfig
     process: Process
-    data: TrainingSet
+    data: PairData
     validation: Validation | None
     step_flops: float
 

@@ -53,7 +53,6 @@ class Validation:
             extractor=frozen.backbone,
             path=Path(self._config.out),
             config=plain(self._config),
-            image_size=self._config.input.image_size,
             sha256="",
             backbone_sha256="",
         )
