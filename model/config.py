@@ -13,8 +13,13 @@ RELATIONAL = (
     "significant-logit",
     "relation-knn",
 )
-BASELINES = ("cosine", "euclidean", "mahalanobis", "knn", "knn-normalised")
-EVALUATORS = RELATIONAL + BASELINES
+BASELINES = ("cosine", "euclidean", "mahalanobis", "knn", "knn-normalized")
+EVALUATORS = RELATIONAL + BASELINES  # the keys of model.evaluators.EVALUATORS
+
+# What relational scoring may take for its intermediate values, in bytes, by device.
+SCORING_MEMORY = {"cpu": 48 << 20, "cuda": 4096 << 20}
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -68,3 +73,20 @@ class ObjectiveConfig:
         for field in ("compression", "margin", "gamma"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"objective.{field} is {getattr(self, field)}; it must be > 0")
+
+
+@dataclass(frozen=True)
+class EvaluatorOptions:
+    """Numbers that evaluators take.
+
+    Attributes:
+        significant: references per class for ``significant-*``.
+        neighbors: k of the k-NN scores.
+        memory: bytes for the intermediate values of relational scoring.
+        precision: of the relational module's matrix products.
+    """
+
+    significant: int = 5
+    neighbors: int = 50
+    memory: int = SCORING_MEMORY["cpu"]
+    precision: Precision = "float32"
