@@ -27,11 +27,12 @@ import torch
 from torch import Tensor
 
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
+from evaluation.config import BATCH_SIZE
+from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol, Target
-from evaluation.trained import Trained
+from evaluation.trained import TrainedNetwork
 from model.backbone import for_inference
-from model.config import ModelConfig
-from model.evaluators import EvaluatorOptions
+from model.config import SCORING_MEMORY, EvaluatorOptions, ModelConfig, Precision
 from model.network import ReSeND, build_network
 from model.pairwise import linear, relational_logits
 from model.prototypes import class_means
@@ -197,17 +198,20 @@ def _our_target(
     process: Any,
     dtype: torch.dtype,
 ) -> int:
-    on_gpu = process.device.type == "cuda"
     backbone = network.backbone.to(memory_format=torch.channels_last)
-    trained = Trained(network, for_inference(backbone), Path(), {}, 224, "", "")
+    precision: Precision = "float32" if dtype == torch.float32 else "bfloat16"
+    extractor = FeatureExtractor(
+        TrainedNetwork(network, for_inference(backbone), 224),
+        pack,
+        process,
+        ExtractionConfig(InputConfig(), BATCH_SIZE[process.device.type], precision),
+    )
     config = BenchmarkConfig(
         evaluators=("relation-softmax",),
-        options=EvaluatorOptions(memory=(4096 if on_gpu else 48) << 20, dtype=dtype),
-        input=InputConfig(),
-        batch_size=256 if on_gpu else 8,
+        options=EvaluatorOptions(memory=SCORING_MEMORY[process.device.type], precision=precision),
     )
-    result = run_benchmark(protocol, [target.name], pack, trained, process, config, None)
-    return len(result.features.rows)
+    result = run_benchmark(protocol, [target.name], extractor, config)
+    return len(result.extraction.features.rows)
 
 
 def _original_target(

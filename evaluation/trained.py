@@ -1,4 +1,4 @@
-"""The network of a checkpoint, ready to evaluate."""
+"""The network of a checkpoint, ready to evaluate, and where it comes from."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,71 +11,134 @@ from torch import Tensor, nn
 
 from model.backbone import for_inference
 from model.config import ModelConfig
-from model.network import ReSeND, build_network
-from runtime.checkpoint import load_weights
+from model.network import ReSeND, build_network, untrained_parts
+from runtime.checkpoint import Checkpoint, load_weights
 from runtime.errors import CheckpointError
-from runtime.weights import fit
+from runtime.original import is_original, load_original
+from runtime.weights import load_strictly
+
+_IMAGE_SIZE = 224  # where the checkpoint does not say
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A network and where it comes from.
+class TrainedNetwork:
+    """A network ready to score.
 
     Attributes:
-        network: in evaluation mode, on its device, with no gradients.
+        network: in evaluation mode, on its device, without gradients.
         extractor: its backbone, made fast for inference.
-        path: what was asked for.
-        config: the configuration saved beside the weights.
         image_size: height and width in pixels of the images it was trained on.
-        sha256: of all weights, by name.
-        backbone_sha256: of the backbone's weights, by name.
     """
 
     network: ReSeND
     extractor: nn.Module
-    path: Path
-    config: dict[str, Any]
     image_size: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a network comes from.
+
+    Attributes:
+        path: the checkpoint's folder or file that was read.
+        step: training steps behind the weights; None where that is not known.
+        verified: whether the files were compared with the checkpoint's checksums.
+        sha256: of all weights, by name.
+        backbone_sha256: of the backbone's name and weights.
+        untrained: the parts of the network that look as they were initialized.
+        config: the configuration saved with the weights.
+    """
+
+    path: Path
+    step: int | None
+    verified: bool
     sha256: str
     backbone_sha256: str
+    untrained: tuple[str, ...]
+    config: dict[str, Any]
+
+    @staticmethod
+    def of(checkpoint: Checkpoint) -> "Provenance":
+        """Hash the weights of ``checkpoint``."""
+        weights = checkpoint.weights
+        name = checkpoint.setting("model", "backbone") or ModelConfig.backbone
+        backbone = {key: tensor for key, tensor in weights.items() if key.startswith("backbone.")}
+        return Provenance(
+            path=checkpoint.path,
+            step=checkpoint.step,
+            verified=checkpoint.verified,
+            sha256=_sha256(weights),
+            backbone_sha256=_sha256({**backbone, name: torch.empty(0)}),
+            untrained=untrained_parts(weights),
+            config=checkpoint.config,
+        )
 
 
-def load_network(path: Path, device: torch.device) -> Trained:
-    """Build the network that a run, a step folder or a weights file holds.
+def load_network(path: Path, device: torch.device) -> TrainedNetwork:
+    """Build the network that a run, a step folder, a weights file or an original checkpoint holds.
 
     Raises:
-        CheckpointError: there is none, it is damaged, it is a classifier without relational
-            module, or its configuration and weights do not fit.
+        CheckpointError: see ``read_checkpoint`` and ``build_trained``.
     """
-    weights, config = load_weights(path)
-    if not any(name.startswith("relation.") for name in weights):
+    return build_trained(read_checkpoint(path), device)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The weights at ``path`` and their configuration.
+
+    Raises:
+        CheckpointError: there is no checkpoint, it is damaged, or it has no relational module.
+    """
+    checkpoint = load_original(path) if is_original(path) else load_weights(path)
+    if not any(name.startswith("relation.") for name in checkpoint.weights):
         raise CheckpointError(
             f"{path} has no relational module; evaluate a run that was trained on pairs"
         )
-    settings = config.get("model", {})
-    names = {field.name for field in fields(ModelConfig)}
-    try:
-        network = build_network(
-            ModelConfig(**{name: value for name, value in settings.items() if name in names})
-        )
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: its configuration builds no network: {error}") from error
-    fit(network, weights, str(path))
+    return checkpoint
+
+
+def build_trained(checkpoint: Checkpoint, device: torch.device) -> TrainedNetwork:
+    """Build the network of ``checkpoint`` on ``device``.
+
+    Raises:
+        CheckpointError: its configuration is invalid or does not fit its weights.
+    """
+    network = _build(checkpoint)
     network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
-    backbone = {name: value for name, value in weights.items() if name.startswith("backbone.")}
-    return Trained(
+    image_size = checkpoint.setting("input", "image_size")
+    if image_size is not None and not (type(image_size) is int and image_size > 0):
+        raise CheckpointError(f"{checkpoint.path}: input.image_size is not a number of pixels")
+    return TrainedNetwork(
         network,
         for_inference(network.backbone).to(memory_format=torch.channels_last),
-        path,
-        config,
-        int(config.get("input", {}).get("image_size", 224)),
-        _sha256(weights),
-        _sha256({**backbone, settings.get("backbone", ModelConfig.backbone): torch.empty(0)}),
+        image_size or _IMAGE_SIZE,
     )
 
 
+def _build(checkpoint: Checkpoint) -> ReSeND:
+    names = {field.name for field in fields(ModelConfig)}
+    settings = checkpoint.setting("model") or {}
+    try:
+        config = ModelConfig(**{key: value for key, value in settings.items() if key in names})
+        network = build_network(config)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: its configuration builds no network: {error}"
+        ) from error
+    try:
+        load_strictly(network, checkpoint.weights, str(checkpoint.path))
+    except CheckpointError as error:
+        if not is_original(checkpoint.path):
+            raise
+        raise CheckpointError(
+            f"{error}; name its architecture with `python -m runtime import {checkpoint.path} "
+            "--out RUN --backbone NAME --num-heads N` and evaluate RUN"
+        ) from error
+    return network
+
+
 def _sha256(weights: Mapping[str, Tensor]) -> str:
-    """Of names, types, shapes and bytes, whatever file they were in."""
+    """SHA-256 over names, dtypes, shapes and bytes, independent of the file format."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()

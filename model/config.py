@@ -1,5 +1,6 @@
 """Configuration of networks, objectives and evaluators; importing it loads no torch."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -44,6 +45,19 @@ class ModelConfig:
     num_logits: int = 1
     similarity_start: bool = False
 
+    def __post_init__(self) -> None:
+        for name, largest in (
+            ("embed_dim", 8192),
+            ("depth", 128),
+            ("num_heads", 512),
+            ("num_logits", 2),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 1 <= value <= largest:
+                raise ValueError(
+                    f"model.{name} must be a whole number from 1 to {largest}, not {value}"
+                )
+
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
@@ -71,8 +85,10 @@ class ObjectiveConfig:
         if self.name not in names:
             raise ValueError(f"objective {self.name!r} is unknown; choose {', '.join(names)}")
         for field in ("compression", "margin", "gamma"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"objective.{field} is {getattr(self, field)}; it must be > 0")
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(
+                    f"objective.{field} is {getattr(self, field)}; it must be finite and > 0"
+                )
 
 
 @dataclass(frozen=True)

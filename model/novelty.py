@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from model.evaluators import EvaluatorOptions, References, Scores, check_names, evaluate
+from model.config import EvaluatorOptions
+from model.evaluators import References, Scores, check_names, evaluate
 from model.network import ReSeND
 
 

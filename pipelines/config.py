@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from runtime.checks import check_numbers, number, whole
+
 
 @dataclass(frozen=True)
 class InputConfig:
@@ -32,13 +34,16 @@ class InputConfig:
     preallocate: float = 0.99
 
     def __post_init__(self) -> None:
-        if self.image_size < 1 or self.prefetch < 1 or self.num_threads < 0:
-            raise ValueError(
-                "input.image_size and input.prefetch must be at least 1, "
-                "input.num_threads at least 0"
-            )
-        if not (0 <= self.hw_decoder_load <= 1 and 0 <= self.preallocate <= 1):
-            raise ValueError("input.hw_decoder_load and input.preallocate are shares from 0 to 1")
+        check_numbers(
+            "input",
+            self,
+            image_size=whole(8, 4096),
+            num_threads=whole(0, 1024),
+            prefetch=whole(1, 64),
+            max_damaged=whole(0),
+            hw_decoder_load=number(0, 1),
+            preallocate=number(0, 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,20 @@ class AugmentConfig:
     grayscale: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+        check_numbers(
+            "augment",
+            self,
+            scale=number(0, 1),
+            ratio=number(0.01, 100),
+            flip=number(0, 1),
+            jitter=number(0, 1),
+            brightness=number(0, 100),
+            contrast=number(0, 100),
+            saturation=number(0, 100),
+            hue=number(0, 0.5),
+            grayscale=number(0, 1),
+        )
+        if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"augment.scale must be 0 < low <= high <= 1, it is {self.scale}")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"augment.ratio must be 0 < low <= high, it is {self.ratio}")
-        for name in ("flip", "jitter", "grayscale"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"augment.{name} is a probability, set it between 0 and 1")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"augment.hue must be between 0 and 0.5, it is {self.hue}")
+        if not self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"augment.ratio must be low <= high, it is {self.ratio}")

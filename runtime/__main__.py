@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.command import Parser, positive, run_command
-from runtime.errors import CheckpointError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,23 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
-    from runtime.original import export_original, import_original
+    from runtime.original import OriginalSettings, export_original, import_original
 
-    try:
-        if options.command == "export":
-            export_original(options.source, options.out)
-            print(f"wrote feature_extractor.pkl and cls_rel.pkl to {options.out}")
-        else:
-            folder = import_original(
-                options.source,
-                options.out,
-                backbone=options.backbone,
-                num_heads=options.num_heads,
-                image_size=options.image_size,
-            )
-            print(f"wrote {folder}; evaluate it with --checkpoint {options.out}")
-    except OSError as error:
-        raise CheckpointError(f"cannot write {options.out}: {error.strerror}") from error
+    if options.command == "export":
+        export_original(options.source, options.out)
+        print(f"wrote feature_extractor.pkl and cls_rel.pkl to {options.out}")
+    else:
+        settings = OriginalSettings(options.backbone, options.num_heads, options.image_size)
+        folder = import_original(options.source, options.out, settings)
+        print(f"wrote {folder}; evaluate it with --checkpoint {options.out}")
     return 0
 
 

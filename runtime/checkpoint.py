@@ -1,17 +1,19 @@
-"""Checkpoints: written whole or not at all, found again, read without unpickling anything.
+"""Checkpoints: written completely or not at all, verified whenever they are read.
 
 RUN/checkpoints/step-00000100/
   weights.safetensors   the network
   config.yaml           the configuration that made it
   metrics.json          what was last measured
-  training.pt           optimiser state and step (tensors and plain values only)
+  training.pt           optimizer state and the pack's fingerprint (tensors and plain values)
+  checksums.json        size and sha256 of the files above
 """
 
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,13 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from runtime.checksums import replace_file, update_checksum, verify_checksums, write_checksums
 from runtime.errors import CheckpointError, first_line
+from runtime.tensor_files import read_safetensors, read_tensors
+from runtime.untrusted import read_text, read_yaml_mapping
 
 WEIGHTS, CONFIG, METRICS, TRAINING = (
     "weights.safetensors",
@@ -31,24 +36,37 @@ WEIGHTS, CONFIG, METRICS, TRAINING = (
     "training.pt",
 )
 _STEP = re.compile(r"step-(\d{8})")
-_DAMAGE = (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError, yaml.YAMLError)
+_PARTIAL = ".step-*.partial"
+MAX_STEP = 10**8 - 1  # eight digits, so that the order of the names is that of the steps
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """What was read of a checkpoint.
 
     Attributes:
-        step: steps done.
+        path: its folder, or the weights file that was asked for.
+        step: steps done; None for weights outside a step folder.
         weights: the network's state dict, on the CPU.
         config: the configuration that made it, as ``runtime.config.plain`` gives it.
-        training: optimiser state, as it was given to ``save``.
+        training: the optimizer state as it was given to ``save``; empty where only the weights
+            were read.
+        verified: whether the files were compared with checksums; older checkpoints have none.
     """
 
-    step: int
+    path: Path
+    step: int | None
     weights: dict[str, Tensor]
     config: dict[str, Any]
     training: dict[str, Any]
+    verified: bool
+
+    def setting(self, group: str, name: str | None = None) -> Any:
+        """The configuration's value of ``group``, or of ``name`` in it; None where it is absent."""
+        value = self.config.get(group)
+        if name is None:
+            return value
+        return value.get(name) if isinstance(value, dict) else None
 
 
 def save(
@@ -66,141 +84,180 @@ def save(
         The checkpoint's folder.
 
     Raises:
-        CheckpointError: it could not be written, for want of space for instance. Those that are
-            already there are as they were.
+        CheckpointError: it could not be written (e.g. disk full, or there is one of this step);
+            existing checkpoints are untouched.
     """
     target = run / "checkpoints" / f"step-{step:08d}"
     temporary = target.parent / f".{target.name}.partial"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in target.parent.glob(_PARTIAL):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir(parents=True)
+        (temporary / CONFIG).write_text(
+            yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8"
+        )
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(tensors, temporary / WEIGHTS)
-        (temporary / CONFIG).write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        # safetensors makes its files readable by their owner alone, whatever the umask.
+        (temporary / WEIGHTS).chmod((temporary / CONFIG).stat().st_mode)
         (temporary / METRICS).write_text(json.dumps({"step": step, **metrics}, indent=1) + "\n")
         if training is not None:
             torch.save(dict(training), temporary / TRAINING)
+        write_checksums(temporary)
         for file in temporary.iterdir():
             _sync(file)
         _sync(temporary)
-        shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         _sync(target.parent)
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"cannot write checkpoint {target}: {first_line(error)}; "
-            "the earlier ones are untouched, make room and start again to continue"
+            "existing checkpoints are untouched, fix this and rerun to continue"
         ) from error
     return target
 
 
+def add_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Add what was measured after saving; a crash in between leaves the old metrics, or new ones
+    that fail verification and so keep the checkpoint from being pruned.
+
+    Raises:
+        CheckpointError: they could not be written.
+    """
+    try:
+        known = _read_metrics(folder)
+        replace_file(folder / METRICS, json.dumps({**known, **metrics}, indent=1) + "\n")
+        update_checksum(folder, METRICS)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {folder / METRICS}: {first_line(error)}; "
+            "the checkpoint is untouched, fix this and rerun to continue"
+        ) from error
+
+
 def prune(run: Path, keep: int, best: str) -> None:
-    """Delete all but the newest ``keep`` checkpoints and the one with the best metric ``best``."""
-    folders = step_folders(run)
-    kept = set(folders[:keep])
-    measured = [(_metric(folder, best), folder) for folder in folders]
-    scored = [(value, folder) for value, folder in measured if value is not None]
+    """Delete all but the newest ``keep`` checkpoints and the one with the best metric ``best``.
+
+    A checkpoint whose metrics are damaged is kept, since it may be the best one.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be deleted.
+    """
+    kept = set(step_folders(run)[:keep])
+    scored = []
+    for folder in step_folders(run):
+        try:
+            value = _read_metrics(folder).get(best)
+        except CheckpointError:
+            kept.add(folder)
+            continue
+        if isinstance(value, int | float) and math.isfinite(value):
+            scored.append((value, folder))
     if scored:
         kept.add(max(scored)[1])
-    for folder in folders:
+    for folder in step_folders(run):
         if folder not in kept:
-            shutil.rmtree(folder)
+            _delete(folder)
 
 
 def step_folders(run: Path) -> list[Path]:
-    """The run's checkpoints, newest first."""
-    folder = run / "checkpoints"
-    if not folder.is_dir():
+    """The run's checkpoints, newest first, whether or not they can be read."""
+    try:
+        names = [path for path in (run / "checkpoints").iterdir() if _STEP.fullmatch(path.name)]
+    except FileNotFoundError:
         return []
-    return sorted((path for path in folder.iterdir() if _STEP.fullmatch(path.name)), reverse=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot list {run / 'checkpoints'}: {first_line(error)}") from error
+    return sorted(names, reverse=True)
 
 
-def newest(run: Path, report: Callable[[str], None] = print) -> Checkpoint | None:
-    """The newest checkpoint of a run that is whole; each damaged one is reported and skipped."""
-    for folder in step_folders(run):
-        try:
-            return _read(folder)
-        except CheckpointError as error:
-            report(f"skipped: {error}")
-    return None
+def newest(run: Path) -> Checkpoint | None:
+    """The run's newest checkpoint with its training state; None where there is no checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged. No older one is taken in its place: the steps since would
+            be lost without notice.
+    """
+    folders = step_folders(run)
+    if not folders:
+        return None
+    try:
+        return _read(folders[0], folders[0] / WEIGHTS, with_training=True)
+    except CheckpointError as error:
+        older = f"from {folders[1].name}" if len(folders) > 1 else "from the start"
+        raise CheckpointError(
+            f"{error}; delete {folders[0]} to continue {older}, or choose another --out"
+        ) from error
 
 
-def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A network's state dict and the configuration beside it.
+def load_weights(path: str | Path) -> Checkpoint:
+    """A network's weights and their configuration, without the training state.
 
     Args:
-        path: a run (its newest whole checkpoint is taken), a checkpoint's folder, or its
+        path: a run, whose newest checkpoint is taken; a checkpoint's folder; or its
             ``weights.safetensors``.
 
     Raises:
-        CheckpointError: there is nothing of the kind, or nothing whole.
+        CheckpointError: there is no checkpoint, or it is damaged.
     """
     path = Path(path)
-    folders = step_folders(path) if path.is_dir() and not (path / WEIGHTS).exists() else [path]
-    if not path.exists() or not folders:
+    if path.suffix == ".safetensors" and os.path.exists(path):
+        return _read(path, path)
+    if os.path.exists(path / WEIGHTS) or _STEP.fullmatch(path.name):
+        return _read(path, path / WEIGHTS)
+    folders = step_folders(path)
+    if not folders:
         raise CheckpointError(
             f"no checkpoint at {path}; give a run's folder, one of its step folders, "
             "or a .safetensors file"
         )
-    problems = []
-    for folder in folders:
-        file = folder if folder.suffix == ".safetensors" else folder / WEIGHTS
-        try:
-            return read_safetensors(file), _read_config(file.with_name(CONFIG))
-        except CheckpointError as error:
-            problems.append(str(error))
-    raise CheckpointError("; ".join(problems))
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file; CheckpointError where it is missing or damaged."""
     try:
-        return load_file(path)
-    except _DAMAGE as error:
-        raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
+        return _read(folders[0], folders[0] / WEIGHTS)
+    except CheckpointError as error:
+        others = f"; give an older one, {folders[1]}" if len(folders) > 1 else ""
+        raise CheckpointError(f"{error}{others}") from error
 
 
-def read_tensors(path: Path) -> Any:
-    """What ``torch.save`` wrote: tensors and plain values, nothing else is unpickled.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or holds other objects.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to mean
-        raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
-
-
-def _read(folder: Path) -> Checkpoint:
+def _read(path: Path, weights: Path, *, with_training: bool = False) -> Checkpoint:
+    folder = weights.parent
     match = _STEP.fullmatch(folder.name)
-    if match is None:
-        raise CheckpointError(f"{folder} is no checkpoint; its name should be step-NNNNNNNN")
+    names = (weights.name, CONFIG, *([TRAINING] if with_training else []))
+    verified = verify_checksums(folder, names)
+    training = read_tensors(folder / TRAINING) if with_training else {}
+    if not isinstance(training, dict):
+        raise CheckpointError(f"cannot read {folder / TRAINING}: it does not hold a mapping")
+    try:
+        config = read_yaml_mapping(folder / CONFIG)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {folder / CONFIG}: {first_line(error)}") from error
     return Checkpoint(
-        step=int(match[1]),
-        weights=read_safetensors(folder / WEIGHTS),
-        config=_read_config(folder / CONFIG),
-        training=read_tensors(folder / TRAINING),
+        path=path,
+        step=int(match[1]) if match else None,
+        weights=read_safetensors(weights),
+        config=config,
+        training=training,
+        verified=verified,
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    verify_checksums(folder, (METRICS,))
     try:
-        config = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"cannot read {path}: it holds no configuration")
-    return config
+        metrics = json.loads(read_text(folder / METRICS))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"cannot read {folder / METRICS}: {first_line(error)}") from error
+    if not isinstance(metrics, dict):
+        raise CheckpointError(f"cannot read {folder / METRICS}: it does not hold a mapping")
+    return metrics
 
 
-def _metric(folder: Path, name: str) -> float | None:
+def _delete(folder: Path) -> None:
+    """Delete a checkpoint; one that is deleted in part is never taken for a checkpoint."""
     try:
-        value = json.loads((folder / METRICS).read_text()).get(name)
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, int | float) else None
+        shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.partial")))
+    except OSError as error:
+        raise CheckpointError(f"cannot delete checkpoint {folder}: {first_line(error)}") from error
 
 
 def _sync(path: Path) -> None:

@@ -1,6 +1,8 @@
 """Configuration: a dataclass filled from a YAML file and from dotted options."""
 
 import dataclasses
+import re
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,13 +14,24 @@ from runtime.errors import ConfigError
 
 T = TypeVar("T")
 
+_WRONG_TYPE = re.compile(  # jsonargparse names the types of Python, and repeats itself
+    r'Parser key "(?P<key>[\w.]+)": .*(Got value|Given value): (?P<value>.*)'
+)
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    Path: "a path",
+}
+
 
 def load_config(kind: type[T], arguments: Sequence[str], *, prog: str, description: str) -> T:
     """Fill the dataclass ``kind`` from ``--config FILE`` and options such as ``--train.clip=1``.
 
     Options override the file, whatever their order. Keys, types, defaults and descriptions are
-    those of the dataclass and of the dataclasses in it. A field of type bool at the top may be
-    given as a bare switch: ``--dry-run`` stands for ``--dry_run=true``.
+    those of the dataclass and of the dataclasses in it. A field of type bool at the top is a
+    switch without value: ``--dry-run`` and ``--dry_run`` stand for ``--dry_run=true``.
 
     Raises:
         ConfigError: an unknown key, a value of another type, a missing file or required key, or a
@@ -28,19 +41,23 @@ def load_config(kind: type[T], arguments: Sequence[str], *, prog: str, descripti
     parser = jsonargparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file with the keys below")
     parser.add_class_arguments(kind, as_group=False)
-    switches = {
-        "--" + field.name.replace("_", "-"): f"--{field.name}=true"
+    switches = [
+        field.name
         for field in dataclasses.fields(kind)  # type: ignore[arg-type]
         if field.type is bool
-    }
+    ]
     # jsonargparse lets a later file override an earlier option; a file first is what people mean.
-    files, options = _split_files([switches.get(argument, argument) for argument in arguments])
+    files, options = _split_files([_spelled_out(argument, switches) for argument in arguments])
     try:
         values = parser.parse_args([*files, *options])
         values.pop("config", None)
         return kind(**vars(parser.instantiate(values)))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the --config file is not UTF-8 text: {error}") from error
     except (jsonargparse.ArgumentError, ValueError, TypeError, OSError) as error:
-        raise ConfigError(f"{_one_line(error)}; {prog} --help lists the keys") from error
+        raise ConfigError(f"{_one_line(error, kind)}; {prog} --help lists the keys") from error
+    except RecursionError as error:
+        raise ConfigError("the --config file is nested too deeply") from error
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -67,9 +84,42 @@ def _split_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, options
 
 
-def _one_line(error: Exception) -> str:
-    lines = (line.strip() for line in str(error).splitlines())
-    return " ".join(line for line in lines if line)
+def _spelled_out(argument: str, switches: Sequence[str]) -> str:
+    name, equals, value = argument.removeprefix("--").partition("=")
+    name = name.replace("-", "_")
+    if not argument.startswith("--") or name not in switches:
+        return argument
+    return f"--{name}={value if equals else 'true'}"
+
+
+def _one_line(error: Exception, kind: type) -> str:
+    message = " ".join(str(error).split())
+    wrong = _WRONG_TYPE.fullmatch(message)
+    wanted = wrong and _wanted(kind, wrong["key"])
+    return f"{wrong['key']} must be {wanted}, not {wrong['value']}" if wrong and wanted else message
+
+
+def _wanted(kind: Any, key: str) -> str | None:
+    """What the field of dotted name ``key`` takes, in words; None where there is no such field."""
+    for name in key.split("."):
+        if not dataclasses.is_dataclass(kind):
+            return None
+        kind = typing.get_type_hints(kind).get(name)
+    if dataclasses.is_dataclass(kind):
+        return "a mapping of keys to values"
+    optional = type(None) in typing.get_args(kind)
+    if optional:
+        kind = next(member for member in typing.get_args(kind) if member is not type(None))
+    origin = typing.get_origin(kind)
+    if origin is typing.Literal:
+        words = "one of " + ", ".join(map(str, typing.get_args(kind)))
+    elif origin is tuple:
+        elements = typing.get_args(kind)
+        example = "[a, b]" if str in elements else "[1, 2]"
+        words = f"a list {'' if ... in elements else f'of {len(elements)} '}such as {example}"
+    else:
+        words = _WORDS.get(kind, "")
+    return (words + " or null" if optional else words) if words else None
 
 
 def _plain(value: Any) -> Any:

@@ -22,5 +22,9 @@ class TrainingError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's message, or its type where it has none.
+
+    An OSError gives the system's words alone, without number and file name.
+    """
+    message = (isinstance(error, OSError) and error.strerror) or str(error).strip()
+    return (message or type(error).__name__).splitlines()[0]

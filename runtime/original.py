@@ -7,8 +7,10 @@ that the feature extractor holds each tensor twice, the second time under ``mode
 ImageNet classifier that nothing uses.
 """
 
+import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +18,71 @@ import torch
 from torch import Tensor
 
 from runtime import checkpoint
-from runtime.checkpoint import load_weights, read_tensors
-from runtime.errors import CheckpointError
+from runtime.checkpoint import Checkpoint, load_weights
+from runtime.errors import CheckpointError, first_line
+from runtime.tensor_files import read_state_dict
 
 EXTRACTOR, RELATION = "feature_extractor", "cls_rel"
 _SECOND_NAME = "model_resnet."
 _CLASSIFIER = (1000, "fc.weight", "fc.bias")
 
 
-def import_original(
-    source: Path, run: Path, *, backbone: str, num_heads: int, image_size: int
-) -> Path:
-    """Turn an original checkpoint into the checkpoint of step 0 of ``run``; returns its folder.
+@dataclass(frozen=True)
+class OriginalSettings:
+    """What the original's files do not store; the defaults are the paper's.
+
+    Attributes:
+        backbone: timm's name of the backbone.
+        num_heads: attention heads.
+        image_size: height and width in pixels of the images it was trained on.
+    """
+
+    backbone: str = "resnet18"
+    num_heads: int = 12
+    image_size: int = 224
+
+
+def is_original(path: Path) -> bool:
+    """Whether ``path`` is to be read by ``load_original``: it has the original's files, or is a
+    file of another type than ours."""
+    if os.path.isdir(path):
+        return os.path.exists(path / f"{EXTRACTOR}.pkl")
+    return os.path.exists(path) and path.suffix != ".safetensors"
+
+
+def load_original(source: Path, settings: OriginalSettings | None = None) -> Checkpoint:
+    """An original checkpoint as a checkpoint of ours, at step 0.
 
     Args:
         source: a folder with the two files, or the single file.
-        run: where the checkpoint is written.
-        backbone: timm's name of the backbone; the files do not tell it.
-        num_heads: attention heads, likewise.
-        image_size: height and width in pixels that it was trained at.
+        settings: the paper's where it is None.
 
     Raises:
-        CheckpointError: the source is none of the three layouts, or ``run`` has checkpoints.
+        CheckpointError: the source has none of the three layouts.
     """
-    if checkpoint.step_folders(run):
-        raise CheckpointError(f"{run} holds checkpoints already; give another --out")
+    settings = settings or OriginalSettings()
     extractor, relation = _parts(source)
     weights = {f"backbone.{name}": tensor for name, tensor in _once(extractor).items()}
     weights |= {f"relation.{name}": tensor for name, tensor in relation.items()}
+    model = {"backbone": settings.backbone, "num_heads": settings.num_heads}
     config: dict[str, Any] = {
         "task": "relation",
-        "model": {"backbone": backbone, "num_heads": num_heads} | _sizes(relation, source),
-        "input": {"image_size": image_size},
+        "model": model | _sizes(relation, source),
+        "input": {"image_size": settings.image_size},
     }
-    return checkpoint.save(run, 0, weights=weights, config=config, metrics={})
+    return Checkpoint(source, 0, weights, config, training={}, verified=False)
+
+
+def import_original(source: Path, run: Path, settings: OriginalSettings | None = None) -> Path:
+    """Turn an original checkpoint into the checkpoint of step 0 of ``run``; returns its folder.
+
+    Raises:
+        CheckpointError: see ``load_original``; or ``run`` has checkpoints or cannot be written.
+    """
+    if checkpoint.step_folders(run):
+        raise CheckpointError(f"{run} holds checkpoints already; give another --out")
+    original = load_original(source, settings)
+    return checkpoint.save(run, 0, weights=original.weights, config=original.config, metrics={})
 
 
 def export_original(source: Path, folder: Path) -> None:
@@ -58,11 +91,12 @@ def export_original(source: Path, folder: Path) -> None:
     The classifier that the original's feature extractor carries, unused, is written as zeros.
 
     Raises:
-        CheckpointError: there is no checkpoint, or the original has no place for its weights.
+        CheckpointError: there is no checkpoint, the original has no place for its weights, or the
+            files cannot be written.
     """
-    weights, _ = load_weights(source)
+    weights = load_weights(source).weights
     extractor, relation = _split(weights, "backbone.", "relation.")
-    if not relation or "fc.weight" in extractor or "similarity_scale" in relation:
+    if "proj.weight" not in relation or "similarity_scale" in relation:
         reason = "a similarity start" if relation else "no relational module"
         raise CheckpointError(f"{source} has {reason}, for which the original has no place")
     relation_width = relation["proj.weight"].shape[1]
@@ -70,32 +104,28 @@ def export_original(source: Path, folder: Path) -> None:
     twice = extractor | {_SECOND_NAME + name: tensor for name, tensor in extractor.items()}
     twice[_SECOND_NAME + weight] = torch.zeros(classes, relation_width)
     twice[_SECOND_NAME + bias] = torch.zeros(classes)
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(twice, folder / f"{EXTRACTOR}.pkl")
-    torch.save(relation, folder / f"{RELATION}.pkl")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, values in ((EXTRACTOR, twice), (RELATION, relation)):
+            temporary = folder / f".{name}.pkl.tmp"
+            torch.save(values, temporary)
+            temporary.replace(folder / f"{name}.pkl")
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise CheckpointError(f"cannot write to {folder}: {first_line(error)}") from error
 
 
 def _parts(source: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    if source.is_dir():
-        extractor = _state(source / f"{EXTRACTOR}.pkl")
-        relation = _state(source / f"{RELATION}.pkl")
+    if os.path.isdir(source):
+        extractor = read_state_dict(source / f"{EXTRACTOR}.pkl")
+        relation = read_state_dict(source / f"{RELATION}.pkl")
     else:
-        extractor, relation = _split(_state(source), f"{EXTRACTOR}.", f"{RELATION}.")
+        extractor, relation = _split(read_state_dict(source), f"{EXTRACTOR}.", f"{RELATION}.")
     if not extractor or not relation:
         raise CheckpointError(
-            f"{source} is no original checkpoint: expected {EXTRACTOR}.pkl and {RELATION}.pkl, or "
-            f"one file with the prefixes {EXTRACTOR}. and {RELATION}."
+            f"{source} is not an original checkpoint: expected {EXTRACTOR}.pkl and {RELATION}.pkl, "
+            f"or one file with the prefixes {EXTRACTOR}. and {RELATION}."
         )
     return extractor, relation
-
-
-def _state(path: Path) -> dict[str, Tensor]:
-    values = read_tensors(path)
-    if isinstance(values, dict) and isinstance(values.get("state_dict"), dict):
-        values = values["state_dict"]
-    if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
-        raise CheckpointError(f"{path} holds no state dict: a mapping of names to tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in values.items()}
 
 
 def _split(
@@ -117,12 +147,12 @@ def _once(extractor: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sizes(relation: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
-    blocks = {int(m[1]) for name in relation if (m := re.match(r"blocks\.(\d+)\.", name))}
+    blocks = {int(m[1]) for name in relation if (m := re.match(r"blocks\.(\d{1,4})\.", name))}
     last = next((name for name in ("head.2.weight", "head.weight") if name in relation), None)
-    if "cls_token" not in relation or last is None or not blocks:
+    if last is None or not blocks or "cls_token" not in relation or relation[last].ndim != 2:
         raise CheckpointError(f"{source} has no relational transformer with a head")
     return {
-        "embed_dim": relation["cls_token"].shape[-1],
+        "embed_dim": relation["cls_token"].numel(),
         "depth": max(blocks) + 1,
         "head": "mlp" if last == "head.2.weight" else "linear",
         "num_logits": relation[last].shape[0],

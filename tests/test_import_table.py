@@ -18,7 +18,13 @@ OURS = {
 }
 ALLOWED = {
     "sharding": {"runtime.errors", "runtime.command"},
-    "pipelines": {"sharding.format", "runtime.errors", "runtime.command", "runtime.device"},
+    "pipelines": {
+        "sharding.format",
+        "runtime.errors",
+        "runtime.command",
+        "runtime.device",
+        "runtime.checks",
+    },
     "model": set(),
     "runtime": set(),
     "evaluation": {"sharding", "pipelines", "model", "runtime"},

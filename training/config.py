@@ -6,20 +6,24 @@ from typing import Literal
 
 from model.config import ModelConfig, ObjectiveConfig
 from pipelines.config import AugmentConfig, InputConfig
+from runtime.checks import above, check_numbers, number, whole
 from runtime.errors import ConfigError
+
+MAX_STEPS = 10**8 - 1  # checkpoints are named by eight digits
+_MAX_PAIRS = 2**24
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pairs are trained on.
+    """The training pairs.
 
     Attributes:
         pack: folder of the pack.
-        domains: those to train on; null for all.
-        classes: likewise.
-        splits: likewise.
+        domains: domains to train on; null for all.
+        classes: classes to train on; null for all.
+        splits: splits to train on; null for all.
         num_negatives: negative pairs for each positive one.
-        balanced: whether each class has the same number of anchors.
+        balanced: give each class the same number of anchors.
     """
 
     pack: Path
@@ -29,15 +33,20 @@ class DataConfig:
     num_negatives: int = 20
     balanced: bool = True
 
+    def __post_init__(self) -> None:
+        check_numbers("data", self, num_negatives=whole(0, 10_000))
+
 
 @dataclass(frozen=True)
 class NetworkConfig(ModelConfig):
-    """What is trained, and where its backbone starts.
+    """The network, and the weights that its backbone starts from.
+
+    ``ModelConfig`` is the part that a checkpoint needs; these two fields matter at the start only.
 
     Attributes:
         pretrained: start the backbone at timm's published weights, which timm downloads.
-        backbone_weights: start it at these: a run or checkpoint of ours, a .safetensors file, or a
-            state dict with timm's or torchvision's names.
+        backbone_weights: start it at these weights: a run or checkpoint of ours, a .safetensors
+            file, or a state dict with timm's or torchvision's names.
     """
 
     pretrained: bool = False
@@ -49,14 +58,14 @@ class LoopConfig:
     """The training loop.
 
     Attributes:
-        iterations: optimiser steps.
-        global_batch: pairs of a step over all devices.
-        recipe_ranks: devices for which global_batch, optimizer.lr and all numbers of steps are
-            meant; only ``scale: linear`` uses it.
-        accumulate: parts in which each device takes its pairs of a step, to save memory; with
-            ``scale: linear`` each part is as large as a step of the recipe's device.
-        clip: largest norm of the gradient; null leaves it as it is.
-        precision: bfloat16 computes in mixed precision; weights and optimiser stay float32.
+        iterations: optimizer steps.
+        global_batch: pairs per step over all devices.
+        recipe_ranks: world size the recipe was written for: that of global_batch, optimizer.lr and
+            all numbers of steps; only ``scale: linear`` uses it.
+        accumulate: gradient-accumulation steps (micro-batches per optimizer step), to save memory;
+            with ``scale: linear`` a micro-batch is as large as a step of one of the recipe's ranks.
+        clip: maximum gradient norm; null disables clipping.
+        precision: bfloat16 computes in mixed precision; weights and optimizer stay float32.
         compile: let torch.compile make the network faster, where it can.
         max_loss: a mean loss above this, or one that is not finite, stops the run.
     """
@@ -71,21 +80,28 @@ class LoopConfig:
     max_loss: float = 1e4
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "global_batch", "recipe_ranks", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} must be at least 1, it is {getattr(self, name)}")
+        check_numbers(
+            "train",
+            self,
+            iterations=whole(1, MAX_STEPS),
+            global_batch=whole(1, _MAX_PAIRS),
+            recipe_ranks=whole(1, _MAX_PAIRS),
+            accumulate=whole(1, _MAX_PAIRS),
+            clip=above(0),
+            max_loss=above(0),
+        )
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """Evaluation before each checkpoint; the metrics are those of ``evaluate.py``.
+    """Evaluation after each checkpoint; the metrics are those of ``evaluate.py``.
 
     Attributes:
-        protocol: a benchmark's YAML file; null for no evaluation.
-        pack: the pack that it is run on; null for the training pack.
-        targets: names of its targets; null for all.
+        protocol: a benchmark's YAML file; null disables validation.
+        pack: the pack to evaluate on; null for the training pack.
+        targets: names of the protocol's targets; null for all.
         evaluator: whose AUROC, averaged over the targets, is the metric ``auroc``.
-        batch_size: images a batch and a process.
+        batch_size: images per batch and process.
     """
 
     protocol: Path | None = None
@@ -94,10 +110,13 @@ class ValidationConfig:
     evaluator: str = "relation-softmax"
     batch_size: int = 64
 
+    def __post_init__(self) -> None:
+        check_numbers("validation", self, batch_size=whole(1, 65_536))
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimiser; the defaults are the paper's.
+    """The optimizer; the defaults are the paper's.
 
     Attributes:
         name: ``lars`` is timm's, over SGD with momentum; ``torchlars`` the package of that name,
@@ -117,11 +136,15 @@ class OptimizerConfig:
     backbone_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr < 0 or self.weight_decay < 0 or self.backbone_factor < 0:
-            raise ValueError(
-                "optimizer.lr, optimizer.weight_decay and optimizer.backbone_factor "
-                "must not be negative"
-            )
+        check_numbers(
+            "optimizer",
+            self,
+            lr=number(0),
+            momentum=number(0, 0.9999),
+            betas=number(0, 0.999999),
+            weight_decay=number(0),
+            backbone_factor=number(0),
+        )
 
 
 @dataclass(frozen=True)
@@ -142,8 +165,13 @@ class ScheduleConfig:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.warmup < 0:
-            raise ValueError(f"schedule.warmup must not be negative, it is {self.warmup}")
+        check_numbers(
+            "schedule",
+            self,
+            warmup=whole(0, MAX_STEPS),
+            milestones=whole(0, MAX_STEPS),
+            gamma=number(0),
+        )
 
 
 @dataclass(frozen=True)
@@ -152,8 +180,8 @@ class CheckpointConfig:
 
     Attributes:
         every: steps between checkpoints; the last step always has one.
-        keep: how many of the newest are kept, and beside them the one with the best ``best``.
-        best: the metric, high is good, that makes a checkpoint the best one.
+        keep: how many of the newest are kept, besides the one with the best ``best``.
+        best: the metric, higher is better, by which the best checkpoint is chosen.
     """
 
     every: int = 500
@@ -161,8 +189,7 @@ class CheckpointConfig:
     best: str = "auroc"
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.keep < 1:
-            raise ValueError("checkpoint.every and checkpoint.keep must be at least 1")
+        check_numbers("checkpoint", self, every=whole(1, MAX_STEPS), keep=whole(1))
 
 
 @dataclass(frozen=True)
@@ -171,10 +198,10 @@ class LogConfig:
 
     Attributes:
         every: steps between the gathering of metrics; the device is waited for only then.
-        tensorboard: whether TensorBoard files are written beside ``log.jsonl``.
-        progress: whether a progress bar is drawn on a terminal.
+        tensorboard: write TensorBoard files in addition to ``log.jsonl``.
+        progress: draw a progress bar on a terminal.
         peak_tflops: the device's peak for the precision in use, from which the model FLOPs
-            utilisation (MFU) follows; null takes it from a table of NVIDIA's data-centre GPUs.
+            utilization (MFU) follows; null takes it from a table of NVIDIA's data-center GPUs.
     """
 
     every: int = 20
@@ -183,8 +210,7 @@ class LogConfig:
     peak_tflops: float | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"log.every must be at least 1, it is {self.every}")
+        check_numbers("log", self, every=whole(1, MAX_STEPS), peak_tflops=above(0))
 
 
 @dataclass(frozen=True)
@@ -192,16 +218,17 @@ class TrainConfig:
     """A training run.
 
     Attributes:
-        data: which pairs.
+        data: the training pairs.
         out: folder for checkpoints and logs.
         task: ``relation`` learns whether two images show the same class; ``classification`` learns
             the classes of the same images, to warm up a backbone.
         seed: of the weights and of the plan of pairs.
-        resume: ``auto`` continues from the newest whole checkpoint in the run's folder, if there is
-            one; ``never`` refuses a folder that has one.
+        resume: ``auto`` continues from the newest checkpoint in the run's folder, if there is one;
+            ``never`` refuses a folder that has one.
         scale: ``linear`` lets global batch, learning rate and numbers of steps follow the number of
             devices; ``none`` takes them as they are.
-        dry_run: print the resolved configuration, sizes and a memory estimate, and stop.
+        dry_run: print the resolved configuration, sizes and a memory estimate, and stop; downloads
+            and writes nothing.
     """
 
     data: DataConfig
@@ -222,40 +249,49 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
+    def __post_init__(self) -> None:
+        check_numbers("", self, seed=whole(0))
+
 
 def resolve(config: TrainConfig, world_size: int, saved_batch: int | None) -> TrainConfig:
     """The configuration with the numbers that hold on ``world_size`` devices.
 
-    With ``scale: linear`` and k times the recipe's devices (counting each part of an accumulated
-    step as one), the global batch and the learning rate are multiplied by k, and all numbers of
-    steps divided by it. A run that is continued keeps the global batch that it began with,
+    With ``scale: linear`` and k times the recipe's devices (each micro-batch of a step counts as
+    one), the global batch and the learning rate are multiplied by k, and all numbers of steps
+    divided by it. A run that is continued keeps the global batch that it was started with,
     ``saved_batch``, and so its sequence of pairs.
 
     Raises:
-        ConfigError: the devices cannot share the global batch equally.
+        ConfigError: the devices cannot share the global batch equally, or a scaled number is out
+            of range.
     """
     loop = config.train
     if config.scale == "linear":
         if loop.global_batch % loop.recipe_ranks:
             raise ConfigError(
-                f"train.global_batch {loop.global_batch} is no multiple of "
+                f"train.global_batch {loop.global_batch} is not a multiple of "
                 f"train.recipe_ranks {loop.recipe_ranks}; change either"
             )
         batch = loop.global_batch // loop.recipe_ranks * world_size * loop.accumulate
-        config = _scaled(config, batch if saved_batch is None else saved_batch)
-    parts = world_size * config.train.accumulate
-    if config.train.global_batch % parts:
+        try:
+            config = _scaled(config, batch if saved_batch is None else saved_batch)
+        except ValueError as error:
+            raise ConfigError(f"scale linear on {world_size} devices: {error}") from error
+    micro_batches = world_size * loop.accumulate
+    if config.train.global_batch % micro_batches:
         raise ConfigError(
             f"train.global_batch {config.train.global_batch} cannot be shared equally by "
-            f"{world_size} processes x {loop.accumulate} parts; choose a multiple of {parts}"
+            f"{world_size} processes x {loop.accumulate} micro-batches; "
+            f"choose a multiple of {micro_batches}"
         )
     return config
 
 
 def scaling_line(recipe: TrainConfig, resolved: TrainConfig) -> str:
-    """What the linear rule made of the recipe, for the reader."""
+    """How the linear scaling rule changed the recipe, for the reader."""
     return (
-        f"linear rule, {recipe.train.global_batch} -> {resolved.train.global_batch} pairs a step: "
+        f"linear scaling, {recipe.train.global_batch} -> {resolved.train.global_batch} pairs per "
+        "step: "
         f"lr {recipe.optimizer.lr:g} -> {resolved.optimizer.lr:g}, "
         f"steps {recipe.train.iterations} -> {resolved.train.iterations}, "
         f"warm-up {recipe.schedule.warmup} -> {resolved.schedule.warmup} (--scale none keeps them)"

@@ -1,4 +1,4 @@
-"""The images that are trained on, and their pairs."""
+"""The training images and their pairs."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class TrainingSet:
 
     Attributes:
         pack: where the images are.
-        rows: int64 (N,), the rows of its index that are trained on.
-        plan: the pairs of positions in ``rows``.
+        rows: int64 (N,), the index rows of the training images.
+        plan: pairs of indices into ``rows``.
     """
 
     pack: Pack
@@ -28,7 +28,7 @@ class TrainingSet:
 
     @staticmethod
     def load(config: TrainConfig) -> "TrainingSet":
-        """What ``config.data`` selects; PackError where there is nothing of the kind."""
+        """What ``config.data`` selects; PackError where it selects nothing."""
         data = config.data
         pack = Pack(data.pack)
         rows = Selection(data.domains, data.classes, data.splits).rows(pack)
@@ -41,10 +41,10 @@ class TrainingSet:
         return TrainingSet(pack, rows, plan)
 
     def loader(self, config: TrainConfig, process: Process, start: int) -> PairLoader:
-        """This process's batches from step ``start`` on, ``train.accumulate`` of them a step.
+        """This process's micro-batches from step ``start`` on, ``train.accumulate`` per step.
 
-        A part of a step is a step of the loader, so that any number of processes and parts draws
-        the same pairs for a step.
+        A micro-batch is a step of the loader, so that any number of processes and micro-batches
+        draws the same pairs for a step.
         """
         loop = config.train
         return PairLoader(

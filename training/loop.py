@@ -2,6 +2,9 @@
 
 import json
 import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,16 +13,35 @@ from pipelines.loader import PairLoader
 from runtime import checkpoint
 from runtime.config import plain
 from runtime.distributed import Process, StopSignal
-from runtime.errors import TrainingError
+from runtime.errors import TrainingError, first_line
 from training import cost
 from training.config import TrainConfig
 from training.data import TrainingSet
-from training.run_log import RunLog
+from training.run_log import LogError, RunLog
 from training.step import Stepper
 from training.validation import Validation
 
 INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: saved on a signal, start again to continue
 INTERRUPTED_FILE = "interrupted.json"  # for those who see only torchrun's exit code
+
+
+@dataclass(frozen=True)
+class Run:
+    """What does not change during a run.
+
+    Attributes:
+        config: resolved.
+        process: this process.
+        data: the training pairs.
+        validation: what is evaluated after each checkpoint, if anything.
+        step_flops: floating-point operations of a step on one device.
+    """
+
+    config: TrainConfig
+    process: Process
+    data: TrainingSet
+    validation: Validation | None
+    step_flops: float
 
 
 class Loop:
@@ -29,30 +51,16 @@ class Loop:
     host never waits for the device.
 
     Args:
-        config: resolved.
-        process: this process.
+        run: what is trained, and how.
         stepper: does the steps.
         loader: the stepper's batches.
-        data: what is trained on.
         log: where metrics go.
-        validation: what is evaluated before each checkpoint, if anything.
-        flops: of one step on one device.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        process: Process,
-        stepper: Stepper,
-        loader: PairLoader,
-        data: TrainingSet,
-        log: RunLog,
-        validation: Validation | None,
-        flops: float,
-    ) -> None:
-        self._config, self._process, self._stepper = config, process, stepper
-        self._loader, self._data = loader, data
-        self._log, self._validation, self._flops = log, validation, flops
+    def __init__(self, run: Run, stepper: Stepper, loader: PairLoader, log: RunLog) -> None:
+        self._config, self._process, self._data = run.config, run.process, run.data
+        self._validation, self._flops = run.validation, run.step_flops
+        self._stepper, self._loader, self._log = stepper, loader, log
         self._pending: list[Tensor] = []
         self._clock = time.perf_counter()
 
@@ -62,10 +70,10 @@ class Loop:
         Raises:
             TrainingError: the loss or the gradient is not finite, or the loss is above its limit.
             CheckpointError: a checkpoint could not be written.
+            LogError: the log could not be written; the steps until then are saved.
         """
-        marker = self._config.out / INTERRUPTED_FILE
         if self._process.is_first:
-            marker.unlink(missing_ok=True)
+            (self._config.out / INTERRUPTED_FILE).unlink(missing_ok=True)
         with StopSignal(self._process) as stop:
             stopped = self._steps(start, stop)
         if stopped is None:
@@ -73,7 +81,7 @@ class Loop:
             self._log.say(f"{iterations:,} steps are done; checkpoints are in {self._config.out}")
             return 0
         if self._process.is_first:
-            marker.write_text(json.dumps({"step": stopped}) + "\n")
+            self._report(INTERRUPTED_FILE, {"step": stopped})
         signal = stop.received or "another process's signal"
         self._log.say(f"{signal}: saved step {stopped}, start again to continue")
         return INTERRUPTED
@@ -91,7 +99,7 @@ class Loop:
             saving = done % config.checkpoint.every == 0 or done == iterations or stopping
             metrics = self._gather(done) if measure or saving else {}
             if saving:
-                self._save(done, metrics, validate=not stopping)
+                self._checkpoint(done, metrics, validate=not stopping)
             if stopping:
                 return done
         return None
@@ -104,7 +112,11 @@ class Loop:
         self._pending = []
         self._check(rows, first)
         metrics = self._metrics(rows, seconds)
-        self._log.metrics(done, metrics)
+        try:
+            self._log.metrics(done, metrics)
+        except LogError:
+            self._save(done, metrics)
+            raise
         self._clock = time.perf_counter()
         return metrics
 
@@ -147,7 +159,7 @@ class Loop:
         report = config.out / "diverged.json"
         if self._process.is_first:
             what = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
-            report.write_text(json.dumps(what | {"anchors": anchors, "partners": partners}) + "\n")
+            self._report(report.name, what | {"anchors": anchors, "partners": partners})
         kept = checkpoint.step_folders(config.out)
         raise TrainingError(
             f"training diverged at step {step}: loss {loss:g}, gradient norm {norm:g}, batch of "
@@ -155,23 +167,37 @@ class Loop:
             f"{kept[0] if kept else 'none'}; lower optimizer.lr or set train.clip"
         )
 
-    def _save(self, done: int, metrics: dict[str, float], *, validate: bool) -> None:
+    def _checkpoint(self, done: int, metrics: dict[str, float], *, validate: bool) -> None:
+        """Save, then validate: a validation that fails loses no step."""
+        folder = self._save(done, metrics) if self._process.is_first else None
         if self._validation is not None and validate:
+            self._log.say(f"validating step {done} on {self._config.validation.protocol} ...")
             measured = self._validation.measure(self._stepper.network)
+            if folder is not None:
+                checkpoint.add_metrics(folder, measured)
             self._log.metrics(done, measured)
-            metrics = metrics | measured
-        if self._process.is_first:
-            checkpoint.save(
-                self._config.out,
-                done,
-                weights=self._stepper.network.state_dict(),
-                config=plain(self._config),
-                metrics=metrics,
-                training={
-                    "optimizer": self._stepper.optimizer.state_dict(),
-                    "pack": self._data.pack.manifest.fingerprint,
-                },
-            )
+        if folder is not None:
             kept = self._config.checkpoint
             checkpoint.prune(self._config.out, kept.keep, kept.best)
         self._clock = time.perf_counter()
+
+    def _save(self, done: int, metrics: dict[str, float]) -> Path:
+        return checkpoint.save(
+            self._config.out,
+            done,
+            weights=self._stepper.network.state_dict(),
+            config=plain(self._config),
+            metrics=metrics,
+            training={
+                "optimizer": self._stepper.optimizer.state_dict(),
+                "pack": self._data.pack.manifest.fingerprint,
+            },
+        )
+
+    def _report(self, name: str, content: dict[str, Any]) -> None:
+        """Write a small JSON file into the run's folder; LogError where that fails."""
+        path = self._config.out / name
+        try:
+            path.write_text(json.dumps(content) + "\n")
+        except OSError as error:
+            raise LogError(f"cannot write {path}: {first_line(error)}") from error

@@ -71,6 +71,11 @@ def build_optimizer(
     return sgd if config.name == "sgd" else _torchlars(sgd)
 
 
+def num_moments(config: OptimizerConfig) -> int:
+    """Tensors of a parameter's size that the optimizer keeps for each parameter."""
+    return 2 if config.name == "adamw" else 1
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set ``lr`` times the group's own factor in each group."""
     for group in optimizer.param_groups:

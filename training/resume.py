@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from model.config import ModelConfig
 from model.network import Classifier, ReSeND
@@ -12,10 +13,11 @@ from runtime import checkpoint
 from runtime.checkpoint import Checkpoint
 from runtime.config import plain
 from runtime.distributed import Process
-from runtime.errors import ConfigError
-from runtime.weights import fit
+from runtime.errors import CheckpointError, ConfigError
+from runtime.weights import load_strictly
 from training.config import TrainConfig
 
+# Of the network what ModelConfig describes; how its backbone started no longer matters.
 _SAME: dict[str, tuple[str, ...]] = {
     "data": ("domains", "classes", "splits", "num_negatives", "balanced"),
     "model": tuple(field.name for field in fields(ModelConfig)),
@@ -24,11 +26,12 @@ _SAME: dict[str, tuple[str, ...]] = {
 
 
 def find(config: TrainConfig, process: Process) -> Checkpoint | None:
-    """The newest whole checkpoint of the run, the same for all processes; None for a new run.
+    """The newest checkpoint of the run, the same for all processes; None for a new run.
 
     Raises:
         ConfigError: there is one and the configuration forbids to continue, or the processes see
             different ones.
+        CheckpointError: it is damaged, or has no training state.
     """
     if config.resume == "never":
         if checkpoint.step_folders(config.out):
@@ -37,10 +40,18 @@ def find(config: TrainConfig, process: Process) -> Checkpoint | None:
                 "or --resume auto to continue"
             )
         return None
-    found = checkpoint.newest(config.out, print if process.is_first else lambda _: None)
-    step = -1 if found is None else found.step
-    seen = torch.tensor([step, -step], device=process.device)
-    low, negative_high = process.minimum(seen).tolist()
+    found, failure = None, None
+    try:
+        found = checkpoint.newest(config.out)
+    except CheckpointError as error:
+        failure = error
+    step = -1 if found is None else found.step or 0
+    seen = torch.tensor([int(failure is None), step, -step], device=process.device)
+    good, low, negative_high = process.minimum(seen).tolist()
+    if failure is not None:
+        raise failure
+    if not good:
+        raise CheckpointError(f"another process cannot read {config.out}; see its message")
     if low != -negative_high:
         raise ConfigError(
             f"the processes see different checkpoints in {config.out} (steps {low} and "
@@ -49,32 +60,66 @@ def find(config: TrainConfig, process: Process) -> Checkpoint | None:
     return found
 
 
+def saved_batch(found: Checkpoint) -> int:
+    """The global batch that the run was started with."""
+    batch = found.setting("train", "global_batch")
+    if not isinstance(batch, int) or batch < 1:
+        raise CheckpointError(f"{found.path} has no train.global_batch in its config.yaml")
+    return batch
+
+
 def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
-    """ConfigError where the configuration would continue another run than ``found`` is of."""
+    """Raise ConfigError unless ``config`` describes the same run as the checkpoint ``found``."""
     now = plain(config)
     pairs: list[tuple[str, Any, Any]] = [
-        (name, found.config.get(name), now[name]) for name in ("task", "seed")
+        (name, found.setting(name), now[name]) for name in ("task", "seed")
     ]
     for group, names in _SAME.items():
-        old = found.config.get(group, {})
-        pairs += [(f"{group}.{name}", old.get(name), now[group][name]) for name in names]
-    batch = found.config.get("train", {}).get("global_batch")
-    pairs.append(("train.global_batch", batch, config.train.global_batch))
+        pairs += [
+            (f"{group}.{name}", found.setting(group, name), now[group][name]) for name in names
+        ]
+    pairs.append(("train.global_batch", saved_batch(found), config.train.global_batch))
     pairs.append(("the pack's fingerprint", found.training.get("pack"), pack.manifest.fingerprint))
     for name, old, new in pairs:
         if old != new:
             raise ConfigError(
-                f"{config.out} was begun with {name} {old}, it is now {new}; "
+                f"{config.out} was started with {name} {old}, it is now {new}; "
                 "set it back or give another --out"
             )
 
 
 def restore(
-    config: TrainConfig,
-    found: Checkpoint,
-    network: ReSeND | Classifier,
-    optimizer: torch.optim.Optimizer,
+    found: Checkpoint, network: ReSeND | Classifier, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Bring network and optimiser to where ``found`` left them."""
-    fit(network, found.weights, f"checkpoint of step {found.step} in {config.out}")
-    optimizer.load_state_dict(found.training["optimizer"])
+    """Bring network and optimizer to where ``found`` left them.
+
+    Of the optimizer its state is restored; learning rate, momentum and the like are those of the
+    configuration.
+
+    Raises:
+        CheckpointError: the checkpoint does not fit the network or the optimizer.
+    """
+    load_strictly(network, found.weights, str(found.path))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    saved = found.training.get("optimizer")
+    state = saved.get("state") if isinstance(saved, dict) else None
+    if not isinstance(state, dict) or not all(
+        isinstance(number, int)
+        and 0 <= number < len(parameters)
+        and _fits(values, parameters[number])
+        for number, values in state.items()
+    ):
+        raise CheckpointError(f"{found.path} has an optimizer state that does not fit the network")
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+
+
+def _fits(values: Any, parameter: Tensor) -> bool:
+    """Whether ``values`` are tensors of the parameter's shape, or single numbers."""
+    return isinstance(values, dict) and all(
+        value is None
+        or isinstance(value, int | float)
+        or (isinstance(value, Tensor) and value.shape in (parameter.shape, torch.Size([])))
+        for value in values.values()
+    )

@@ -1,20 +1,42 @@
 """A training run from its configuration to its last checkpoint."""
 
+from dataclasses import dataclass, replace
+
 import torch
 
+from model.network import Classifier, ReSeND
+from runtime.checkpoint import Checkpoint
 from runtime.config import to_yaml
 from runtime.distributed import Process
+from runtime.run_lock import run_lock
 from training import resume, task
-from training.config import TrainConfig, resolve, scaling_line
+from training.config import NetworkConfig, TrainConfig, resolve, scaling_line
 from training.cost import Cost, training_cost
 from training.data import TrainingSet
-from training.loop import Loop
-from training.optimization import build_optimizer
+from training.loop import Loop, Run
+from training.optimization import build_optimizer, num_moments
 from training.run_log import RunLog
 from training.step import Stepper
 from training.validation import Validation
 
-_MOMENTS = {"lars": 1, "torchlars": 1, "sgd": 1, "adamw": 2}
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Everything that a run is made of, before its first step.
+
+    Attributes:
+        found: the checkpoint that it continues from, if any.
+        config: resolved.
+        data: the training pairs.
+        network: on the CPU, at its starting weights unless ``found`` has them.
+        cost: of a step with the pairs that a device takes at a time.
+    """
+
+    found: Checkpoint | None
+    config: TrainConfig
+    data: TrainingSet
+    network: ReSeND | Classifier
+    cost: Cost
 
 
 def train(recipe: TrainConfig, process: Process) -> int:
@@ -24,29 +46,49 @@ def train(recipe: TrainConfig, process: Process) -> int:
         The exit status: 0, or ``training.loop.INTERRUPTED``.
 
     Raises:
-        PackError, ConfigError, CheckpointError: a mistake of the user's, or a full disk.
+        UserError: a mistake of the user's, or a full disk.
         TrainingError: training diverged.
     """
+    if recipe.dry_run:
+        prepared = _prepare(recipe, process)
+        if process.is_first:
+            print(to_yaml(prepared.config))
+            print("\n".join([*_summary(recipe, prepared, process), _memory(prepared.cost)]))
+        return 0
+    with run_lock(recipe.out, process):
+        prepared = _prepare(recipe, process)
+        return _train(prepared, process, _summary(recipe, prepared, process))
+
+
+def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
     found = resume.find(recipe, process)
-    saved_batch = None if found is None else found.config["train"]["global_batch"]
+    saved_batch = None if found is None else resume.saved_batch(found)
     config = resolve(recipe, process.world_size, saved_batch)
     data = TrainingSet.load(config)
+    if found is not None:
+        resume.check_same_run(config, found, data.pack)
     torch.manual_seed(config.seed)
-    network = task.build(config, data.plan.num_classes)
-    step_cost = training_cost(
+    start = replace(config, model=_starting_model(config, found))
+    network = task.build(start, data.plan.num_classes)
+    cost = training_cost(
         network,
         2 * config.train.global_batch // process.world_size // config.train.accumulate,
         config.input.image_size,
-        _MOMENTS[config.optimizer.name],
+        num_moments(config.optimizer),
     )
-    sizes = _sizes(config, process, data)
-    if config.scale != recipe.scale:
-        sizes.insert(0, scaling_line(recipe, config))
-    if config.dry_run:
-        if process.is_first:
-            print(to_yaml(config))
-            print("\n".join([*sizes, _memory(step_cost)]))
-        return 0
+    return _Prepared(found, config, data, network, cost)
+
+
+def _starting_model(config: TrainConfig, found: Checkpoint | None) -> NetworkConfig:
+    """The network without the weights that a checkpoint replaces or a dry run need not fetch."""
+    model = config.model
+    if found is not None:
+        return replace(model, pretrained=False, backbone_weights=None)
+    return replace(model, pretrained=False) if config.dry_run else model
+
+
+def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
+    found, config, network = prepared.found, prepared.config, prepared.network
     network.to(process.device)
     network.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(
@@ -54,14 +96,14 @@ def train(recipe: TrainConfig, process: Process) -> int:
     )
     start = 0
     if found is not None:
-        resume.check_same_run(config, found, data.pack)
-        resume.restore(config, found, network, optimizer)
-        start = found.step
-        sizes.append(f"continuing {config.out} after step {start}")
+        resume.restore(found, network, optimizer)
+        start = found.step or 0
     validation = None
     if config.validation.protocol is not None:
-        validation = Validation(config, data.pack, process)
-    loader = data.loader(config, process, start)
+        validation = Validation(config, prepared.data.pack, process)
+    loader = prepared.data.loader(config, process, start)
+    step_flops = prepared.cost.flops * config.train.accumulate
+    run = Run(config, process, prepared.data, validation, step_flops)
     with RunLog(
         config.out,
         config.log,
@@ -69,30 +111,44 @@ def train(recipe: TrainConfig, process: Process) -> int:
         first=start,
         total=config.train.iterations,
     ) as log:
-        for line in sizes:
+        for line in summary:
             log.say(line)
         stepper = Stepper(config, process, network, optimizer, loader)
-        flops = step_cost.flops * config.train.accumulate
-        return Loop(config, process, stepper, loader, data, log, validation, flops).run(start)
+        return Loop(run, stepper, loader, log).run(start)
 
 
-def _sizes(config: TrainConfig, process: Process, data: TrainingSet) -> list[str]:
-    loop, plan = config.train, data.plan
+def _summary(recipe: TrainConfig, prepared: _Prepared, process: Process) -> list[str]:
+    config, found = prepared.config, prepared.found
+    loop, model, plan = config.train, config.model, prepared.data.plan
     pairs = loop.iterations * loop.global_batch
-    parts = process.world_size * loop.accumulate
-    return [
-        f"{config.task}: {len(data.rows):,} images of {plan.num_classes:,} classes, "
-        f"{plan.pairs_per_epoch:,} pairs an epoch",
+    micro_batches = process.world_size * loop.accumulate
+    lines = [
+        f"{config.task}: {len(prepared.data.rows):,} images of {plan.num_classes:,} classes, "
+        f"{plan.pairs_per_epoch:,} pairs per epoch",
         f"{loop.iterations:,} steps of {loop.global_batch:,} pairs = {pairs:,} pairs, "
-        f"{pairs / plan.pairs_per_epoch:.2f} epochs; {loop.global_batch // parts:,} pairs at a "
-        f"time on each of {process.world_size} x {process.device.type}",
+        f"{pairs / plan.pairs_per_epoch:.2f} epochs; {loop.global_batch // micro_batches:,} pairs "
+        f"at a time on each of {process.world_size} x {process.device.type}",
     ]
+    if config.scale != recipe.scale:
+        lines.insert(0, scaling_line(recipe, config))
+    if found is not None:
+        unverified = "" if found.verified else ", whose checkpoint has no checksums to verify"
+        lines.append(f"continuing {config.out} after step {found.step}{unverified}")
+    elif model.pretrained:
+        fetched = " (not fetched in a dry run)" if config.dry_run else ""
+        lines.append(f"the backbone starts at timm's weights of {model.backbone}{fetched}")
+    elif model.backbone_weights is None:
+        lines.append(
+            "the backbone starts at random weights; to start at trained ones set "
+            "model.pretrained or model.backbone_weights"
+        )
+    return lines
 
 
-def _memory(step_cost: Cost) -> str:
-    state, activations = step_cost.state_bytes / 2**30, step_cost.activation_bytes / 2**30
+def _memory(cost: Cost) -> str:
+    state, activations = cost.state_bytes / 2**30, cost.activation_bytes / 2**30
     return (
-        f"{step_cost.parameters:,} parameters, {step_cost.flops / 1e12:.2f} TFLOP for the pairs "
+        f"{cost.parameters:,} parameters, {cost.flops / 1e12:.2f} TFLOP for the pairs "
         f"taken at a time; memory of each device: {state:.2f} GiB of weights, gradients and "
-        f"optimiser, about {activations:.2f} GiB of activations in float32, half in bfloat16"
+        f"optimizer, about {activations:.2f} GiB of activations in float32, half in bfloat16"
     )

@@ -1,22 +1,36 @@
-"""What a run tells: a progress bar, JSON lines and TensorBoard, on rank 0 alone."""
+"""Run logging on rank 0: progress bar, JSON lines, TensorBoard."""
 
 import json
+import os
+import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from runtime.errors import UserError, first_line
 from training.config import LogConfig
+
+
+class LogError(UserError):
+    """The log cannot be written."""
 
 
 class RunLog:
     """Writes a run's metrics to ``RUN/log.jsonl`` and ``RUN/tensorboard`` and its progress to
-    the terminal. Where ``active`` is False, as on all ranks but the first, it does nothing."""
+    the terminal. Where ``active`` is False, as on all ranks but the first, it does nothing.
+
+    Raises:
+        LogError: here and in ``metrics``: a file cannot be written.
+    """
 
     def __init__(
         self, run: Path, config: LogConfig, *, active: bool, first: int, total: int
@@ -25,9 +39,9 @@ class RunLog:
         self._started = time.time()
         if not active:
             return
-        run.mkdir(parents=True, exist_ok=True)
-        self._lines = (run / "log.jsonl").open("a", buffering=1)
-        self._board = SummaryWriter(str(run / "tensorboard")) if config.tensorboard else None
+        self._lines = _Appended(run / "log.jsonl")
+        self._lines.end_line()
+        self._board = _Board(run / "tensorboard") if config.tensorboard else None
         self._bar = tqdm(
             total=total,
             initial=first,
@@ -61,10 +75,9 @@ class RunLog:
         if not self._active:
             return
         record = {"step": step, "seconds": round(time.time() - self._started, 3), **values}
-        self._lines.write(json.dumps(_rounded(record)) + "\n")
+        self._lines.write(json.dumps(_rounded(record)).encode() + b"\n")
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+            self._board.write(step, values)
         line = _summary(values)
         if self._draws:
             self._bar.set_postfix_str(line)
@@ -76,6 +89,66 @@ class RunLog:
         if self._active:
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
+
+
+class _Appended:
+    """A file that each write reaches at once, as far as the disk takes it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _writing(path):
+            # Without O_NONBLOCK a FIFO would wait for a reader.
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+            self._file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
+
+    def write(self, content: bytes) -> None:
+        with _writing(self._path):
+            if self._file.write(content) != len(content):
+                raise OSError("only a part could be written; the disk may be full")
+
+    def end_line(self) -> None:
+        """End the last line where a killed process or a full disk left only a part of it."""
+        with _writing(self._path):
+            size = self._file.seek(0, os.SEEK_END)
+            if size and os.pread(self._file.fileno(), 1, size - 1) != b"\n":
+                self._file.write(b"\n")
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._file.close()
+
+
+class _Board:
+    """A TensorBoard file, written without the thread of the usual writers: its failure, on a full
+    disk for instance, would be a traceback."""
+
+    def __init__(self, folder: Path) -> None:
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
+        self._file = _Appended(folder / name)
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        summary = Summary(
+            value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        )
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LogError(f"cannot write {path}: {first_line(error)}") from error
 
 
 def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:

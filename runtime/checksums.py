@@ -1,0 +1,96 @@
+"""SHA-256 of the files in a folder, kept beside them: detects bit rot and truncation.
+
+``checksums.json`` maps each file's name to its size in bytes and its sha256. It does not protect
+from someone who can write to the folder, and so replace it as well.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from runtime.errors import CheckpointError, first_line
+from runtime.untrusted import open_regular, read_text
+
+CHECKSUMS = "checksums.json"
+_BLOCK = 1 << 20
+
+
+def write_checksums(folder: Path) -> None:
+    """Record the present content of all files of ``folder``."""
+    record = {path.name: _entry(path) for path in sorted(folder.iterdir())}
+    replace_file(folder / CHECKSUMS, json.dumps(record, indent=1) + "\n")
+
+
+def update_checksum(folder: Path, name: str) -> None:
+    """Record the present content of one file; what is recorded of the others stays."""
+    record = _read_record(folder / CHECKSUMS) or {}
+    record[name] = _entry(folder / name)
+    replace_file(folder / CHECKSUMS, json.dumps(record, indent=1) + "\n")
+
+
+def verify_checksums(folder: Path, names: tuple[str, ...]) -> bool:
+    """Compare files of ``folder`` with what was recorded.
+
+    Returns:
+        False where nothing was recorded, as in checkpoints of older versions.
+
+    Raises:
+        CheckpointError: a file is missing or differs, or the record cannot be read.
+    """
+    record = _read_record(folder / CHECKSUMS)
+    if record is None:
+        return False
+    for name in names:
+        path, entry = folder / name, record.get(name)
+        if not isinstance(entry, dict):
+            raise CheckpointError(f"{folder / CHECKSUMS} does not list {name}")
+        try:
+            with open_regular(path, max_bytes=1 << 62) as file:
+                # The size first: a file that has grown to any length is not read at all.
+                if os.fstat(file.fileno()).st_size != entry.get("bytes"):
+                    raise ValueError(f"its size is not the one in {CHECKSUMS}")
+                if _sha256(file) != entry.get("sha256"):
+                    raise ValueError(f"its sha256 is not the one in {CHECKSUMS}")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
+    return True
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": _sha256(file)}
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(read_text(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"cannot read {path}: it does not hold a mapping")
+    return record
