@@ -1,4 +1,4 @@
-"""The options of ``evaluate.py``; imports nothing slow, as help and mistakes must answer at once."""
+"""The options of ``evaluate.py``; imports nothing slow, so that help and mistakes are quick."""
 
 import argparse
 import os
