@@ -71,8 +71,7 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
         try:
             folder.write(results, receipt)
         finally:  # a full disk takes the files, not the numbers
-            for result in results:
-                Console().print(terminal_table(result))
+            _print_tables(results)
     print(f"results in {plain(str(options.out))}")
 
 
@@ -162,6 +161,14 @@ def _run(
         return run_benchmark(job.protocol, job.targets, extractor, config)
     except EvaluatorError as error:
         raise ConfigError(f"protocol {job.protocol.name}: {error}") from error
+
+
+def _print_tables(results: Sequence[BenchmarkResult]) -> None:
+    console = Console()
+    with console.capture() as captured:  # printing is ours: rich exits where a pipe is closed
+        for result in results:
+            console.print(terminal_table(result))
+    print(captured.get(), end="")
 
 
 def _plain(value: Any) -> Any:

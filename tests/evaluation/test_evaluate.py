@@ -230,7 +230,7 @@ def test_protocols_that_do_not_fit_the_pack_are_refused(
     [
         ({"target": "oil"}, "has no target oil; it has: day, night"),
         ({"evaluators": "cosine magic"}, "no evaluator is called magic; choose all, or from"),
-        ({"evaluators": "knn", "neighbors": 50}, "knn wants 50 neighbours of 18 references"),
+        ({"evaluators": "knn", "neighbors": 50}, "knn needs 50 neighbors, but there are 18"),
         ({"shots": 30}, "has 6 reference image(s), fewer than --shots 30"),
         ({"min_references": 7}, "has 6 reference image(s), fewer than 7"),
         ({"pack": "nowhere"}, "nowhere is"),
@@ -269,7 +269,7 @@ def test_a_checkpoint_of_another_backbone_is_refused(arguments, run_folder, tmp_
         return {**settings, "model": {**settings["model"], "backbone": "resnet18"}}
 
     run = changed_run(run_folder, tmp_path, config=other)
-    assert "it was made by another architecture" in refusal(arguments(checkpoint=run), capsys)
+    assert "it was made by a different architecture" in refusal(arguments(checkpoint=run), capsys)
 
 
 def test_a_checkpoint_without_relation_is_refused(arguments, run_folder, tmp_path, capsys):
