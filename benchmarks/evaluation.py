@@ -32,7 +32,7 @@ from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol, Target
 from evaluation.trained import TrainedNetwork
 from model.backbone import for_inference
-from model.config import SCORING_MEMORY, EvaluatorOptions, ModelConfig, Precision
+from model.config import EvaluatorOptions, ModelConfig, Precision
 from model.network import ReSeND, build_network
 from model.pairwise import linear, relational_logits
 from model.prototypes import class_means
@@ -208,7 +208,7 @@ def _our_target(
     )
     config = BenchmarkConfig(
         evaluators=("relation-softmax",),
-        options=EvaluatorOptions(memory=SCORING_MEMORY[process.device.type], precision=precision),
+        options=EvaluatorOptions(precision=precision),
     )
     result = run_benchmark(protocol, [target.name], extractor, config)
     return len(result.extraction.features.rows)

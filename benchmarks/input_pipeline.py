@@ -383,23 +383,40 @@ def prepare(images: Path, work: Path, count: int) -> None:
 
 
 def _enlarge_index(pack: Path, out: Path) -> None:
-    """Make a pack ``out`` of the same shards whose index has ImageNet's rows and classes."""
-    from sharding.format.index import SCHEMA, Index, write_index
-    from sharding.format.manifest import Manifest
+    """Make a pack ``out`` with at least ImageNet's rows, and its classes: links to the shards of
+    ``pack``, over and over."""
+    from sharding.format.index import SCHEMA, key_name, write_index
+    from sharding.format.manifest import dali_index_name, shard_name
+    from sharding.format.opening import open_pack
 
-    rows, classes = 1_281_167, 1000
-    shutil.copytree(pack, out, copy_function=os.link)
-    for name in ("index.parquet", "manifest.json"):
-        (out / name).unlink()
-    manifest, index = Manifest.load(pack), Index.load(pack)
-    row = np.sort(np.arange(rows) % len(index))
-    columns: dict[str, Any] = {name: getattr(index, name)[row] for name in vars(index)}
-    columns["label"] = np.arange(rows, dtype=np.int32) % classes
-    columns["key"] = [f"{number:09d}" for number in range(rows)]
+    contents, classes = open_pack(pack), 1000
+    manifest, index = contents.manifest, contents.index
+    copies = -(-1_281_167 // len(index))
+    shards = [
+        dataclasses.replace(info, name=shard_name(number))
+        for number, info in enumerate(manifest.shards * copies)
+    ]
+    out.mkdir()
+    for shard, info in zip(shards, manifest.shards * copies, strict=True):
+        os.link(pack / info.name, out / shard.name)
+        os.link(pack / dali_index_name(info.name), out / dali_index_name(shard.name))
+    rows = len(index) * copies
+    columns: dict[str, Any] = {
+        name: np.tile(column, copies) for name, column in vars(index).items()
+    }
+    columns["shard"] = np.repeat(np.arange(len(shards)), [shard.samples for shard in shards])
+    columns["label"] = np.arange(rows) % classes
+    columns["key"] = [key_name(number) for number in range(rows)]
     columns["source"] = [f"n{number % classes:08d}/{number:08d}.JPEG" for number in range(rows)]
-    write_index(out, [{name: columns[name] for name in SCHEMA.names}])
-    names = tuple(f"n{number:08d}" for number in range(classes))
-    dataclasses.replace(manifest, classes=names, samples=rows).save(out)
+    stated = write_index(out, [{name: columns[name] for name in SCHEMA.names}])
+    dataclasses.replace(
+        manifest,
+        classes=tuple(f"n{number:08d}" for number in range(classes)),
+        samples=rows,
+        bytes=manifest.bytes * copies,
+        shards=tuple(shards),
+        index=stated,
+    ).save(out)
 
 
 def _start(way: str, work: Path, threads: int, images: int) -> subprocess.Popen[str]:

@@ -24,8 +24,9 @@ from PIL import Image
 from benchmarks.memory import peak_memory
 from sharding.executors import run_local
 from sharding.images import ImageOptions
-from sharding.listing import PackOptions, write_listing
+from sharding.listing import write_listing
 from sharding.packing import pack
+from sharding.shard_plan import PackOptions
 from sharding.sources.dataset import Dataset, Sample
 from sharding.sources.tree import imagefolder
 
@@ -134,7 +135,7 @@ def _listing_memory(count: int) -> float:
     dataset = Dataset("names", classes, ("default",), ("all",), samples, Path.read_bytes, True)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         listing = write_listing(dataset, PackOptions(), Path(folder) / "listing")
-        listing.source(int(listing.shard(0)[0]))
+        listing.sample(int(listing.shard(0)[0]))
     return peak_memory()
 
 

@@ -188,7 +188,7 @@ def _measure(step: Callable[[], None], steps: int, process: Process) -> float:
 def _wait(process: Process) -> None:
     if process.device.type == "cuda":
         torch.cuda.synchronize(process.device)
-    process.wait_for_all()
+    process.barrier()
 
 
 def _report(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from evaluation.config import BATCH_SIZE, DEFAULT_EVALUATORS, RESAMPLES, ReferenceConfig
-from model.config import EVALUATORS, SCORING_MEMORY, EvaluatorOptions, Precision
+from model.config import EVALUATORS, EvaluatorOptions, Precision
 from runtime.command import Parser, natural, positive
 
 _OLD_EVALUATORS = {"knn-normalised": "knn-normalized"}  # accepted until the next release
@@ -117,10 +117,10 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         *(group, "image-size", natural, 0),
         "height and width of the network's input in pixels; 0 is that of its training",
     )
-    cpu, gpu = SCORING_MEMORY["cpu"] >> 20, SCORING_MEMORY["cuda"] >> 20
     _number(
         *(group, "memory", natural, 0),
-        f"budget of relational scoring in MiB; 0 is {cpu} on a CPU, {gpu} on a GPU",
+        "budget of relational scoring in MiB; 0 is 48 on a CPU, a quarter of the free memory on "
+        "a GPU",
     )
     group.add_argument(
         "--cache",

@@ -114,7 +114,7 @@ class FeatureExtractor:
             torch.autocast(device.type, precision, enabled=precision != torch.float32),
         ):
             for batch in loader:
-                features = self.network.extractor(batch.images.to(device))
+                features = self.network.extractor(batch.images.to(device, precision))
                 values[first : first + len(features)] = features.float()
                 loaded[first : first + len(features)] = batch.rows
                 first += len(features)
@@ -150,9 +150,9 @@ class FeatureExtractor:
             positions = torch.from_numpy(np.searchsorted(rows, stored.rows)).to(values.device)
             flags[positions] = 1
             values[positions] = stored.values.to(values.device)
-        self.process.sum(flags)
+        self.process.broadcast_(flags)
         if flags.any():
-            self.process.sum(values)
+            self.process.broadcast_(values)
         return flags.bool().cpu().numpy()
 
     def _check_finite(self, values: Tensor, rows: np.ndarray) -> None:

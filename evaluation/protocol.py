@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.yaml_fields import Fields
-from pipelines.pack import Pack, names_to_positions
-from pipelines.selection import Leading, Selection
+from pipelines.pack import Pack
+from pipelines.selection import Leading, Selection, indices_of
 from runtime.errors import ConfigError, PackError
 
 _NAMES = ("domains", "classes", "splits")
@@ -85,7 +85,7 @@ class Protocol:
             PackError: the pack lacks a named class, domain or split, or the reference or test set
                 is empty, or a known class has no reference, or an image is in both sets.
         """
-        known = names_to_positions(self.known, pack.manifest.classes, "class")
+        known = indices_of(self.known, pack.manifest.classes, "class")
         known_of_label = np.full(len(pack.manifest.classes), -1, dtype=np.int64)
         known_of_label[known] = np.arange(len(known))
         reference = _union(pack, target.reference)

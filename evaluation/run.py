@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
@@ -22,12 +21,13 @@ from evaluation.report.folder import ResultsFolder, reserve
 from evaluation.report.table import terminal_table
 from evaluation.report.text import plain
 from evaluation.trained import Provenance, TrainedNetwork, build_trained, read_checkpoint
-from model.config import EVALUATORS, SCORING_MEMORY, EvaluatorOptions
+from model.config import EVALUATORS, EvaluatorOptions
 from model.errors import EvaluatorError
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process
 from runtime.errors import ConfigError, UserError
+from runtime.precision import exact_float32
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Job:
     pack: Pack
 
 
+@exact_float32()
 def evaluate(options: argparse.Namespace, process: Process, command: list[str]) -> None:
     """Evaluate what ``options`` name and write the results; ``command`` goes into the receipt.
 
@@ -47,7 +48,6 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
             cannot be computed from the references.
     """
     started = time.perf_counter()
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32
     jobs = _jobs(options)
     checkpoint = read_checkpoint(options.checkpoint)
     network = build_trained(checkpoint, process.device)
@@ -112,11 +112,10 @@ def _folder(
                     cache.prepare()
             except UserError as error:
                 failure = error
-        failed = torch.tensor([failure is not None], dtype=torch.int64, device=process.device)
-        process.sum(failed)
+        failed = process.maximum(failure is not None)
         if failure is not None:
             raise failure
-        if failed.item():
+        if failed:
             raise ConfigError("process 0 cannot write; see its message")
         yield folder
 
@@ -148,7 +147,7 @@ def _run(
         options=EvaluatorOptions(
             significant=options.significant,
             neighbors=options.neighbors,
-            memory=options.memory << 20 or SCORING_MEMORY[device],
+            memory=options.memory << 20 or None,
             precision=options.precision,
         ),
         references=ReferenceConfig(

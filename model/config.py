@@ -17,9 +17,6 @@ RELATIONAL = (
 BASELINES = ("cosine", "euclidean", "mahalanobis", "knn", "knn-normalized")
 EVALUATORS = RELATIONAL + BASELINES  # the keys of model.evaluators.EVALUATORS
 
-# What relational scoring may take for its intermediate values, in bytes, by device.
-SCORING_MEMORY = {"cpu": 48 << 20, "cuda": 4096 << 20}
-
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -98,11 +95,12 @@ class EvaluatorOptions:
     Attributes:
         significant: references per class for ``significant-*``.
         neighbors: k of the k-NN scores.
-        memory: bytes for the intermediate values of relational scoring.
+        memory: bytes for the intermediate values of relational scoring; None takes
+            ``model.pairwise.tile_memory`` of the device.
         precision: of the relational module's matrix products.
     """
 
     significant: int = 5
     neighbors: int = 50
-    memory: int = SCORING_MEMORY["cpu"]
+    memory: int | None = None
     precision: Precision = "float32"

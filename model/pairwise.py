@@ -21,6 +21,10 @@ from model.relation import RelationalTransformer
 # part: the residual and its norm, float32 in any case, their rounded copies, and the hidden layer
 # before and after its activation.
 _WIDTH_AT_PEAK = 3 * 15
+# CUDA's attention kernels put the batch on a dimension of their grid that ends here
+# (github.com/pytorch/pytorch/issues/142228).
+_MAX_PAIRS = 65_535
+_CPU_MEMORY = 48 << 20  # larger tiles leave a CPU's caches
 _HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -44,7 +48,7 @@ def relational_tiles(
     tests: Tensor,
     references: Tensor,
     *,
-    memory: int = 48 << 20,
+    memory: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[Tile]:
     """The logits of all pairs of ``tests`` (T, D) and ``references`` (M, D), tile by tile.
@@ -53,11 +57,13 @@ def relational_tiles(
         relation: in evaluation mode, float32.
         tests: (T, D) features.
         references: (M, D) features.
-        memory: bytes that a tile's intermediate values may take; a tile has at least one pair.
-            A rounded copy of the matrices, for bfloat16, comes on top.
+        memory: bytes that a tile's intermediate values may take, by default ``tile_memory`` of the
+            device; a tile has at least one pair. A rounded copy of the matrices, for bfloat16,
+            comes on top.
         dtype: float32, or bfloat16 for the matrix products before the head.
     """
-    pairs = pairs_per_tile(relation, memory, dtype)
+    budget = tile_memory(tests.device) if memory is None else memory
+    pairs = pairs_per_tile(relation, budget, dtype)
     relation = _rounded(relation, dtype)
     columns = min(len(references), pairs)
     rows = max(1, pairs // columns)
@@ -77,7 +83,7 @@ def relational_logits(
     tests: Tensor,
     references: Tensor,
     *,
-    memory: int = 48 << 20,
+    memory: int | None = None,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int], object] = lambda pairs: None,
 ) -> Tensor:
@@ -89,11 +95,21 @@ def relational_logits(
     return logits
 
 
+def tile_memory(device: torch.device) -> int:
+    """The bytes that a tile may take on ``device``: 48 MiB on a CPU, a quarter of what is free on
+    a GPU, counting what torch has reserved and does not use."""
+    if device.type != "cuda":
+        return _CPU_MEMORY
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (free + unused) // 4
+
+
 def pairs_per_tile(relation: RelationalTransformer, memory: int, dtype: torch.dtype) -> int:
-    """How many pairs a tile may hold within ``memory`` bytes."""
+    """How many pairs a tile may hold within ``memory`` bytes, 65,535 at most."""
     embed_dim = relation.cls_token.shape[-1]
     size = torch.finfo(dtype).bits // 8
-    return max(1, memory // (_WIDTH_AT_PEAK * embed_dim * size))
+    return min(_MAX_PAIRS, max(1, memory // (_WIDTH_AT_PEAK * embed_dim * size)))
 
 
 def _rounded(relation: RelationalTransformer, dtype: torch.dtype) -> RelationalTransformer:

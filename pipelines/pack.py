@@ -1,15 +1,17 @@
-"""A pack opened for reading: its manifest, its index, and the images' bytes by sample number."""
+"""A pack opened for reading: its manifest, its index, and the images' bytes by row."""
 
 import mmap
 import zlib
-from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from runtime.errors import PackError
-from sharding.format.index import Index, read_strings
-from sharding.format.manifest import Manifest
+from sharding.format.files import open_regular
+from sharding.format.index import key_name
+from sharding.format.opening import open_pack
 
 _FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PN")  # of JPEG and PNG files
 
@@ -20,16 +22,16 @@ class Pack:
     Attributes:
         path: the pack's folder.
         manifest: what the pack holds.
-        index: where each sample lies; a sample's row in it is its number everywhere.
+        index: where each sample lies; a sample is named by its row in it.
 
     Raises:
-        PackError: the folder is no finished pack, or a shard is missing or of another size.
+        PackError: the folder is not a complete pack, or it is damaged; see ``open_pack``.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.manifest = Manifest.load(self.path)
-        self.index = Index.load(self.path)
+        self._contents = open_pack(self.path)
+        self.manifest, self.index = self._contents.manifest, self._contents.index
         self._shards: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
 
     def read(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -54,8 +56,8 @@ class Pack:
             not check_crc or zlib.crc32(image.data) == int(self.index.crc32[row])
         )
 
-    def announce(self, rows: np.ndarray) -> None:
-        """Tell the kernel that ``rows``, int64 (n,), are read soon, so that it loads them."""
+    def prefetch(self, rows: np.ndarray) -> None:
+        """Make the kernel load the images of ``rows``, int64 (n,), in the background."""
         index = self.index
         for shard, offset, size in zip(
             index.shard[rows].tolist(),
@@ -68,11 +70,15 @@ class Pack:
 
     def keys(self, rows: np.ndarray) -> list[str]:
         """The keys of ``rows``, int64 (n,)."""
-        return read_strings(self.path, "key", rows)
+        return [key_name(number) for number in self.index.key[rows].tolist()]
 
     def sources(self, rows: np.ndarray) -> list[str]:
         """The source paths of ``rows``, int64 (n,), relative to the packed tree."""
-        return read_strings(self.path, "source", rows)
+        return [self._sources[row].as_py() for row in rows.tolist()]
+
+    @cached_property
+    def _sources(self) -> pa.ChunkedArray:
+        return self._contents.read_sources()
 
     def _shard(self, number: int) -> tuple[mmap.mmap, np.ndarray]:
         if number not in self._shards:
@@ -83,7 +89,7 @@ class Pack:
         info = self.manifest.shards[number]
         path = self.path / info.name
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise PackError(f"cannot map shard {path}: {error}") from error
@@ -93,12 +99,3 @@ class Pack:
                 f"run `python -m sharding verify {self.path}`"
             )
         return mapping, np.frombuffer(mapping, dtype=np.uint8)
-
-
-def names_to_positions(wanted: Sequence[str], known: Sequence[str], what: str) -> np.ndarray:
-    """Positions of the ``wanted`` names among the ``known``; ``what`` names them in the error."""
-    position = {name: number for number, name in enumerate(known)}
-    if missing := [name for name in wanted if name not in position]:
-        shown = ", ".join(known[:10]) + (f", … ({len(known)} in all)" if len(known) > 10 else "")
-        raise PackError(f"the pack has no {what} {', '.join(missing)}; it has: {shown}")
-    return np.array([position[name] for name in wanted], dtype=np.int64)

@@ -1,13 +1,13 @@
 """Views on a pack: samples chosen by domain, class and split, or by their place in their class."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.hashing import stream
-from pipelines.pack import Pack, names_to_positions
+from pipelines.pack import Pack
 from runtime.errors import PackError
 
 
@@ -72,7 +72,7 @@ class Selection:
             (self.splits, manifest.splits, index.split, "split"),
         ):
             if wanted is not None:
-                positions = names_to_positions(tuple(wanted), known, what)
+                positions = indices_of(tuple(wanted), known, what)
                 chosen &= np.isin(column, positions.astype(column.dtype))
         rows = np.flatnonzero(chosen)
         if self.fraction is not None:
@@ -128,3 +128,16 @@ def _groups(pack: Pack, rows: np.ndarray) -> list[np.ndarray]:
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order])) + 1
     return [members for members in np.split(order, starts) if len(members)]
+
+
+def indices_of(wanted: Sequence[str], known: Sequence[str], what: str) -> np.ndarray:
+    """int64 (n,), the index of each of the n ``wanted`` names among the ``known``.
+
+    Raises:
+        PackError: a name is not known; ``what`` says what it is a name of.
+    """
+    index = {name: number for number, name in enumerate(known)}
+    if missing := [name for name in wanted if name not in index]:
+        shown = ", ".join(known[:10]) + (f", … ({len(known)} in all)" if len(known) > 10 else "")
+        raise PackError(f"the pack has no {what} {', '.join(missing)}; it has: {shown}")
+    return np.array([index[name] for name in wanted], dtype=np.int64)

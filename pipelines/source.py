@@ -63,7 +63,7 @@ class PairSource:
         for later in range(step, step + self._read_ahead + 1):
             if later not in self._planned:
                 self._planned[later] = self._draw(later)
-                self._pack.announce(self._planned[later][1])
+                self._pack.prefetch(self._planned[later][1])
         pairs, rows = self._planned[step]
         images = self._pack.read(rows)
         self._find_damage(rows, images, self._check_crc)
@@ -142,7 +142,7 @@ class RowSource:
     def __call__(self, info) -> tuple:
         last = (len(self._rows) - 1) // self._batch_size
         rows = self.batch(min(info.iteration, last))
-        self._pack.announce(self.batch(min(info.iteration + 1, last)))
+        self._pack.prefetch(self.batch(min(info.iteration + 1, last)))
         images = self._pack.read(rows)
         self._refuse_damage(rows, images, self._check_crc)
         index = self._pack.index

@@ -7,11 +7,13 @@ import argparse
 import contextlib
 import math
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from runtime.errors import ConfigError, TrainingError, UserError, first_line
+from runtime.errors import ConfigError, PeerError, TrainingError, UserError, first_line
 
 INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -29,8 +31,12 @@ def run_command(action: Callable[[], int]) -> int:
     """Run ``action`` and return the command's exit status.
 
     That is what ``action`` returns; 2 after a ``UserError`` or where standard output cannot be
-    written, 1 after a ``TrainingError``, 130 after Ctrl-C, each with one line on standard error.
-    Any other exception is a bug and passes through with its traceback.
+    written, 1 after a ``TrainingError`` or a ``PeerError``, 130 after Ctrl-C, each with one line
+    on standard error. Any other exception is a bug and passes through with its traceback.
+
+    Where a launcher such as torchrun started several processes, one that fails prints its message
+    and ends at once with that status: freeing the resources that it shares with the others would
+    wait for them, while they wait for it.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # replaced or closed by the caller
@@ -39,16 +45,19 @@ def run_command(action: Callable[[], int]) -> int:
         status = action()
         sys.stdout.flush()
         return status
-    except UserError as error:
-        return _report(str(error), 2)
-    except TrainingError as error:
-        return _report(str(error), 1)
-    except KeyboardInterrupt:
-        return _report("interrupted; rerun the same command to resume", INTERRUPTED)
-    except OSError as error:
-        if not _output_is_broken():
-            raise
-        return _report(f"cannot write to standard output: {first_line(error)}", 2)
+    except (Exception, KeyboardInterrupt) as error:
+        launched = _is_launched()
+        if launched:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C comes twice: torchrun repeats it
+        failure = _report(error)
+        if failure is None:
+            if not launched:
+                raise
+            traceback.print_exc()
+            failure = 1
+        if launched:
+            _exit_now(failure)
+        return failure
 
 
 def positive(text: str) -> int:
@@ -90,7 +99,20 @@ def _whole_number(text: str, smallest: int) -> int:
     return int(text)
 
 
-def _report(message: str, status: int) -> int:
+def _report(error: BaseException) -> int | None:
+    """Print the error's line and return the exit status; None and no line for a bug."""
+    if isinstance(error, UserError):
+        return _print_error(str(error), 2)
+    if isinstance(error, TrainingError | PeerError):
+        return _print_error(str(error), 1)
+    if isinstance(error, KeyboardInterrupt):
+        return _print_error("interrupted; rerun the same command to resume", INTERRUPTED)
+    if isinstance(error, OSError) and _output_is_broken(error):
+        return _print_error(f"cannot write to standard output: {first_line(error)}", 2)
+    return None
+
+
+def _print_error(message: str, status: int) -> int:
     """Print an error's line, named by rank where there are several processes."""
     rank = os.environ.get("RANK", "0")
     line = " ".join(message.split("\n"))
@@ -98,10 +120,26 @@ def _report(message: str, status: int) -> int:
     return status
 
 
-def _output_is_broken() -> bool:
+def _is_launched() -> bool:
+    """Whether a launcher started this process, in most cases as one of several."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return several or "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _exit_now(status: int) -> NoReturn:
+    """End this process without any cleanup."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def _output_is_broken(error: OSError) -> bool:
     """Whether standard output is what failed; if so it is closed, so that exiting stays quiet."""
     try:
         sys.stdout.flush()
+        if isinstance(error, BrokenPipeError):  # of a long write, which leaves nothing to flush
+            raise error
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

@@ -38,6 +38,9 @@ def load_config(kind: type[T], arguments: Sequence[str], *, prog: str, descripti
             ValueError from a dataclass's own checks.
         SystemExit: ``--help`` was asked for.
     """
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise ConfigError(f"{argument!a} is not valid text here; set LC_ALL=C.UTF-8")
     parser = jsonargparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file with the keys below")
     parser.add_class_arguments(kind, as_group=False)

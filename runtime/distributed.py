@@ -1,26 +1,30 @@
 """The processes of one run: their group, the wrapped network, and what they agree on."""
 
 import os
-import signal
+import re
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from runtime.device import DeviceName, resolve_device
-from runtime.errors import ConfigError, first_line
+from runtime.errors import ConfigError, PeerError, first_line
 
 _TIMEOUT = timedelta(minutes=10)
+# What gloo and NCCL say where the process at the other end is gone.
+_PEER_IS_GONE = re.compile(
+    r"gloo.*(closed by peer|reset by peer|broken pipe|timed? ?out)|ncclRemoteError", re.I | re.S
+)
 
 
 @dataclass(frozen=True)
@@ -43,19 +47,32 @@ class Process:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def sum_(self, tensor: Tensor) -> Tensor:
         """Replace ``tensor`` by its sum over all processes."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def minimum(self, tensor: Tensor) -> Tensor:
-        """Replace ``tensor`` by its minimum over all processes."""
+    def broadcast_(self, tensor: Tensor) -> Tensor:
+        """Replace ``tensor`` by that of the first process."""
         if self.world_size > 1:
-            dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
+            dist.broadcast(tensor, src=0)
         return tensor
 
-    def wait_for_all(self) -> None:
+    def maximum(self, value: float) -> float:
+        """The largest ``value`` that any process gives."""
+        if self.world_size == 1:
+            return value
+        largest = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return largest.item()
+
+    def same(self, value: int) -> bool:
+        """Whether all processes give the same ``value``, on all of them."""
+        return self.maximum(value) == -self.maximum(-value)
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
         if self.world_size > 1:
             dist.barrier()
 
@@ -64,10 +81,12 @@ class Process:
 def process_group(device: DeviceName) -> Iterator[Process]:
     """Join the processes that torchrun started, or be the only one where it did not.
 
-    Processes on GPUs talk over NCCL, those on CPUs over gloo.
+    Processes on GPUs talk over NCCL, those on CPUs over gloo. The group is destroyed after success
+    only: NCCL would wait for the other processes, which may be waiting for this one.
 
     Raises:
         ConfigError: a GPU is asked for and this process has none.
+        PeerError: another process ended while this one was talking to it.
     """
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -78,30 +97,36 @@ def process_group(device: DeviceName) -> Iterator[Process]:
     if world_size == 1:
         yield process
         return
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        store=_fresh_store(rank, world_size),
-        rank=rank,
-        world_size=world_size,
-        timeout=_TIMEOUT,
-        device_id=process.device if on_gpu else None,
-    )
     try:
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            store=_fresh_store(rank, world_size),
+            rank=rank,
+            world_size=world_size,
+            timeout=_TIMEOUT,
+            device_id=process.device if on_gpu else None,
+        )
         yield process
-    finally:
-        dist.destroy_process_group()
+    except RuntimeError as error:
+        if isinstance(error, dist.DistNetworkError) or _PEER_IS_GONE.search(str(error)):
+            raise PeerError(
+                f"another process of this run has ended, see its output ({first_line(error)})"
+            ) from error
+        raise
+    dist.destroy_process_group()
 
 
 def distribute(network: nn.Module, process: Process, *, compiled: bool = False) -> nn.Module:
     """The network, its gradients averaged over the processes, and compiled where that is possible.
 
     On GPUs, BatchNorm takes its statistics over all processes. PyTorch has no such BatchNorm for
-    CPUs: there each process normalises by its own share of the batch, and process 0's running
+    CPUs: there each process normalizes by its own share of the batch, and process 0's running
     statistics are used by all.
     """
     on_gpu = process.device.type == "cuda"
     if on_gpu and process.world_size > 1:
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        # torch's own conversion drops the activation that timm's BatchNormAct2d contains
+        network = convert_sync_batchnorm(network)
     if compiled:
         network = _compiled(network, process)
     if process.world_size == 1:
@@ -114,57 +139,12 @@ def distribute(network: nn.Module, process: Process, *, compiled: bool = False) 
     )
 
 
-class StopSignal:
-    """A context in which SIGTERM and SIGUSR1 let all processes stop after the same step.
-
-    Attributes:
-        received: the name of the signal that this process got, if any.
-    """
-
-    def __init__(self, process: Process) -> None:
-        self.received: str | None = None
-        self._world_size = process.world_size
-        self._group: dist.ProcessGroup | None = None
-        if process.world_size > 1:
-            self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
-        self._vote = torch.zeros(1)
-        self._pending: dist.Work | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            self._before[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def agreed(self) -> bool:
-        """Whether any process was signalled before its previous call; the same answer for all.
-
-        The answer lags by one call, so that no process ever waits for the others here.
-        """
-        if self._group is None:
-            return self.received is not None
-        stop = False
-        if self._pending is not None:
-            self._pending.wait()
-            stop = bool(self._vote.item())
-        self._vote = torch.full((1,), float(self.received is not None))
-        self._pending = dist.all_reduce(self._vote, group=self._group, async_op=True)
-        return stop
-
-    def _remember(self, number: int, _frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
-
-
 def _fresh_store(rank: int, world_size: int) -> dist.Store:
     """A store that the processes of this attempt share with no earlier one.
 
-    torchrun keeps its store when it restarts processes, and gloo would take the addresses in it of
-    those that are gone for ours. So process 0 makes up a name, and tells it to each process that
-    introduces itself by a number that it made up.
+    torchrun keeps its store across restarts, so gloo would connect to the addresses of dead
+    processes. Each attempt therefore uses a new key prefix: rank 0 generates it and hands it to
+    every rank that announces itself with a random token.
     """
     store, _, _ = next(rendezvous("env://", rank, world_size, timeout=_TIMEOUT))
     own = uuid.uuid4().hex

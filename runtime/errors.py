@@ -21,6 +21,10 @@ class TrainingError(Exception):
     """Training cannot continue, though nothing was wrong with the command."""
 
 
+class PeerError(Exception):
+    """Another process of the same run ended early; its own output says why."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none.
 

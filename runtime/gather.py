@@ -1,4 +1,4 @@
-"""Work on n items shared among the processes, and put together with each item once."""
+"""Split n items over the processes and gather the results, each item computed exactly once."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ def share_of(total: int, process: Process) -> Share:
 
 
 def together(own: Tensor, share: Share, process: Process) -> Tensor:
-    """All items' values (n, ...) from each process's ``own``, on every process.
+    """All-gather: the values (n, ...) of all items from each process's ``own``, on every process.
 
     Raises:
         RuntimeError: an item was computed by no process or by several.
@@ -39,9 +39,9 @@ def together(own: Tensor, share: Share, process: Process) -> Tensor:
     values[share.slice] = own
     counts = torch.zeros(share.total, dtype=torch.int64, device=own.device)
     counts[share.slice] += 1
-    process.sum(counts)
+    process.sum_(counts)
     if (counts != 1).any():
         raise RuntimeError(
             f"{int((counts != 1).sum())} of {share.total} samples were not computed exactly once"
         )
-    return process.sum(values)
+    return process.sum_(values)

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import torch
-
 from runtime.distributed import Process
 from runtime.errors import ConfigError, first_line
 
@@ -25,12 +23,8 @@ def run_lock(run: Path, process: Process) -> Iterator[None]:
     """
     with ExitStack() as stack:
         failure = _take(run, stack) if process.is_first else None
-        failed = torch.tensor([failure is not None], dtype=torch.int64, device=process.device)
-        process.sum(failed)
-        if failure is not None:
-            raise failure
-        if failed.item():
-            raise ConfigError(f"process 0 could not lock {run}; see its message")
+        if process.maximum(float(failure is not None)):
+            raise failure or ConfigError(f"process 0 could not lock {run}; see its message")
         yield
 
 

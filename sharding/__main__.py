@@ -1,4 +1,4 @@
-"""`python -m sharding`: make packs and look after them."""
+"""`python -m sharding`: make and maintain packs."""
 
 import argparse
 import os
@@ -7,22 +7,22 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
 from runtime.command import Parser, fraction, natural, positive, run_command, size
 from runtime.errors import PackError
 from sharding.executors import run_dask, run_local
-from sharding.format.index import Index
-from sharding.format.manifest import Manifest
+from sharding.format.manifest import FILE_NAME, Manifest
 from sharding.images import ImageOptions
-from sharding.listing import PackOptions
-from sharding.packing import REJECTS, Executor, Part, merge, pack, pack_part, plan
+from sharding.info import print_info
+from sharding.packing import REJECTS, Executor, merge, pack, pack_part, preview
+from sharding.repair import repair
+from sharding.session import Part
+from sharding.shard_plan import PackOptions
+from sharding.sources.dataset import Dataset
 from sharding.sources.demo import demo_dataset
-from sharding.sources.published import DATASETS
+from sharding.sources.files import MAX_BYTES
+from sharding.sources.registry import DATASETS
 from sharding.staging import stage
-from sharding.verification import repair, verify
+from sharding.verification import verify
 
 _DEMO_SHARD_SIZE = 8 * 10**6
 
@@ -49,38 +49,73 @@ def _pack(arguments: argparse.Namespace) -> int:
         ),
     )
     dataset = DATASETS[arguments.dataset](arguments.root.resolve())
+    for note in dataset.notes:
+        print(f"note: {note}", file=sys.stderr)
     if arguments.dry_run:
-        planned = plan(dataset, options)
-        print(
-            f"{arguments.root} as {dataset.name}: {planned['samples']:,} files of "
-            f"{len(dataset.classes)} classes in {len(dataset.domains)} domains, "
-            f"{planned['bytes'] / 1e6:,.1f} MB, into {planned['shards']} shards; nothing written"
-        )
-        return 0
-    out, started = arguments.out.resolve(), time.perf_counter()
+        return _dry_run(dataset, options, arguments.root)
+    out, report = arguments.out.resolve(), _Report(arguments.out)
+    execute = _executor(arguments)
     if arguments.part:
-        pack_part(dataset, out, options, _executor(arguments), arguments.part)
+        complete = pack_part(dataset, out, options, execute, arguments.part)
+        return report(complete) if complete else _report_part(arguments.part, arguments.out)
+    return report(pack(dataset, out, options, execute, arguments.max_rejects))
+
+
+def _dry_run(dataset: Dataset, options: PackOptions, root: Path) -> int:
+    planned = preview(dataset, options)
+    print(
+        f"{root} as {dataset.name}: {planned.files:,} files of {len(dataset.classes)} classes in "
+        f"{len(dataset.domains)} domains, {planned.bytes / 1e6:,.1f} MB, into {planned.shards} "
+        "shards; nothing written"
+    )
+    if planned.rejects:
         print(
-            f"part {arguments.part.number} of {arguments.part.count} is written; when all are, "
-            f"run `python -m sharding merge {arguments.out}`"
+            f"{planned.rejects:,} of the files will be rejected: empty, not a regular file, or "
+            f"larger than {MAX_BYTES:,} bytes"
         )
-        return 0
-    manifest = pack(dataset, out, options, _executor(arguments), arguments.max_rejects)
-    return _summary(manifest, arguments.out, time.perf_counter() - started)
+    print("files that are damaged or not images are found only by packing")
+    return 0
+
+
+def _report_part(part: Part, out: Path) -> int:
+    print(
+        f"part {part.number} of {part.count} is written; when all are, "
+        f"run `python -m sharding merge {out}`"
+    )
+    return 0
 
 
 def _merge(arguments: argparse.Namespace) -> int:
-    started = time.perf_counter()
-    manifest = merge(arguments.pack.resolve(), arguments.max_rejects)
-    return _summary(manifest, arguments.pack, time.perf_counter() - started)
+    report = _Report(arguments.pack)
+    return report(merge(arguments.pack.resolve(), arguments.max_rejects))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     options = PackOptions(shard_size=_DEMO_SHARD_SIZE)
     execute = partial(run_local, workers=arguments.workers)
-    started = time.perf_counter()
-    manifest = pack(demo_dataset(arguments.seed), arguments.out.resolve(), options, execute)
-    return _summary(manifest, arguments.out, time.perf_counter() - started)
+    report = _Report(arguments.out)
+    return report(pack(demo_dataset(arguments.seed), arguments.out.resolve(), options, execute))
+
+
+class _Report:
+    """Prints what became of the pack in ``out``; made before the work begins."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._was_complete = (out / FILE_NAME).exists()
+        self._started = time.perf_counter()
+
+    def __call__(self, manifest: Manifest) -> int:
+        seconds = time.perf_counter() - self._started
+        done = f"in {seconds:.1f} s ({manifest.samples / seconds:,.0f} images/s)"
+        print(
+            f"{self._out}: {manifest.samples:,} images of {len(manifest.classes)} classes in "
+            f"{len(manifest.domains)} domains, {len(manifest.shards)} shards, "
+            f"{manifest.bytes / 1e6:,.1f} MB, {'already complete' if self._was_complete else done}"
+        )
+        if manifest.rejects and not self._was_complete:
+            print(f"{manifest.rejects:,} files were not packed; see {self._out / REJECTS}")
+        return 0
 
 
 def _executor(arguments: argparse.Namespace) -> Executor:
@@ -91,58 +126,40 @@ def _executor(arguments: argparse.Namespace) -> Executor:
     return partial(run_dask, scheduler=arguments.scheduler)
 
 
-def _summary(manifest: Manifest, out: Path, seconds: float) -> int:
-    print(
-        f"{out}: {manifest.samples:,} images of {len(manifest.classes)} classes in "
-        f"{len(manifest.domains)} domains, {len(manifest.shards)} shards, "
-        f"{manifest.bytes / 1e6:,.1f} MB, in {seconds:.1f} s "
-        f"({manifest.samples / seconds:,.0f} images/s)"
-    )
-    if manifest.rejects:
-        print(f"{manifest.rejects:,} files were not packed, each is named in {out / REJECTS}")
-    return 0
-
-
 def _info(arguments: argparse.Namespace) -> int:
-    manifest, index = Manifest.load(arguments.pack), Index.load(arguments.pack)
-    counts = np.zeros((len(manifest.classes), len(manifest.domains)), dtype=np.int64)
-    np.add.at(counts, (index.label, index.domain), 1)
-    table = Table("label", "class", *manifest.domains, "all", title=f"{manifest.dataset}: images")
-    for label, (name, row) in enumerate(zip(manifest.classes, counts, strict=True)):
-        table.add_row(str(label), name, *map(str, row), str(row.sum()))
-    table.add_section()
-    table.add_row("", "all", *map(str, counts.sum(0)), str(counts.sum()))
-    console = Console()
-    console.print(table)
-    for number, name in enumerate(manifest.splits):
-        console.print(f"split {name}: {int((index.split == number).sum()):,} images")
-    console.print(
-        f"{len(manifest.shards)} shards, {manifest.bytes / 1e6:,.1f} MB, "
-        f"{manifest.rejects:,} rejected, fingerprint {manifest.fingerprint[:16]}"
-    )
+    print_info(arguments.pack)
     return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     if arguments.repair and not arguments.root:
-        raise PackError("--repair needs the tree that was packed; give it as --root TREE")
-    faults = []
-    for fault in verify(arguments.pack, decode=arguments.decode, workers=arguments.workers):
-        print(fault.text)
-        faults.append(fault)
-    if not faults:
-        print(f"{arguments.pack}: whole")
+        raise PackError("--repair needs the tree that was packed; pass it as --root TREE")
+    damaged = _print_faults(arguments)
+    if not damaged:
+        print(f"{arguments.pack}: intact")
         return 0
-    shards = sorted({fault.shard for fault in faults})
-    print(f"{arguments.pack}: {len(faults)} faults in {len(shards)} shards")
     if not arguments.repair:
         return 1
     name = Manifest.load(arguments.pack).dataset
     if name not in DATASETS:
         raise PackError(f"a pack of {name} has no tree to repair it from; make it again")
-    repair(arguments.pack, DATASETS[name](arguments.root.resolve()), shards)
-    print(f"{len(shards)} shards written again")
+    repair(arguments.pack, DATASETS[name](arguments.root.resolve()), damaged, arguments.workers)
+    if _print_faults(arguments):
+        return 1
+    print(f"{arguments.pack}: repaired, and intact")
     return 0
+
+
+def _print_faults(arguments: argparse.Namespace) -> set[str]:
+    """Verify the pack; returns the names of the files at fault."""
+    count, damaged = 0, set()
+    for fault in verify(arguments.pack, decode=arguments.decode, workers=arguments.workers):
+        print(fault.text)
+        count += 1
+        damaged.add(fault.file)
+    if damaged:
+        print(f"{arguments.pack}: {count} faults in {len(damaged)} files")
+    return damaged
 
 
 def _stage(arguments: argparse.Namespace) -> int:
@@ -154,7 +171,7 @@ def _stage(arguments: argparse.Namespace) -> int:
 def _part(text: str) -> Part:
     number, _, count = text.partition("/")
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no part; write 1/8 … 8/8")
+        raise argparse.ArgumentTypeError(f"invalid part {text!r}; use e.g. 1/8, up to 8/8")
     return Part(int(number), int(count))
 
 
@@ -175,20 +192,20 @@ def _parser() -> argparse.ArgumentParser:
     packing = command("pack", _pack, "pack an image tree")
     _add_packing(packing)
     drawing = command("demo", _demo, "draw the demo data set and pack it")
-    drawing.add_argument("--seed", type=int, default=0, help="of the drawings")
+    drawing.add_argument("--seed", type=int, default=0, help="random seed")
     drawing.add_argument("--out", type=Path, required=True, help="folder of the pack")
-    merging = command("merge", _merge, "close a pack whose parts are all written")
+    merging = command("merge", _merge, "complete a pack whose parts are all written")
     for accepting in (packing, merging):
         accepting.add_argument(
             "--max-rejects",
             type=fraction,
-            metavar="SHARE",
-            help="share of the files that may be rejected, like 0.5%% or 0.005; more fails the run "
-            "at its end; by default 0.1%%, or 10 files where that is more",
+            metavar="FRACTION",
+            help="fraction of the files that may be rejected, e.g. 0.5%% or 0.005; more fail the "
+            "run at its end; by default 0.1%%, or 10 files where that is more",
         )
-    verifying = command("verify", _verify, "read a pack again and name what is damaged")
-    verifying.add_argument("--decode", action="store_true", help="decode each image, too")
-    verifying.add_argument("--repair", action="store_true", help="write damaged shards again")
+    verifying = command("verify", _verify, "read a pack again and name each fault")
+    verifying.add_argument("--decode", action="store_true", help="decode each image as well")
+    verifying.add_argument("--repair", action="store_true", help="write damaged files again")
     verifying.add_argument("--root", type=Path, help="the packed tree, for --repair")
     informing = command("info", _info, "print what a pack holds")
     staging = command("stage", _stage, "copy a pack to this node's own disk")
@@ -214,9 +231,9 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         "--shard-size",
         type=size,
         metavar="SIZE",
-        help="bytes aimed at, like 512MB; by default a sixteenth of the images, from 16MB to 512MB",
+        help="target shard size, e.g. 512MB; by default a sixteenth of the images, 16MB to 512MB",
     )
-    add("--seed", type=int, default=0, help="of the global shuffle (imagenet)")
+    add("--seed", type=int, default=0, help="random seed of the global shuffle (imagenet)")
     add(
         "--resize-short",
         type=natural,
@@ -230,12 +247,17 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         "--decode-check",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="decode each image in full; without it damaged images get into the pack",
+        help="decode each image completely; without it damaged images get into the pack",
     )
-    add("--executor", choices=["local", "dask"], default="local", help="who writes the shards")
-    add("--scheduler", metavar="ADDRESS", help="of the Dask cluster, like tcp://host:8786")
+    add(
+        "--executor",
+        choices=["local", "dask"],
+        default="local",
+        help="where the shards are written",
+    )
+    add("--scheduler", metavar="ADDRESS", help="address of the Dask cluster, e.g. tcp://host:8786")
     add("--part", type=_part, metavar="I/N", help="write only this slice, 1/N to N/N; then merge")
-    add("--dry-run", action="store_true", help="print the plan and write nothing")
+    add("--dry-run", action="store_true", help="print what would be packed, write nothing")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@
 | larger than ``resize_short`` | JPEG of the resized RGB |
 
 RGB is what Pillow's ``convert("RGB")`` gives: alpha is dropped, of 16 bits the upper 8 count; of
-several frames the first counts. EXIF orientation is ignored. The content, not the file's name,
-says what an image is.
+several frames the first counts. EXIF orientation is ignored. The format is detected from the
+content, not from the file's name. What Pillow cannot decode is rejected, and so is an image that
+would keep its bytes but that DALI cannot decode.
 """
 
 import io
@@ -19,8 +20,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from sharding.format.header import pixel_size
+from sharding.format.index import MAX_PIXELS
+from sharding.structure import structural_fault
+
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-_PNG_DEPTH_AND_COLOUR = slice(24, 26)
+_PNG_DEPTH_AND_COLOR = slice(24, 26)
 _PNG_KEPT = (b"\x08\x00", b"\x08\x02")
 
 
@@ -70,22 +75,27 @@ def pack_image(content: bytes, options: ImageOptions) -> PackedImage:
         raise Rejected(f"not a readable image ({', '.join(_FORMATS)})") from error
     except (Rejected, MemoryError):
         raise
-    except Exception as error:  # decoders of foreign bytes fail in every way there is
+    except Exception as error:  # decoders may raise anything on untrusted bytes
         raise Rejected(f"damaged: {type(error).__name__}: {error}") from error
 
 
 def _pack(content: bytes, options: ImageOptions) -> PackedImage:
     Image.MAX_IMAGE_PIXELS = None  # the limit below is the one that counts, and it is exact
     image: Image.Image = Image.open(io.BytesIO(content), formats=_FORMATS)
-    if image.width * image.height > options.max_pixels:
+    max_pixels = min(options.max_pixels, MAX_PIXELS)
+    if image.width * image.height > max_pixels:
         raise Rejected(
-            f"{image.width} x {image.height} pixels are more than --max-pixels {options.max_pixels}"
+            f"{image.width} x {image.height} pixels are more than --max-pixels {max_pixels}"
         )
     extension = _kept_as(image, content)
     shrunk = 0 < options.resize_short < min(image.size)
     if extension and not shrunk:
+        if pixel_size(content) != image.size:
+            raise Rejected("damaged: its header states no size, or a different one")
         if options.decode_check:
             image.load()
+            if fault := structural_fault(content):
+                raise Rejected(f"damaged: {fault}")
         return PackedImage(content, extension, image.width, image.height)
     rgb = _to_rgb(image)
     if shrunk:
@@ -105,7 +115,7 @@ def _kept_as(image: Image.Image, content: bytes) -> str | None:
         return "jpg"
     if (
         image.format == "PNG"
-        and content[_PNG_DEPTH_AND_COLOUR] in _PNG_KEPT
+        and content[_PNG_DEPTH_AND_COLOR] in _PNG_KEPT
         and "transparency" not in image.info
         and not getattr(image, "is_animated", False)
     ):

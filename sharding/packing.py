@@ -1,38 +1,40 @@
 """Packing a data set: shards by worker processes, then the index, the rejects, the manifest."""
 
-import fcntl
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from runtime.errors import PackError
-from sharding.format.files import atomic_file
 from sharding.format.index import write_index
-from sharding.format.manifest import FILE_NAME, Manifest
-from sharding.listing import Listing, PackOptions, write_listing
-from sharding.shard import Shard, ShardTask
+from sharding.format.manifest import Manifest, ShardInfo
+from sharding.format.rejects import FILE_NAME as REJECTS
+from sharding.format.rejects import write_rejects
+from sharding.listing import Listing, write_listing
+from sharding.session import LISTING, WORK, Part, packing_session
+from sharding.shard import Progress, Shard, ShardTask
+from sharding.shard_plan import PackOptions, PackSpec
 from sharding.sources.dataset import Dataset
 
-WORK = ".work"
-REJECTS = "rejects.jsonl"
 _TOLERATED_REJECTS, _TOLERATED_SHARE = 10, 0.001
 
-Executor = Callable[[ShardTask, Iterable[int]], Iterator[tuple[int, ...]]]
+Executor = Callable[[ShardTask, Iterable[int]], Iterator[Progress]]
 
 
 @dataclass(frozen=True)
-class Part:
-    """Slice ``number`` of ``count``, from 1 on."""
+class Preview:
+    """What a run would pack: listed files and their bytes, the ones among them that are empty or
+    unreadable and will be rejected, and the number of shards."""
 
-    number: int
-    count: int
+    files: int
+    bytes: int
+    rejects: int
+    shards: int
 
 
 def pack(
@@ -44,177 +46,196 @@ def pack(
 ) -> Manifest:
     """Pack ``dataset`` into the folder ``out``.
 
-    A run that was cut short is finished by the same call; its whole shards are kept.
+    A run that was cut short is finished by the same call, which keeps its complete shards. If the
+    pack is complete already, nothing is written.
 
     Args:
-        execute: writes shards; yields the images, bytes and rejects so far.
-        max_rejects: the share of the files, 0 .. 1, that may be rejected; None for one in a
-            thousand, or ten files where that is more.
+        execute: writes shards; yields what was done so far.
+        max_rejects: the fraction of the files, 0 .. 1, that may be rejected; None for 0.001, or ten
+            files where that is more.
 
     Raises:
-        PackError: ``out`` holds a finished pack or one begun with other options, another process
-            is writing into it, too many images were rejected, the disk is full, a worker died.
+        PackError: ``out`` holds a pack of a different tree or of different options, another process
+            is writing into it, a source changed, too many images were rejected, the disk is full,
+            a worker died.
     """
-    begun = (out / WORK).exists()
-    with written(out), locked(out):
-        if (out / FILE_NAME).exists():
-            return _finished(out, begun)
-        listing = _write_shards(dataset, out, options, execute, Part(1, 1))
-        return _close(out, listing, max_rejects)
+    with packing_session(out) as complete:
+        if complete:
+            _expect_packed(dataset, options, out, complete)
+            return complete
+        listing = _write_shards(dataset, out, options, execute)
+        return _finish(out, listing, max_rejects)
 
 
 def pack_part(
     dataset: Dataset, out: Path, options: PackOptions, execute: Executor, part: Part
-) -> None:
-    """Write the shards of one ``part``; when all parts are written, ``merge`` closes the pack.
+) -> Manifest | None:
+    """Write the shards of one ``part``; when all parts are written, ``merge`` completes the pack.
+
+    Returns:
+        The manifest if the pack is complete already.
 
     Raises:
         PackError: as ``pack``.
     """
-    begun = (out / WORK).exists()
-    with written(out), locked(out, part):
-        if (out / FILE_NAME).exists():
-            _finished(out, begun)
-            return
-        _write_shards(dataset, out, options, execute, part)
+    with packing_session(out, part) as complete:
+        if complete:
+            _expect_packed(dataset, options, out, complete)
+        else:
+            _write_shards(dataset, out, options, execute, part)
+        return complete
 
 
 def merge(out: Path, max_rejects: float | None = None) -> Manifest:
-    """Close a pack of which all parts are written.
+    """Complete a pack of which all parts are written; if it is complete already, nothing is done.
 
     Raises:
         PackError: shards are missing, or as ``pack``.
     """
-    begun = (out / WORK).exists()
-    if not begun and not (out / FILE_NAME).exists():
-        raise PackError(f"{out} holds no begun pack; write its parts with `pack --part` first")
-    with written(out), locked(out):
-        if (out / FILE_NAME).exists():
-            return _finished(out, begun)
-        return _close(out, Listing.load(out / WORK / "listing"), max_rejects)
+    with packing_session(out) as complete:
+        if complete:
+            return complete
+        if not (out / WORK / LISTING).exists():
+            raise PackError(
+                f"no pack has been started in {out}; write its parts with `pack --part` first"
+            )
+        return _finish(out, Listing.load(out / WORK / LISTING), max_rejects)
 
 
-def plan(dataset: Dataset, options: PackOptions) -> dict[str, Any]:
-    """What packing ``dataset`` would write: samples, shards, source bytes. Writes nothing."""
+def preview(dataset: Dataset, options: PackOptions) -> Preview:
+    """What packing ``dataset`` would do; writes nothing. Only reading the files shows which of them
+    are damaged."""
+    with _listed(dataset, options) as listing:
+        sizes = listing.records["size"]
+        return Preview(
+            len(sizes), int(sizes.sum()), int((sizes == 0).sum()), listing.plan.num_shards
+        )
+
+
+def _expect_packed(dataset: Dataset, options: PackOptions, out: Path, manifest: Manifest) -> None:
+    """Raise PackError, naming what differs, unless ``manifest`` is that of the pack in ``out`` that
+    ``dataset`` and ``options`` give."""
+    with _listed(dataset, options) as listing:
+        remedy = f"choose a different --out, or remove {out} to pack again"
+        if changes := PackSpec.of(manifest).changes(listing.plan.spec):
+            raise PackError(
+                f"{out} is a complete pack with different {', '.join(changes)}; {remedy}"
+            )
+        if source := _modified_later(listing, out, manifest):
+            raise PackError(
+                f"{source} has changed since {out} was packed, or the tree was copied without its "
+                f"times (`cp -a` keeps them); {remedy}"
+            )
+
+
+def _modified_later(listing: Listing, out: Path, manifest: Manifest) -> str | None:
+    """A source that was modified after its shard was written, or None."""
+    for number, info in enumerate(manifest.shards):
+        samples = listing.shard(number)
+        newest = int(samples[np.argmax(listing.modified[samples])])
+        try:
+            written = (out / info.name).stat().st_mtime_ns
+        except OSError as error:
+            raise PackError(
+                f"cannot read {out / info.name}: {error.strerror}; run `python -m sharding verify "
+                f"{out}`"
+            ) from error
+        if listing.modified[newest] > written:
+            return listing.sample(newest).source
+    return None
+
+
+@contextmanager
+def _listed(dataset: Dataset, options: PackOptions) -> Iterator[Listing]:
     with tempfile.TemporaryDirectory() as folder:
-        listing = write_listing(dataset, options, Path(folder) / "listing")
-        return {
-            "samples": len(listing.records),
-            "shards": listing.num_shards,
-            "bytes": int(listing.records["size"].sum()),
-        }
-
-
-def _finished(out: Path, begun: bool) -> Manifest:
-    """What there is to do in a finished pack: tidy up where a run was killed at its very end."""
-    shutil.rmtree(out / WORK)
-    if not begun:
-        raise PackError(f"{out} holds a finished pack; choose another --out or remove it first")
-    return Manifest.load(out)
-
-
-@contextmanager
-def written(out: Path) -> Iterator[None]:
-    """Make the folder ``out`` and its folder ``WORK``.
-
-    Raises:
-        PackError: for an OSError inside: what cannot be written is the user's to mend.
-    """
-    try:
-        (out / WORK).mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise PackError(
-            f"cannot write to {out}: {error.strerror}; mend this and run the same command again "
-            "to go on"
-        ) from error
-
-
-@contextmanager
-def locked(out: Path, part: Part | None = None) -> Iterator[None]:
-    """Keep other runs out of the folder; parts keep out each other only where they are the same.
-
-    Raises:
-        PackError: another process has the lock.
-    """
-    work = out / WORK
-    locks = [("lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX)]
-    if part:
-        locks.append((f"part-{part.number}-of-{part.count}.lock", fcntl.LOCK_EX))
-    with ExitStack() as stack:
-        for name, kind in locks:
-            lock = stack.enter_context((work / name).open("w"))
-            try:
-                fcntl.flock(lock, kind | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise PackError(f"another process is writing into {out}; wait for it") from error
-        if part is None:
-            for leftover in out.glob(".*.tmp"):  # of a run that was killed
-                leftover.unlink()
-        yield
+        yield write_listing(dataset, options, Path(folder) / LISTING)
 
 
 def _write_shards(
-    dataset: Dataset, out: Path, options: PackOptions, execute: Executor, part: Part
+    dataset: Dataset,
+    out: Path,
+    options: PackOptions,
+    execute: Executor,
+    part: Part | None = None,
 ) -> Listing:
-    listing = write_listing(dataset, options, out / WORK / "listing")
-    numbers = range(part.number - 1, listing.num_shards, part.count)
-    starts = listing.plan["starts"]
-    total = sum(starts[number + 1] - starts[number] for number in numbers)
-    task = ShardTask(out, out / WORK, dataset.read, options.image)
+    work = out / WORK
+    if part is None:
+        for leftover in out.glob(".*.tmp"):  # of a run that was killed
+            leftover.unlink()
+        if not any(work.glob("shard-*.json")):  # nothing was written from an earlier listing
+            shutil.rmtree(work / LISTING, ignore_errors=True)
+    listing = write_listing(dataset, options, work / LISTING)
+    first, step = (part.number - 1, part.count) if part else (0, 1)
+    numbers = range(first, listing.plan.num_shards, step)
+    total = sum(len(listing.shard(number)) for number in numbers)
+    task = ShardTask(out, work, dataset.read, options.image)
     with tqdm(total=total, unit="image", disable=None) as bar:
-        for images, size, rejects in execute(task, numbers):
-            rate = size / 1e6 / max(bar.format_dict["elapsed"], 1e-3)
-            bar.set_postfix_str(f"{rate:.1f} MB/s, {rejects} rejected", refresh=False)
-            bar.update(images + rejects - bar.n)
+        for done in execute(task, numbers):
+            rate = done.bytes / 1e6 / max(bar.format_dict["elapsed"], 1e-3)
+            bar.set_postfix_str(f"{rate:.1f} MB/s, {done.rejects} rejected", refresh=False)
+            bar.update(done.images + done.rejects - bar.n)
     return listing
 
 
-def _close(out: Path, listing: Listing, max_rejects: float | None) -> Manifest:
+def _finish(out: Path, listing: Listing, max_rejects: float | None) -> Manifest:
     """Write what describes the shards; the manifest comes last and makes the pack."""
-    infos, rejects = [], 0
-    with atomic_file(out / REJECTS) as file:
+    infos: list[ShardInfo] = []
+
+    def rejected() -> Iterator[dict[str, str]]:
         for shard in _shards(out, listing):
             infos.append(shard.info)
-            rejects += len(shard.rejects)
-            file.writelines(json.dumps(reject).encode() + b"\n" for reject in shard.rejects)
+            yield from shard.rejects
+
+    rejects = write_rejects(out, rejected())
     samples = sum(info.samples for info in infos)
-    _judge(rejects, samples, max_rejects, out)
-    write_index(out, (shard.columns for shard in _shards(out, listing)))
-    names = ("shard_size", "shuffle_seed", "image", "listing")
+    if not samples:
+        _discard(out, infos)
+        raise PackError(
+            f"none of the {rejects.number} files could be packed, see {out / REJECTS}; "
+            "is --root right?"
+        )
+    _check_rejects(rejects.number, samples, max_rejects, out)
+    index = write_index(out, (shard.columns for shard in _shards(out, listing)))
+    spec = listing.plan.spec
     manifest = Manifest(
-        dataset=listing.plan["dataset"],
-        classes=tuple(listing.plan["classes"]),
-        domains=tuple(listing.plan["domains"]),
-        splits=tuple(listing.plan["splits"]),
-        options={name: listing.plan[name] for name in names},
+        dataset=spec.dataset,
+        classes=spec.classes,
+        domains=spec.domains,
+        splits=spec.splits,
+        options=spec.options(),
         samples=samples,
         bytes=sum(info.bytes for info in infos),
-        rejects=rejects,
+        rejects=rejects.number,
         shards=tuple(infos),
+        index=index,
+        rejects_sha256=rejects.sha256,
     )
     manifest.save(out)
     shutil.rmtree(out / WORK)
     return manifest
 
 
+def _discard(out: Path, infos: list[ShardInfo]) -> None:
+    """Remove shards without samples and their listing, so that ``out`` is free for another tree."""
+    for info in infos:
+        (out / info.name).unlink()
+        (out / info.name).with_suffix(".idx").unlink()
+    shutil.rmtree(out / WORK / LISTING)
+
+
 def _shards(out: Path, listing: Listing) -> Iterator[Shard]:
-    for number in range(listing.num_shards):
-        shard = Shard.load(out / WORK, out, number)
+    for number in range(listing.plan.num_shards):
+        shard = Shard.load(out, out / WORK, number)
         if shard is None:
             raise PackError(
-                f"shard {number} of {listing.num_shards} is not written yet; run the command or "
-                "the part that lacks again"
+                f"shard {number} of {listing.plan.num_shards} is not written yet; rerun the "
+                "command, or the missing part"
             )
         yield shard
 
 
-def _judge(rejects: int, samples: int, max_rejects: float | None, out: Path) -> None:
+def _check_rejects(rejects: int, samples: int, max_rejects: float | None, out: Path) -> None:
     total = rejects + samples
-    if not samples:
-        raise PackError(
-            f"none of the {total} files could be packed, see {out / REJECTS}; is --root right?"
-        )
     if max_rejects is None:
         limit = max(_TOLERATED_REJECTS, _TOLERATED_SHARE * total)
     else:
@@ -222,5 +243,5 @@ def _judge(rejects: int, samples: int, max_rejects: float | None, out: Path) -> 
     if rejects > limit:
         raise PackError(
             f"{rejects} of {total} files ({rejects / total:.2%}) were rejected, see "
-            f"{out / REJECTS}; run the same command with a larger --max-rejects to accept that"
+            f"{out / REJECTS}; rerun the same command with a larger --max-rejects to accept that"
         )

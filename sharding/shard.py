@@ -10,13 +10,35 @@ from typing import Any
 
 from sharding.format import tar
 from sharding.format.files import atomic_file, write_atomically
-from sharding.format.index import SCHEMA
-from sharding.format.manifest import ShardInfo
+from sharding.format.index import SCHEMA, key_name
+from sharding.format.manifest import ShardInfo, dali_index_name, shard_name
 from sharding.images import ImageOptions, PackedImage, Rejected, pack_image
 from sharding.listing import Listing
+from sharding.sources.dataset import Sample
 
-Tell = Callable[[int, int, int], None]
-_TELL_EVERY = 32
+_REPORT_EVERY = 32
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What was done: images packed, bytes written, sources rejected."""
+
+    images: int = 0
+    bytes: int = 0
+    rejects: int = 0
+
+    def __add__(self, other: "Progress") -> "Progress":
+        return Progress(
+            self.images + other.images, self.bytes + other.bytes, self.rejects + other.rejects
+        )
+
+    def __sub__(self, other: "Progress") -> "Progress":
+        return Progress(
+            self.images - other.images, self.bytes - other.bytes, self.rejects - other.rejects
+        )
+
+
+OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -33,9 +55,14 @@ class Shard:
     columns: dict[str, list[Any]]
     rejects: list[dict[str, str]]
 
+    @property
+    def progress(self) -> Progress:
+        """What writing it did."""
+        return Progress(self.info.samples, self.info.bytes, len(self.rejects))
+
     @staticmethod
-    def load(work: Path, pack: Path, number: int) -> "Shard | None":
-        """The record of a shard that was written in full, or None."""
+    def load(pack: Path, work: Path, number: int) -> "Shard | None":
+        """The record in ``work`` of a shard that was written to ``pack`` in full, or None."""
         try:
             fields = json.loads(_record(work, number).read_text())
             shard = Shard(ShardInfo(**fields["info"]), fields["columns"], fields["rejects"])
@@ -56,9 +83,9 @@ class _Writer:
         self.lines: list[str] = []
         self.columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
 
-    def add(self, key: str, image: PackedImage, source: str, record: Any) -> None:
-        label, size = int(record["label"]), len(image.content)
-        label_text, offset = b"%d" % label, self.size + tar.BLOCK
+    def add(self, key: str, image: PackedImage, sample: Sample) -> None:
+        label_text, size = b"%d" % sample.label, len(image.content)
+        offset = self.size + tar.BLOCK
         self._write(tar.header(f"{key}.{image.extension}", size))
         self._write(image.content)
         self._write(
@@ -73,13 +100,13 @@ class _Writer:
             self._number,
             offset,
             size,
-            label,
-            int(record["domain"]),
-            int(record["split"]),
+            sample.label,
+            sample.domain,
+            sample.split,
             image.width,
             image.height,
             zlib.crc32(image.content),
-            readable(source),
+            readable(sample.source),
         )
         for column, value in zip(self.columns.values(), row, strict=True):
             column.append(value)
@@ -96,7 +123,7 @@ class _Writer:
 
 
 def readable(source: str) -> str:
-    """``source`` as text; bytes of a file name that are no UTF-8 become escapes."""
+    """``source`` as text; bytes that are not valid UTF-8 are backslash-escaped."""
     return source.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -107,64 +134,61 @@ class ShardTask:
     Attributes:
         pack: folder of the pack.
         work: folder with the listing and the records of the shards.
-        read: gives a source's encoded image.
+        read: gives a sample's encoded image, as ``Dataset.read``.
         options: treatment of the images.
     """
 
     pack: Path
     work: Path
-    read: Callable[[str], bytes]
+    read: Callable[[Sample], bytes]
     options: ImageOptions
 
-    def __call__(self, number: int, tell: Tell = lambda *_: None) -> tuple[int, int, int]:
-        """Write ``shard-<number>.tar`` and ``.idx`` and its record, unless they are there already.
+    def ensure(self, number: int, on_progress: OnProgress = lambda _: None) -> Progress:
+        """Write shard ``number`` and its record, unless both are there.
 
-        ``tell`` is called now and then with what was done since: images, bytes, rejects.
+        ``on_progress`` is called periodically with what was done since the last call.
 
-        Returns:
-            Images, bytes and rejects of the shard.
+        Raises:
+            PackError: a source is no longer what was listed.
+            OSError: the shard cannot be written.
         """
-        shard = Shard.load(self.work, self.pack, number)
+        shard = Shard.load(self.pack, self.work, number)
         if shard is None:
-            shard = self._write(number, tell)
+            shard = self.write(number, on_progress)
+            record = json.dumps(shard, default=vars).encode()
+            write_atomically(_record(self.work, number), record)
         else:
-            tell(shard.info.samples, shard.info.bytes, len(shard.rejects))
-        return shard.info.samples, shard.info.bytes, len(shard.rejects)
+            on_progress(shard.progress)
+        return shard.progress
 
-    def write(self, number: int, tell: Tell = lambda *_: None) -> Shard:
-        """Write the tar file and the DALI index of shard ``number``."""
+    def write(self, number: int, on_progress: OnProgress = lambda _: None) -> Shard:
+        """Write ``shard-<number>.tar`` and its DALI index ``.idx``. Otherwise as ``ensure``."""
         listing = Listing.load(self.work / "listing")
-        name = f"shard-{number:06d}"
+        name = shard_name(number)
         rejects: list[dict[str, str]] = []
-        with atomic_file(self.pack / f"{name}.tar") as file:
+        reported = Progress()
+        with atomic_file(self.pack / name) as file:
             writer = _Writer(file, number)
-            told = (0, 0, 0)
-            for count, sample in enumerate(listing.shard(number).tolist(), start=1):
-                source = listing.source(sample)
+            for count, position in enumerate(listing.shard(number).tolist(), start=1):
+                sample = listing.sample(position)
                 try:
-                    image = pack_image(self.read(source), self.options)
+                    image = pack_image(self.read(sample), self.options)
                 except (Rejected, OSError) as error:
-                    rejects.append({"source": readable(source), "reason": str(error)})
+                    reason = getattr(error, "strerror", None) or str(error)
+                    rejects.append({"source": readable(sample.source), "reason": reason})
                 else:
-                    writer.add(f"{sample:09d}", image, source, listing.records[sample])
-                if count % _TELL_EVERY == 0:
-                    told = _tell(tell, told, (len(writer.lines), writer.size, len(rejects)))
+                    writer.add(key_name(position), image, sample)
+                if count % _REPORT_EVERY == 0:
+                    done = Progress(len(writer.lines), writer.size, len(rejects))
+                    on_progress(done - reported)
+                    reported = done
             sha256 = writer.close()
-        _tell(tell, told, (len(writer.lines), writer.size, len(rejects)))
         lines = [f"v1.2 {len(writer.lines)}", *writer.lines, ""]
-        write_atomically(self.pack / f"{name}.idx", "\n".join(lines).encode())
-        info = ShardInfo(f"{name}.tar", len(writer.lines), writer.size, sha256)
-        return Shard(info, writer.columns, rejects)
-
-    def _write(self, number: int, tell: Tell) -> Shard:
-        shard = self.write(number, tell)
-        write_atomically(_record(self.work, number), json.dumps(shard, default=vars).encode())
+        write_atomically(self.pack / dali_index_name(name), "\n".join(lines).encode())
+        info = ShardInfo(name, len(writer.lines), writer.size, sha256)
+        shard = Shard(info, writer.columns, rejects)
+        on_progress(shard.progress - reported)
         return shard
-
-
-def _tell(tell: Tell, before: tuple[int, ...], now: tuple[int, int, int]) -> tuple[int, int, int]:
-    tell(*(new - old for new, old in zip(now, before, strict=True)))
-    return now
 
 
 def _record(work: Path, number: int) -> Path:

@@ -4,30 +4,44 @@ import fcntl
 import hashlib
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from runtime.errors import PackError
-from sharding.format.files import atomic_file
-from sharding.format.manifest import FILE_NAME, Manifest
+from sharding.format import index as index_file
+from sharding.format import manifest as manifest_file
+from sharding.format import rejects as rejects_file
+from sharding.format.files import atomic_file, open_regular, regular_size
+from sharding.format.manifest import Manifest, dali_index_name
+from sharding.format.opening import open_pack
 
 _CHUNK = 4 * 1024**2
 
 
+class _File(NamedTuple):
+    """A file to copy: its bytes, and its sha256 (hex) where the manifest has one."""
+
+    name: str
+    size: int
+    sha256: str | None
+
+
 def stage(pack: Path, local: Path) -> bool:
-    """Copy ``pack`` to the folder ``local``, which appears when it is whole and checked.
+    """Copy ``pack`` to the folder ``local``, which appears when it is complete and checked.
 
     Of several processes on a node one copies and the others wait for it. A copy that was cut short
-    is continued.
+    is continued. Only a pack that ``open_pack`` accepts is copied, and of its folder only the
+    pack's own files.
 
     Returns:
         Whether anything was copied; False when ``local`` already was this pack.
 
     Raises:
-        PackError: ``pack`` is no pack or damaged, ``local`` is something else, or the disk is
+        PackError: ``pack`` is not a pack or damaged, ``local`` is something else, or the disk is
             too small or cannot be written.
     """
-    manifest = Manifest.load(pack)
+    manifest = open_pack(pack).manifest
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
         with local.with_name(f".{local.name}.lock").open("w") as lock:
@@ -35,53 +49,71 @@ def stage(pack: Path, local: Path) -> bool:
             return _stage(pack, local, manifest)
     except OSError as error:
         raise PackError(
-            f"cannot copy {pack} to {local}: {error.strerror}; mend this and run again to go on"
+            f"cannot copy {pack} to {local}: {error.strerror}; fix this and rerun the same command "
+            "to resume"
         ) from error
 
 
 def _stage(pack: Path, local: Path, manifest: Manifest) -> bool:
     if local.exists():
-        if (local / FILE_NAME).exists() and Manifest.load(local) == manifest:
+        if (local / manifest_file.FILE_NAME).exists() and open_pack(local).manifest == manifest:
             return False
         raise PackError(f"{local} exists and is not a copy of {pack}; remove it or choose another")
     partial = local.with_name(f".{local.name}.staging")
     partial.mkdir(exist_ok=True)
-    for leftover in partial.glob(".*.tmp"):
-        leftover.unlink()
-    if (partial / FILE_NAME).exists() and Manifest.load(partial) != manifest:
-        shutil.rmtree(partial)
-        partial.mkdir()
-    manifest.save(partial)
-    sha256 = {info.name: info.sha256 for info in manifest.shards}
-    sizes = {path.name: path.stat().st_size for path in sorted(pack.iterdir()) if path.is_file()}
-    sizes.pop(FILE_NAME)
-    if missing := sorted(set(sha256) - set(sizes)):
-        raise PackError(f"{pack} lacks {missing[0]}; run `python -m sharding verify {pack}`")
-    whole = {name for name, size in sizes.items() if _size(partial / name) == size}
-    needed = sum(size for name, size in sizes.items() if name not in whole)
+    files = _files(pack, manifest)
+    for found in partial.iterdir():
+        if found.name not in {file.name for file in files}:
+            found.unlink()  # of a different pack, or of a copy that was killed
+    needed = sum(file.size for file in files if regular_size(partial / file.name) != file.size)
     free = shutil.disk_usage(partial).free
     if needed > free:
         raise PackError(
             f"{local.parent} has {free / 1e9:.1f} GB free, the copy needs {needed / 1e9:.1f} GB; "
             "make room or choose another disk"
         )
-    with tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, disable=None) as bar:
-        for name in sizes:
-            digest = _hash(partial / name, bar) if name in whole else None
-            if digest is None or digest != sha256.get(name, digest):
-                digest = _copy(pack / name, partial / name, bar)
-            if digest != sha256.get(name, digest):
-                raise PackError(
-                    f"{pack / name} is damaged; run `python -m sharding verify {pack} --repair`"
-                )
+    with tqdm(total=sum(f.size for f in files), unit="B", unit_scale=True, disable=None) as bar:
+        for file in files:
+            _ensure_copied(pack, partial, file, bar)
+    manifest.save(partial)
     partial.rename(local)
     return True
+
+
+def _files(pack: Path, manifest: Manifest) -> list[_File]:
+    """The files of the pack but its manifest."""
+    sha256: dict[str, str | None] = {
+        index_file.FILE_NAME: manifest.index.sha256 if manifest.index else None,
+        rejects_file.FILE_NAME: manifest.rejects_sha256,
+    }
+    for info in manifest.shards:
+        sha256 |= {info.name: info.sha256, dali_index_name(info.name): None}
+    files = []
+    for name, digest in sha256.items():
+        size = regular_size(pack / name)
+        if size is None:
+            raise PackError(f"{pack} lacks {name}; run `python -m sharding verify {pack}`")
+        files.append(_File(name, size, digest))
+    return files
+
+
+def _ensure_copied(pack: Path, partial: Path, file: _File, bar: tqdm) -> None:
+    """Copy ``file`` unless an earlier run has; one without a checksum in any case."""
+    target = partial / file.name
+    if file.sha256 and regular_size(target) == file.size and _hash(target, bar) == file.sha256:
+        return
+    digest = _copy(pack / file.name, target, bar)
+    if file.sha256 and digest != file.sha256:
+        raise PackError(
+            f"{pack / file.name} is damaged; run `python -m sharding verify {pack} --repair "
+            "--root TREE`"
+        )
 
 
 def _copy(source: Path, target: Path, bar: tqdm) -> str:
     """Copy a file; returns the sha256 (hex) of what was read."""
     digest = hashlib.sha256()
-    with source.open("rb") as reading, atomic_file(target) as writing:
+    with open_regular(source) as reading, atomic_file(target) as writing:
         while chunk := reading.read(_CHUNK):
             writing.write(chunk)
             digest.update(chunk)
@@ -91,12 +123,8 @@ def _copy(source: Path, target: Path, bar: tqdm) -> str:
 
 def _hash(path: Path, bar: tqdm) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))
     return digest.hexdigest()
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1

@@ -1,8 +1,8 @@
-"""Reading a pack again: is each byte what the manifest and the index say? And mending it."""
+"""Reading a pack again: is every byte what the manifest and the index say?"""
 
 import hashlib
 import mmap
-import shutil
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,171 +10,188 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from tqdm import tqdm
 
 from runtime.errors import PackError
-from sharding.executors import processes, submit
+from sharding.format import index as index_file
+from sharding.format import rejects as rejects_file
 from sharding.format import tar
-from sharding.format.index import Index, read_strings
-from sharding.format.manifest import Manifest, ShardInfo
+from sharding.format.files import MalformedError, open_regular
+from sharding.format.header import pixel_size
+from sharding.format.index import Index, key_name
+from sharding.format.manifest import Manifest, ShardInfo, dali_index_name
 from sharding.images import ImageOptions, Rejected, pack_image
-from sharding.listing import PackOptions, write_listing
-from sharding.packing import WORK, locked, written
-from sharding.shard import ShardTask
-from sharding.sources.dataset import Dataset
+from sharding.workers import processes, submit
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong in shard ``shard``, in words."""
+    """What is wrong with the file ``file`` of a pack, in words."""
 
-    shard: int
+    file: str
     text: str
 
 
 @dataclass(frozen=True)
-class _Expected:
-    """What manifest and index say of one shard of n samples; arrays and lists of n."""
+class _Task:
+    """A shard to check: what the manifest says of it, and its n rows of the index, or None where
+    the index cannot be used."""
 
     info: ShardInfo
-    keys: list[str]
-    sources: list[str]
-    offset: np.ndarray
-    size: np.ndarray
-    crc32: np.ndarray
-    label: np.ndarray
+    rows: Index | None
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """A fault, and where it is the fault of a sample, the sample's position in the shard."""
+
+    file: str
+    text: str
+    sample: int | None = None
 
 
 def verify(pack: Path, *, decode: bool = False, workers: int = 1) -> Iterator[Fault]:
-    """Compare every shard with the manifest, every sample with the index (name, label, bytes), and
-    every DALI index with both; with ``decode``, decode every image as well.
+    """Compare every file of a pack with the manifest, every sample with the index (name, label,
+    bytes, size in pixels), and every DALI index with both; with ``decode``, decode every image as
+    well.
 
-    Yields a fault for each shard, index or sample that is missing, cut short or changed.
+    Yields a fault for each file or sample that is missing, cut short or changed. Where a shard is
+    intact and differs from the index, the index is at fault.
 
     Raises:
-        PackError: there is no readable manifest or index, or a worker died.
+        PackError: there is no readable manifest, or a worker died.
     """
-    manifest, index = Manifest.load(pack), Index.load(pack)
+    manifest = Manifest.load(pack)
+    if problem := rejects_file.rejects_problem(pack, manifest):
+        yield Fault(rejects_file.FILE_NAME, problem)
+    yield from _unexpected_files(pack, manifest)
+    index, sources, problems = _read_index(pack, manifest)
+    for problem in problems:
+        yield Fault(index_file.FILE_NAME, f"{index_file.FILE_NAME} is damaged: {problem}")
+    first = np.cumsum([0, *(info.samples for info in manifest.shards)]).tolist()
+    tasks = [
+        _Task(info, None if index is None else index[start : start + info.samples])
+        for info, start in zip(manifest.shards, first, strict=False)
+    ]
     with (
         processes(workers) as pool,
         tqdm(total=manifest.bytes, unit="B", unit_scale=True, disable=None) as bar,
     ):
-        check = partial(_shard_faults, pack, decode)
-        for number, faults in enumerate(submit(pool, check, _expected(pack, manifest, index))):
-            bar.update(manifest.shards[number].bytes)
-            yield from (Fault(number, text) for text in faults.result())
+        for task, start, findings in zip(
+            tasks, first, submit(pool, partial(_check_shard, pack, decode), tasks), strict=False
+        ):
+            for finding in findings.result():
+                text = finding.text
+                if finding.sample is not None:
+                    assert index is not None
+                    assert sources is not None
+                    row = start + finding.sample
+                    text = f"sample {key_name(index.key[row])} ({sources[row].as_py()!r}) {text}"
+                yield Fault(finding.file, text)
+            bar.update(task.info.bytes)
 
 
-def repair(pack: Path, dataset: Dataset, shards: list[int]) -> None:
-    """Write the ``shards`` of ``pack`` again from its tree, ``dataset``.
-
-    Raises:
-        PackError: the tree is not the one that was packed, or gives other shards than it gave;
-            another process is writing into ``pack``, or the disk is full.
-    """
-    manifest = Manifest.load(pack)
-    options = PackOptions(
-        shard_size=manifest.options["shard_size"],
-        seed=manifest.options["shuffle_seed"] or 0,
-        image=ImageOptions(**manifest.options["image"]),
-    )
-    with written(pack), locked(pack):
-        work = pack / WORK
-        shutil.rmtree(work / "listing", ignore_errors=True)  # of a repair that was killed
-        try:
-            listing = write_listing(dataset, options, work / "listing")
-            if listing.plan["listing"] != manifest.options["listing"]:
-                raise PackError(
-                    f"{pack} was made of a tree with other files; give that as --root, or pack "
-                    "again"
-                )
-            task = ShardTask(work, work, dataset.read, options.image)
-            for number in shards:
-                if task.write(number).info != manifest.shards[number]:
-                    raise PackError(
-                        f"the tree gives another {manifest.shards[number].name} than it gave "
-                        "(changed files, or another version of Pillow); pack again into a new "
-                        "folder"
-                    )
-                name = Path(manifest.shards[number].name)
-                for file in (name, name.with_suffix(".idx")):
-                    (work / file).replace(pack / file)
-        finally:
-            shutil.rmtree(work)
-
-
-def _expected(pack: Path, manifest: Manifest, index: Index) -> Iterator[_Expected]:
-    """Of each shard; its rows stand together in the index."""
-    keys, sources = read_strings(pack, "key"), read_strings(pack, "source")
-    for number, info in enumerate(manifest.shards):
-        start, end = np.searchsorted(index.shard, (number, number + 1)).tolist()
-        rows = slice(start, end)
-        yield _Expected(
-            info,
-            keys[rows],
-            sources[rows],
-            index.offset[rows],
-            index.size[rows],
-            index.crc32[rows],
-            index.label[rows],
-        )
-
-
-def _shard_faults(pack: Path, decode: bool, expected: _Expected) -> list[str]:
-    info = expected.info
+def _unexpected_files(pack: Path, manifest: Manifest) -> Iterator[Fault]:
+    known = {info.name for info in manifest.shards}
+    known |= {dali_index_name(name) for name in known}
     try:
-        with (pack / info.name).open("rb") as file:
+        names = sorted(os.listdir(pack))
+    except OSError as error:
+        raise PackError(f"cannot list {pack}: {error.strerror}") from error
+    for name in names:
+        if name.startswith("shard-") and name not in known:
+            yield Fault(name, f"{name!r} is not a file of this pack; remove it")
+
+
+def _read_index(
+    pack: Path, manifest: Manifest
+) -> tuple[Index | None, pa.ChunkedArray | None, list[str]]:
+    """The index and the sources, unless they cannot be used, and what is wrong with them."""
+    problems = []
+    try:
+        if manifest.index and index_file.index_sha256(pack) != manifest.index.sha256:
+            problems.append("it does not match its checksum")
+        index = Index.read(pack, manifest)
+        sources = index_file.read_sources(pack, manifest)
+    except MalformedError as error:
+        return None, None, [*problems, str(error)]
+    if unusable := index.problems(manifest):
+        return None, None, problems + unusable
+    return index, sources, problems
+
+
+def _check_shard(pack: Path, decode: bool, task: _Task) -> list[_Finding]:
+    info, rows = task.info, task.rows
+    try:
+        with open_regular(pack / info.name) as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError):
-        return [f"{info.name} is missing or empty"]
+        missing = f"{info.name} is missing or empty, or it is not a regular file"
+        return [_Finding(info.name, missing)]
     with content:
-        faults = []
         if len(content) != info.bytes:
-            faults.append(f"{info.name} has {len(content)} bytes instead of {info.bytes}")
-        lines = [f"v1.2 {len(expected.keys)}"]
-        for number, key in enumerate(expected.keys):
-            line, fault = _check_sample(content, expected, number, decode)
+            sizes = f"has {len(content)} bytes instead of {info.bytes}"
+            found, intact = [_Finding(info.name, f"{info.name} {sizes}")], False
+        else:
+            found, intact = [], hashlib.sha256(content).hexdigest() == info.sha256
+        lines = [f"v1.2 {info.samples}"]
+        for number in range(0 if rows is None else len(rows)):
+            assert rows is not None
+            line, text = _check_sample(content, rows, number)
             lines.append(line)
-            if fault:
-                faults.append(f"sample {key} ({expected.sources[number]}) {fault}")
-        if not faults and hashlib.sha256(content).hexdigest() != info.sha256:
-            faults.append(f"{info.name} has changed outside of its images and labels")
-    if len(expected.keys) != info.samples:
-        faults.append(f"{info.name}: the index has {len(expected.keys)} of {info.samples} samples")
-    name = Path(info.name).with_suffix(".idx")
-    written = (pack / name).read_text() if (pack / name).exists() else None
-    if not faults and written != "\n".join([*lines, ""]):
-        faults.append(f"{name} is missing or is not the index of {info.name}")
-    return faults
+            if text:
+                file_name = index_file.FILE_NAME if intact else info.name
+                found.append(_Finding(file_name, text, number))
+            elif decode and (problem := _decoding_problem(content, rows, number)):
+                found.append(_Finding(info.name, problem, number))
+        if not intact and not found:
+            where = "" if rows is None else " outside of its images and labels"
+            found.append(_Finding(info.name, f"{info.name} has changed{where}"))
+    name = dali_index_name(info.name)
+    indexed = rows is not None and all(finding.file == info.name for finding in found)
+    if intact and indexed and not _has_content(pack / name, "\n".join([*lines, ""])):
+        found.append(_Finding(name, f"{name} is missing, or it is not the index of {info.name}"))
+    return found
 
 
-def _check_sample(
-    content: mmap.mmap, expected: _Expected, number: int, decode: bool
-) -> tuple[str, str | None]:
+def _check_sample(content: mmap.mmap, rows: Index, number: int) -> tuple[str, str | None]:
     """The sample's line of the DALI index, and what is wrong with the sample."""
-    key, offset, size = expected.keys[number], *_pair(expected, number)
+    key, offset, size = key_name(rows.key[number]), int(rows.offset[number]), int(rows.size[number])
     image = content[offset : offset + size]
     extension = "png" if image.startswith(b"\x89PNG") else "jpg"
-    label = b"%d" % expected.label[number]
+    label = b"%d" % rows.label[number]
     label_offset = tar.label_offset(offset, size)
     line = tar.index_line(key, extension, offset, size, label)
-    if zlib.crc32(image) != expected.crc32[number]:
-        return line, "is damaged"
+    if zlib.crc32(image) != rows.crc32[number]:
+        return line, "is damaged: its checksum does not match the index"
     headers = (
         (offset, tar.header(f"{key}.{extension}", size)),
         (label_offset, tar.header(f"{key}.cls", len(label))),
     )
     if any(content[end - tar.BLOCK : end] != header for end, header in headers):
-        return line, "has a damaged tar header"
+        return line, "has a tar header that does not match the index"
     if content[label_offset : label_offset + len(label)] != label:
-        return line, "has another label than the index says"
-    if decode:
-        try:
-            pack_image(image, ImageOptions(max_pixels=2**62))
-        except Rejected as error:
-            return line, f"does not decode: {error}"
+        return line, "has a label that does not match the index"
+    expected = (rows.width[number], rows.height[number])
+    if (found := pixel_size(image)) != expected:
+        stated = "no size" if found is None else "{} x {} pixels".format(*found)
+        return line, "has {}, the index says {} x {}".format(stated, *expected)
     return line, None
 
 
-def _pair(expected: _Expected, number: int) -> tuple[int, int]:
-    return int(expected.offset[number]), int(expected.size[number])
+def _decoding_problem(content: mmap.mmap, rows: Index, number: int) -> str | None:
+    offset, size = int(rows.offset[number]), int(rows.size[number])
+    try:
+        pack_image(content[offset : offset + size], ImageOptions(max_pixels=index_file.MAX_PIXELS))
+    except Rejected as error:
+        return f"does not decode: {error}"
+    return None
+
+
+def _has_content(path: Path, expected: str) -> bool:
+    try:
+        with open_regular(path) as file:
+            return file.read(len(expected) + 1) == expected.encode()
+    except OSError:
+        return False

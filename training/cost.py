@@ -1,25 +1,49 @@
 """What a network costs: arithmetic, memory, and how much of a device's peak it uses."""
 
 import copy
+import re
 import resource
 import sys
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-# Dense TFLOP/s in (float32, bfloat16), from NVIDIA's data sheets; names as CUDA reports them.
-_PEAK_TFLOPS = {
-    "V100": (15.7, None),
-    "A100": (19.5, 312.0),
-    "A30": (10.3, 165.0),
-    "A10": (31.2, 125.0),
-    "L40S": (91.6, 362.0),
-    "L4": (30.3, 121.0),
-    "H100": (67.0, 989.0),
-    "H200": (67.0, 989.0),
-    "B200": (75.0, 2250.0),
+
+class Peak(NamedTuple):
+    """Dense TFLOP/s of a GPU's matrix products; None where it cannot do them at full speed.
+
+    Attributes:
+        float32: of float32 values as ``runtime.precision.use_tensor_float32`` has them computed:
+            in TF32 where the GPU has it.
+        bfloat16: of bfloat16 values, accumulated in float32.
+    """
+
+    float32: float
+    bfloat16: float | None
+
+
+# From NVIDIA's data sheets, without sparsity; names are words of what CUDA reports.
+_PEAKS = {
+    "V100": Peak(15.7, None),
+    "T4": Peak(8.1, None),
+    "A10": Peak(62.5, 125.0),
+    "A10G": Peak(35.0, 70.0),
+    "A30": Peak(82.0, 165.0),
+    "A40": Peak(74.8, 149.7),
+    "A100": Peak(156.0, 312.0),
+    "L4": Peak(60.0, 121.0),
+    "L40": Peak(90.5, 181.0),
+    "L40S": Peak(183.0, 362.0),
+    "H100": Peak(495.0, 989.0),
+    "H100 NVL": Peak(418.0, 835.0),
+    "H100 PCIe": Peak(378.0, 756.0),
+    "GH200": Peak(495.0, 989.0),
+    "H200": Peak(495.0, 989.0),
+    "H200 NVL": Peak(418.0, 835.0),
+    "B200": Peak(1125.0, 2250.0),
 }
 
 
@@ -30,7 +54,7 @@ class Cost:
     Attributes:
         flops: floating-point operations, forward and backward, a multiply-add counting two.
         parameters: numbers that are trained.
-        state_bytes: weights, gradients and optimiser state in float32.
+        state_bytes: weights, gradients and optimizer state in float32.
         activation_bytes: tensors kept for the backward pass, in float32.
     """
 
@@ -47,7 +71,7 @@ def training_cost(network: nn.Module, images: int, image_size: int, moments: int
         network: any network of images.
         images: how many images (an even number) a device takes at once.
         image_size: their height and width in pixels.
-        moments: tensors of a parameter's size that the optimiser keeps for it.
+        moments: tensors of a parameter's size that the optimizer keeps for it.
     """
     shadow = copy.deepcopy(network).to("meta").train()
     own = {_storage(parameter) for parameter in shadow.parameters()}
@@ -79,14 +103,21 @@ def _storage(tensor: Tensor) -> int:
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
-    """The device's peak for ``float32`` or ``bfloat16``, FLOP/s; None where it is not known."""
+    """The device's peak for ``train.precision``, FLOP/s; None where it is not known."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    for key in sorted(_PEAK_TFLOPS, key=len, reverse=True):
-        if key in name:
-            peak = _PEAK_TFLOPS[key][precision == "bfloat16"]
-            return None if peak is None else peak * 1e12
+    peak = _peak(torch.cuda.get_device_name(device))
+    tflops = peak and (peak.bfloat16 if precision == "bfloat16" else peak.float32)
+    return tflops and tflops * 1e12
+
+
+def _peak(name: str) -> Peak | None:
+    """Of the GPU that CUDA calls ``name``; None for an unknown one and for a part of one (MIG)."""
+    if "MIG" in name:
+        return None
+    for key in sorted(_PEAKS, key=len, reverse=True):
+        if re.search(rf"\b{key}\b", name):
+            return _PEAKS[key]
     return None
 
 

@@ -1,23 +1,19 @@
 """The steps of a run, with what is measured, saved and watched on the way."""
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from pipelines.loader import PairLoader
 from runtime import checkpoint
 from runtime.config import plain
-from runtime.distributed import Process, StopSignal
-from runtime.errors import TrainingError, first_line
-from training import cost
+from runtime.distributed import Process
+from runtime.stop_signal import StopSignal
+from training import cost, divergence
 from training.config import TrainConfig
 from training.data import TrainingSet
-from training.run_log import LogError, RunLog
+from training.metrics import StepMetrics
+from training.run_log import LogError, RunLog, write_report
 from training.step import Stepper
 from training.validation import Validation
 
@@ -61,7 +57,7 @@ class Loop:
         self._config, self._process, self._data = run.config, run.process, run.data
         self._validation, self._flops = run.validation, run.step_flops
         self._stepper, self._loader, self._log = stepper, loader, log
-        self._pending: list[Tensor] = []
+        self._pending: list[StepMetrics] = []
         self._clock = time.perf_counter()
 
     def run(self, start: int) -> int:
@@ -81,7 +77,7 @@ class Loop:
             self._log.say(f"{iterations:,} steps are done; checkpoints are in {self._config.out}")
             return 0
         if self._process.is_first:
-            self._report(INTERRUPTED_FILE, {"step": stopped})
+            write_report(self._config.out / INTERRUPTED_FILE, {"step": stopped})
         signal = stop.received or "another process's signal"
         self._log.say(f"{signal}: saved step {stopped}, start again to continue")
         return INTERRUPTED
@@ -106,12 +102,12 @@ class Loop:
 
     def _gather(self, done: int) -> dict[str, float]:
         """The mean metrics since the last time, logged."""
-        rows = self._process.sum(torch.stack(self._pending)).double().cpu()
+        steps = StepMetrics.gather(self._pending, self._process)
         seconds = time.perf_counter() - self._clock
         first = done - len(self._pending)
         self._pending = []
-        self._check(rows, first)
-        metrics = self._metrics(rows, seconds)
+        divergence.check(steps, first, self._config, self._data, self._process)
+        metrics = self._metrics(steps, seconds)
         try:
             self._log.metrics(done, metrics)
         except LogError:
@@ -120,52 +116,28 @@ class Loop:
         self._clock = time.perf_counter()
         return metrics
 
-    def _metrics(self, rows: Tensor, seconds: float) -> dict[str, float]:
+    def _metrics(self, steps: StepMetrics, seconds: float) -> dict[str, float]:
         config, stepper, process = self._config, self._stepper, self._process
-        loss, norm, right_same, same, right_different, different = rows.sum(0).tolist()
-        values = {"loss": loss / len(rows)}
-        if config.task == "relation":
-            values["accuracy_same"] = right_same / max(same, 1)
-            values["accuracy_different"] = right_different / max(different, 1)
-        else:
-            values["accuracy"] = right_same / max(same, 1)
-        values["gradient_norm"] = norm / len(rows)
+        values = {"loss": steps.loss.mean().item()}
+        values |= zip(stepper.task.accuracies, steps.accuracies(), strict=True)
+        values["gradient_norm"] = steps.gradient_norm.mean().item()
         values["lr"] = stepper.optimizer.param_groups[-1]["lr"]
         if stepper.trust is not None:
             smallest, median = stepper.trust.tolist()
             values |= {"trust_min": smallest, "trust_median": median}
-        pairs = len(rows) * config.train.global_batch / seconds
+        pairs = len(steps.loss) * config.train.global_batch / seconds
         values |= {
             "pairs_per_second": pairs,
             "images_per_second": 2 * pairs,
-            "data_wait_share": stepper.waiting.take() / seconds,
+            "data_wait_share": process.maximum(stepper.waiting.take() / seconds),
             "memory_gib": cost.memory_gib(process.device),
             "damaged_samples": float(self._loader.num_damaged),
         }
         peak = config.log.peak_tflops and config.log.peak_tflops * 1e12
         peak = peak or cost.peak_flops(process.device, config.train.precision)
         if peak:
-            values["mfu"] = self._flops * len(rows) / seconds / peak
+            values["mfu"] = self._flops * len(steps.loss) / seconds / peak
         return values
-
-    def _check(self, rows: Tensor, first: int) -> None:
-        good = rows.isfinite().all(1) & (rows[:, 0] <= self._config.train.max_loss)
-        if good.all():
-            return
-        config, place = self._config, int((~good).nonzero()[0])
-        step, loss, norm = first + place, float(rows[place, 0]), float(rows[place, 1])
-        batch = config.train.global_batch
-        anchors, partners = self._data.keys(step * batch, batch)
-        report = config.out / "diverged.json"
-        if self._process.is_first:
-            what = {"step": step, "loss": str(loss), "gradient_norm": str(norm)}
-            self._report(report.name, what | {"anchors": anchors, "partners": partners})
-        kept = checkpoint.step_folders(config.out)
-        raise TrainingError(
-            f"training diverged at step {step}: loss {loss:g}, gradient norm {norm:g}, batch of "
-            f"{anchors[0]}, {partners[0]}, ... (all keys in {report}); last good checkpoint: "
-            f"{kept[0] if kept else 'none'}; lower optimizer.lr or set train.clip"
-        )
 
     def _checkpoint(self, done: int, metrics: dict[str, float], *, validate: bool) -> None:
         """Save, then validate: a validation that fails loses no step."""
@@ -193,11 +165,3 @@ class Loop:
                 "pack": self._data.pack.manifest.fingerprint,
             },
         )
-
-    def _report(self, name: str, content: dict[str, Any]) -> None:
-        """Write a small JSON file into the run's folder; LogError where that fails."""
-        path = self._config.out / name
-        try:
-            path.write_text(json.dumps(content) + "\n")
-        except OSError as error:
-            raise LogError(f"cannot write {path}: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules of the recipes."""
+"""Optimizers and learning-rate schedules of the recipes."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,7 @@ def lr_factor(schedule: ScheduleConfig, step: int, iterations: int) -> float:
 def build_optimizer(
     config: OptimizerConfig, groups: Sequence[tuple[Iterable[nn.Parameter], float]]
 ) -> torch.optim.Optimizer:
-    """The optimiser for groups of (parameters, factor of the learning rate).
+    """The optimizer for groups of (parameters, factor of the learning rate).
 
     Raises:
         ConfigError: torchlars is asked for and cannot be imported.

@@ -45,17 +45,16 @@ def find(config: TrainConfig, process: Process) -> Checkpoint | None:
         found = checkpoint.newest(config.out)
     except CheckpointError as error:
         failure = error
+    if process.maximum(float(failure is not None)):
+        raise failure or CheckpointError(
+            f"another process cannot read {config.out}; see its message"
+        )
     step = -1 if found is None else found.step or 0
-    seen = torch.tensor([int(failure is None), step, -step], device=process.device)
-    good, low, negative_high = process.minimum(seen).tolist()
-    if failure is not None:
-        raise failure
-    if not good:
-        raise CheckpointError(f"another process cannot read {config.out}; see its message")
-    if low != -negative_high:
+    if not process.same(step):
         raise ConfigError(
-            f"the processes see different checkpoints in {config.out} (steps {low} and "
-            f"{-negative_high}); put the run on a file system that all of them share"
+            f"the processes see different checkpoints in {config.out} (this one: "
+            f"{'none' if found is None else f'step {step}'}); put the run on a file system that "
+            "all of them share"
         )
     return found
 

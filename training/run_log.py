@@ -24,6 +24,18 @@ class LogError(UserError):
     """The log cannot be written."""
 
 
+def write_report(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a small JSON file into the run's folder.
+
+    Raises:
+        LogError: it cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(content) + "\n")
+    except OSError as error:
+        raise LogError(f"cannot write {path}: {first_line(error)}") from error
+
+
 class RunLog:
     """Writes a run's metrics to ``RUN/log.jsonl`` and ``RUN/tensorboard`` and its progress to
     the terminal. Where ``active`` is False, as on all ranks but the first, it does nothing.

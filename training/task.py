@@ -1,6 +1,6 @@
-"""What a network is trained for: its parts, its loss and what is counted."""
+"""What a network is trained for: how it is built, its loss and its accuracies."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,65 @@ from runtime.errors import ConfigError, first_line
 from runtime.weights import load_backbone
 from training.config import TrainConfig
 
-NUM_COUNTS = 4
-Loss = Callable[[Tensor, PairBatch], tuple[Tensor, Tensor]]
+
+class Task(Protocol):
+    """What a network is trained for.
+
+    Attributes:
+        accuracies: the names of its A accuracies.
+    """
+
+    accuracies: tuple[str, ...]
+
+    def network(self, num_classes: int) -> ReSeND | Classifier:
+        """A new network; ValueError where the configured sizes build none."""
+
+    def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """The mean loss of the network's ``output``, and float32 (A, 2), (correct, total) of each
+        accuracy."""
+
+
+class Relation:
+    """Do the two images of a pair show the same class?"""
+
+    accuracies: tuple[str, ...] = ("accuracy_same", "accuracy_different")
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+        self._objective = build_objective(config.objective)
+
+    def network(self, num_classes: int) -> ReSeND:
+        return build_network(self._config.model, pretrained=self._config.model.pretrained)
+
+    def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        different = batch.different
+        correct = (output > 0) == different
+        counts = torch.stack([correct & ~different, ~different, correct & different, different])
+        return self._objective(output, different), counts.sum(1).float().view(2, 2)
+
+
+class Classification:
+    """Which of the training classes does each image show?"""
+
+    accuracies: tuple[str, ...] = ("accuracy",)
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+
+    def network(self, num_classes: int) -> Classifier:
+        settings = self._config.model
+        backbone = create_backbone(settings.backbone, pretrained=settings.pretrained)
+        return Classifier(backbone, num_classes)
+
+    def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        correct = (output.argmax(1) == batch.labels).sum().float()
+        counts = torch.stack([correct, torch.full_like(correct, len(batch.labels))])
+        return nn.functional.cross_entropy(output, batch.labels), counts.view(1, 2)
+
+
+def create_task(config: TrainConfig) -> Task:
+    """The configured task."""
+    return Relation(config) if config.task == "relation" else Classification(config)
 
 
 def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
@@ -26,12 +83,7 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
     """
     settings = config.model
     try:
-        network: ReSeND | Classifier
-        if config.task == "relation":
-            network = build_network(settings, pretrained=settings.pretrained)
-        else:
-            backbone = create_backbone(settings.backbone, pretrained=settings.pretrained)
-            network = Classifier(backbone, num_classes)
+        network = create_task(config).network(num_classes)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
     except (OSError, RuntimeError) as error:
@@ -52,28 +104,3 @@ def parameter_groups(
     known = {id(parameter) for parameter in backbone}
     others = [parameter for parameter in network.parameters() if id(parameter) not in known]
     return [(backbone, backbone_factor), (others, 1.0)]
-
-
-def build_loss(config: TrainConfig) -> Loss:
-    """(network's output, batch) -> mean loss, and counts (4,): right and all of the same pairs,
-    right and all of the different ones; when classifying, of the images, and two zeros."""
-    return _relation(config) if config.task == "relation" else _classification
-
-
-def _relation(config: TrainConfig) -> Loss:
-    objective = build_objective(config.objective)
-
-    def loss_of(logits: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        different = batch.different
-        right = (logits > 0) == different
-        counts = torch.stack([right & ~different, ~different, right & different, different])
-        return objective(logits, different), counts.sum(1).float()
-
-    return loss_of
-
-
-def _classification(logits: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
-    right = (logits.argmax(1) == batch.labels).sum().float()
-    none = torch.zeros_like(right)
-    counts = torch.stack([right, torch.full_like(right, len(batch.labels)), none, none])
-    return nn.functional.cross_entropy(logits, batch.labels), counts

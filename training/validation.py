@@ -14,6 +14,7 @@ from model.network import Classifier, ReSeND
 from pipelines.pack import Pack
 from runtime.distributed import Process
 from runtime.errors import ConfigError
+from runtime.precision import exact_float32
 from training.config import TrainConfig
 
 
@@ -41,6 +42,7 @@ class Validation:
         names = settings.targets or tuple(target.name for target in self._protocol.targets)
         self._targets = [self._protocol.target(name).name for name in names]
 
+    @exact_float32()
     def measure(self, network: ReSeND | Classifier) -> dict[str, float]:
         """``auroc``, the mean over the targets, and ``auroc/TARGET``; all processes call it."""
         assert isinstance(network, ReSeND)

@@ -1,16 +1,25 @@
-"""A pack's index, `index.parquet`: one row a sample, in shard order."""
+"""A pack's index, `index.parquet`: one row per sample, in shard order.
 
-from collections.abc import Iterable, Mapping, Sequence
+An index that is read may come from anywhere. Its rows are counted before they are read, so that
+what they take in memory follows from the manifest, and ``problems`` compares them with it.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from runtime.errors import PackError, first_line
-from sharding.format.files import atomic_file
+from runtime.errors import first_line
+from sharding.format import tar
+from sharding.format.files import MalformedError, atomic_file, file_sha256, open_regular
+from sharding.format.manifest import IndexInfo, Manifest
 
 FILE_NAME = "index.parquet"
 SCHEMA = pa.schema(
@@ -28,14 +37,19 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
     ]
 )
+MAX_PIXELS = 2**29  # of an image; decoded it takes 1.5 GiB
 _STRINGS = ("key", "source")
+_KEY = r"^(\d{9}|[1-9]\d{9,17})$"  # as key_name writes it
+_MAX_STRING = {"key": 64, "source": 20_000}  # a path of 4096 bytes, each written as an escape
+_MAX_OVERHEAD = 1 << 20  # bytes of the file, and of a column in memory, besides its rows
 
 
 @dataclass(frozen=True)
 class Index:
-    """The numeric columns of a pack's index; arrays of N samples in shard order.
+    """A pack's index without the sources; arrays of N samples in shard order.
 
     Attributes:
+        key: int64 (N,), number in the sorted listing, of which ``key_name`` makes the key.
         shard: int32 (N,), position in the manifest's ``shards``.
         offset: int64 (N,), first byte of the encoded image inside the tar file.
         size: int64 (N,), bytes of the encoded image.
@@ -46,6 +60,7 @@ class Index:
         crc32: uint32 (N,), of the encoded image.
     """
 
+    key: np.ndarray
     shard: np.ndarray
     offset: np.ndarray
     size: np.ndarray
@@ -60,40 +75,174 @@ class Index:
         return len(self.shard)
 
     @staticmethod
-    def load(pack: Path) -> "Index":
-        """Read the index of the folder ``pack``; the strings stay on disk.
+    def read(pack: Path, manifest: Manifest) -> "Index":
+        """Read the index of the folder ``pack``; the values are not compared with ``manifest``.
 
         Raises:
-            PackError: there is no index, or it is no index of a pack.
+            MalformedError: there is no index, or it has different columns, a different number of
+                rows, nulls, or keys that are not plain numbers.
         """
-        names = [name for name in SCHEMA.names if name not in _STRINGS]
-        table = _read(pack, names)
-        return Index(**{name: table.column(name).to_numpy() for name in names})
+        columns = [name for name in SCHEMA.names if name not in _STRINGS]
+        with _opened(pack) as file:
+            table = _read(file, manifest, ["key", *columns])
+            arrays = {name: table.column(name).to_numpy() for name in columns}
+            return Index(key=_key_numbers(table.column("key")), **arrays)
+
+    def __getitem__(self, rows: slice) -> "Index":
+        """The index of a part of the rows."""
+        return Index(**{name: column[rows] for name, column in vars(self).items()})
+
+    def problems(self, manifest: Manifest) -> list[str]:
+        """What does not fit ``manifest``, a line for each kind of mistake, with its first row.
+
+        The samples of a shard follow each other without gaps (see ``sharding.format.tar``), so
+        their sizes alone say where each begins and where the shard ends.
+        """
+        found = []
+        for ok, mistake in self._checks(manifest):
+            if not ok.all():
+                row = int(np.argmin(ok))
+                more = int(len(ok) - np.count_nonzero(ok)) - 1
+                suffix = f", and {more} more" if more else ""
+                found.append(f"row {row} (sample {key_name(self.key[row])}{suffix}) {mistake}")
+        ordered = np.sort(self.key)
+        if repeated := ordered[1:][ordered[1:] == ordered[:-1]].tolist():
+            found.append(f"sample {key_name(repeated[0])} is there twice")
+        return found
+
+    def _checks(self, manifest: Manifest) -> Iterator[tuple[np.ndarray, str]]:
+        """bool (N,), whether each row is right, and the mistake of those that are not."""
+        for column, names in (
+            ("label", manifest.classes),
+            ("domain", manifest.domains),
+            ("split", manifest.splits),
+        ):
+            value = getattr(self, column)
+            yield (value >= 0) & (value < len(names)), f"has a {column} that has no name"
+        yield (self.width > 0) & (self.height > 0), "has no pixels"
+        pixels = self.width.astype(np.int64) * self.height
+        yield pixels <= MAX_PIXELS, f"has more than {MAX_PIXELS} pixels"
+        samples = np.array([shard.samples for shard in manifest.shards])
+        shard = np.repeat(np.arange(len(samples)), samples)
+        yield self.shard == shard, "is not in the shard in which the manifest has it"
+        sound = (self.size > 0) & (self.size <= tar.MAX_SIZE)
+        yield sound, "has a size that no image in a pack has"
+        if sound.all():
+            yield from self._layout_checks(manifest, samples, shard)
+
+    def _layout_checks(
+        self, manifest: Manifest, samples: np.ndarray, shard: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, str]]:
+        """Of int64 (S,) ``samples`` in each shard, and int64 (N,), the ``shard`` of each."""
+        taken = np.concatenate([[0], np.cumsum(tar.sample_bytes(self.size))])
+        first = np.concatenate([[0], np.cumsum(samples)])
+        begin, end = taken[first[:-1]], taken[first[1:]]  # (S,), of each shard
+        expected = taken[:-1] - begin[shard] + tar.BLOCK
+        yield self.offset == expected, "does not begin where the sample before it ends"
+        stated = np.array([info.bytes for info in manifest.shards])
+        yield (tar.file_bytes(end - begin) == stated)[shard], "is in a shard of another size"
 
 
-def read_strings(pack: Path, column: str, rows: np.ndarray | None = None) -> list[str]:
-    """The ``column`` ("key" or "source") of all samples, or of ``rows``, int (n,), in their order.
+def key_name(number: int) -> str:
+    """The key of the sample that has this ``number`` in the sorted listing."""
+    return f"{number:09d}"
+
+
+def index_sha256(pack: Path) -> str:
+    """sha256 (hex) of the index in the folder ``pack``.
 
     Raises:
-        PackError: there is no index, or it is no index of a pack.
+        MalformedError: there is no readable index.
     """
-    strings = _read(pack, [column]).column(column)
-    return (strings if rows is None else strings.take(pa.array(rows))).to_pylist()
+    with _opened(pack) as file:
+        return file_sha256(file)
 
 
-def write_index(pack: Path, shards: Iterable[Mapping[str, Sequence[Any]]]) -> None:
-    """Write the index, one row group a shard; each shard gives all columns of ``SCHEMA``."""
+def read_sources(pack: Path, manifest: Manifest) -> pa.ChunkedArray:
+    """The source path of each sample, N strings, dictionary-encoded.
+
+    Raises:
+        MalformedError: there is no index, or its sources are not what ``manifest`` allows.
+    """
+    with _opened(pack) as file:
+        return _read(file, manifest, ["source"]).column("source")
+
+
+def write_index(pack: Path, shards: Iterable[Mapping[str, Sequence[Any]]]) -> IndexInfo:
+    """Write the index, one row group per shard; each shard gives all columns of ``SCHEMA``.
+
+    Returns:
+        What the manifest says of it.
+    """
+    rows = 0
     with (
         atomic_file(Path(pack) / FILE_NAME) as file,
         pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer,
     ):
         for columns in shards:
-            writer.write_table(pa.table(dict(columns), schema=SCHEMA))
+            table = pa.table(dict(columns), schema=SCHEMA)
+            rows += len(table)
+            writer.write_table(table)
+    return IndexInfo(rows, index_sha256(pack))
 
 
-def _read(pack: Path, columns: list[str]) -> pa.Table:
-    path = Path(pack) / FILE_NAME
+@contextmanager
+def _opened(pack: Path) -> Iterator[BinaryIO]:
     try:
-        return pq.read_table(path, columns=columns)
-    except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise PackError(f"cannot read {path}: {first_line(error)}; pack the tree again") from error
+        with open_regular(Path(pack) / FILE_NAME) as file:
+            yield file
+    except (OSError, pa.ArrowException) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise MalformedError(f"it cannot be read: {reason or first_line(error)}") from error
+
+
+def _read(file: BinaryIO, manifest: Manifest, columns: list[str]) -> pa.Table:
+    """The ``columns``, the strings dictionary-encoded, so that a long string that stands in many
+    rows is in memory once."""
+    rows = manifest.samples
+    if file.seek(0, os.SEEK_END) > _MAX_OVERHEAD + rows * sum(map(_row_bytes, SCHEMA.names)):
+        raise MalformedError(f"it is too large for {rows} rows")
+    metadata = pq.ParquetFile(file)
+    if not metadata.schema_arrow.equals(SCHEMA):
+        raise MalformedError("it does not have the columns of an index")
+    _check_sizes(metadata.metadata, manifest, columns)
+    table = pq.ParquetFile(file, metadata=metadata.metadata, read_dictionary=_STRINGS).read(columns)
+    if len(table) != rows or any(column.null_count for column in table.columns):
+        raise MalformedError("it has nulls, or other rows than it states")
+    for name in set(columns) & set(_STRINGS):
+        for chunk in table.column(name).chunks:
+            chunk.validate(full=True)
+            longest = pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0
+            if longest > _row_bytes(name):
+                raise MalformedError(f"it has a {name} of {longest} bytes")
+    return table
+
+
+def _check_sizes(metadata: pq.FileMetaData, manifest: Manifest, columns: list[str]) -> None:
+    """Refuse an index of other rows than the manifest's, or whose ``columns`` take more memory than
+    their rows can need."""
+    if metadata.num_rows != manifest.samples:
+        raise MalformedError(
+            f"it has {metadata.num_rows} rows, the manifest {manifest.samples} samples"
+        )
+    if metadata.num_row_groups > len(manifest.shards):
+        raise MalformedError("it has more row groups than the pack has shards")
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    for name in columns:
+        chunks = [group.column(SCHEMA.get_field_index(name)) for group in groups]
+        stated = sum(max(chunk.total_uncompressed_size, 0) for chunk in chunks)
+        if stated > _MAX_OVERHEAD + manifest.samples * _row_bytes(name):
+            raise MalformedError(f"its column {name} takes {stated} bytes")
+
+
+def _row_bytes(column: str) -> int:
+    """The most bytes that a row can need in a column of the file."""
+    return _MAX_STRING.get(column, 16)
+
+
+def _key_numbers(keys: pa.ChunkedArray) -> np.ndarray:
+    """int64 (N,), the numbers that ``keys`` are the names of."""
+    names = keys.cast(pa.string())
+    if not pc.all(pc.match_substring_regex(names, _KEY)).as_py():
+        raise MalformedError("it has a key that is not a number of nine digits or more")
+    return names.cast(pa.int64()).to_numpy()

@@ -1,16 +1,33 @@
-"""A pack's table of contents, `manifest.json`: written last, so that its presence means "whole"."""
+"""A pack's table of contents, `manifest.json`: written last, so that its presence means "complete".
+
+A manifest that is read may come from anywhere: its size is bounded before it is read, and all that
+it says is checked before it is used.
+"""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import PackError
-from sharding.format.files import write_atomically
+from runtime.errors import PackError, first_line
+from sharding.format import tar
+from sharding.format.files import MalformedError, open_regular, write_atomically
+from sharding.format.strict_json import (
+    exact_keys,
+    integer,
+    names,
+    parse,
+    settings,
+    sha256,
+)
 
-SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
+SCHEMA_VERSIONS = (1, 2)
+_MAX_BYTES = 32 * 2**20  # 100,000 shards take 17 MB, 100,000 classes 2 to 10 MB
+_MAX_NAMES = {"classes": 2**31 - 1, "domains": 2**15 - 1, "splits": 2**15 - 1}  # index's columns
+_MAX_COUNT = 2**50
 
 
 @dataclass(frozen=True)
@@ -24,6 +41,14 @@ class ShardInfo:
 
 
 @dataclass(frozen=True)
+class IndexInfo:
+    """The index: its number of rows, and the sha256 (hex) of its file."""
+
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a pack holds.
 
@@ -32,11 +57,13 @@ class Manifest:
         classes: names in label order.
         domains: names, in the order of the index's ``domain`` column; ``("default",)`` without any.
         splits: names, in the order of the index's ``split`` column; ``("all",)`` without any.
-        options: what the packing depended on beside the images (shard size, seed, …).
+        options: what the packing depended on besides the images (shard size, seed, …).
         samples: number of images packed.
         bytes: bytes of all shards.
         rejects: number of source files that were not packed (see ``rejects.jsonl``).
         shards: in order; a shard's position is the index's ``shard`` column.
+        index: None in a pack of schema version 1.
+        rejects_sha256: of ``rejects.jsonl`` (hex); None in a pack of schema version 1.
     """
 
     dataset: str
@@ -48,44 +75,127 @@ class Manifest:
     bytes: int
     rejects: int
     shards: tuple[ShardInfo, ...]
-    schema_version: int = SCHEMA_VERSION
+    index: IndexInfo | None = None
+    rejects_sha256: str | None = None
 
     @staticmethod
     def load(pack: Path) -> "Manifest":
-        """Read the manifest of the folder ``pack``.
+        """Read the manifest of the folder ``pack`` and check all that can be checked without the
+        other files: types, counts and sums, that names are unique, that shards are plain file
+        names in the pack, and the fingerprint.
 
         Raises:
-            PackError: there is no manifest, it is damaged, or it is of another schema version.
+            PackError: there is no manifest, it is damaged, or its schema version is unknown.
         """
         path = Path(pack) / FILE_NAME
         try:
-            text = path.read_text(encoding="utf-8")
+            with open_regular(path) as file:
+                content = file.read(_MAX_BYTES + 1)
         except OSError as error:
             raise PackError(
-                f"{pack} is no finished pack (no readable {FILE_NAME}); "
-                f"run (or run again) `python -m sharding pack DATASET --root TREE --out {pack}`"
+                f"{pack} is not a complete pack (no readable {FILE_NAME}: {error.strerror}); "
+                f"run or rerun `python -m sharding pack DATASET --root TREE --out {pack}`"
             ) from error
         try:
-            fields = json.loads(text)
-            version = fields["schema_version"]
-            if version != SCHEMA_VERSION:
-                raise PackError(
-                    f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}; "
-                    "pack the tree again"
-                )
-            for name in ("classes", "domains", "splits"):
-                fields[name] = tuple(fields[name])
-            fields["shards"] = tuple(ShardInfo(**shard) for shard in fields["shards"])
-            return Manifest(**fields)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise PackError(f"{path} is damaged ({error}); pack the tree again") from error
+            if len(content) > _MAX_BYTES:
+                raise MalformedError(f"it is larger than {_MAX_BYTES} bytes")
+            return _parse(parse(content))
+        except MalformedError as error:
+            raise PackError(
+                f"{path} is damaged: {first_line(error)}; pack the tree again"
+            ) from error
 
     def save(self, pack: Path) -> None:
         """Write the manifest into the folder ``pack`` under a temporary name, then rename it."""
-        write_atomically(Path(pack) / FILE_NAME, json.dumps(asdict(self), indent=1).encode())
+        stated = self._fields()
+        if self.index is not None:
+            stated["fingerprint"] = self.fingerprint
+        write_atomically(Path(pack) / FILE_NAME, json.dumps(stated, indent=1).encode())
+
+    @property
+    def schema_version(self) -> int:
+        """1 for a pack made before manifests had checksums of the other files, else 2."""
+        return 1 if self.index is None else 2
 
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) over the canonical JSON: equal for equal packs, whoever packed them."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self._fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def _fields(self) -> dict[str, Any]:
+        absent = ("index", "rejects_sha256") if self.index is None else ()
+        stated = {name: value for name, value in asdict(self).items() if name not in absent}
+        return {**stated, "schema_version": self.schema_version}
+
+
+def shard_name(number: int) -> str:
+    """File name of shard ``number``."""
+    return f"shard-{number:06d}.tar"
+
+
+def dali_index_name(shard: str) -> str:
+    """Name of the DALI index of the ``shard`` of that file name."""
+    return shard.removesuffix("tar") + "idx"
+
+
+def _parse(stated: dict[str, Any]) -> Manifest:
+    version = stated.get("schema_version")
+    if type(version) is not int or version not in SCHEMA_VERSIONS:
+        raise MalformedError(f"its schema_version is {version!r:.40}, this program reads 1 and 2")
+    expected = {field.name for field in fields(Manifest)} | {"schema_version"}
+    expected |= {"fingerprint"} if version == 2 else set()
+    expected -= {"index", "rejects_sha256"} if version == 1 else set()
+    exact_keys(stated, expected, "it")
+    (dataset,) = names([stated["dataset"]], "dataset", 1)
+    if not isinstance(stated["shards"], list) or not stated["shards"]:
+        raise MalformedError("shards is not a list, or it is empty")
+    manifest = Manifest(
+        dataset=dataset,
+        **{field: names(stated[field], field, most) for field, most in _MAX_NAMES.items()},
+        options=settings(stated["options"], "options"),
+        samples=integer(stated["samples"], "samples", 1, _MAX_COUNT),
+        bytes=integer(stated["bytes"], "bytes", 1, _MAX_COUNT),
+        rejects=integer(stated["rejects"], "rejects", 0, _MAX_COUNT),
+        shards=tuple(_shards(stated["shards"])),
+        index=_index(stated["index"]) if version == 2 else None,
+        rejects_sha256=sha256(stated["rejects_sha256"], "rejects_sha256") if version == 2 else None,
+    )
+    _check_sums(manifest)
+    if version == 2 and stated["fingerprint"] != manifest.fingerprint:
+        raise MalformedError("its fingerprint does not match its content")
+    return manifest
+
+
+def _shards(stated: list[Any]) -> Iterator[ShardInfo]:
+    for number, shard in enumerate(stated):
+        where = f"shard {number}"
+        exact_keys(shard, {field.name for field in fields(ShardInfo)}, where)
+        if shard["name"] != shard_name(number):
+            raise MalformedError(f"the name of {where} is not {shard_name(number)}")
+        info = ShardInfo(
+            name=shard["name"],
+            samples=integer(shard["samples"], f"samples of {where}", 0, _MAX_COUNT),
+            bytes=integer(shard["bytes"], f"bytes of {where}", tar.RECORD, _MAX_COUNT),
+            sha256=sha256(shard["sha256"], f"sha256 of {where}"),
+        )
+        if info.samples * tar.sample_bytes(1) > info.bytes:
+            raise MalformedError(f"{where} is too small for {info.samples} samples")
+        yield info
+
+
+def _index(stated: Any) -> IndexInfo:
+    exact_keys(stated, {field.name for field in fields(IndexInfo)}, "index")
+    rows = integer(stated["rows"], "rows of the index", 1, _MAX_COUNT)
+    return IndexInfo(rows, sha256(stated["sha256"], "sha256 of the index"))
+
+
+def _check_sums(manifest: Manifest) -> None:
+    for total in ("samples", "bytes"):
+        found = sum(getattr(shard, total) for shard in manifest.shards)
+        if found != getattr(manifest, total):
+            raise MalformedError(f"{total} is {getattr(manifest, total)}, its shards have {found}")
+    if manifest.index and manifest.index.rows != manifest.samples:
+        raise MalformedError(
+            f"the index has {manifest.index.rows} rows for {manifest.samples} samples"
+        )

@@ -10,14 +10,14 @@ import numpy as np
 
 BLOCK = 512
 RECORD = 20 * BLOCK
-_MAX_SIZE = 8**11 - 1
+MAX_SIZE = 8**11 - 1  # bytes of a member
 _Size = TypeVar("_Size", int, np.ndarray)
 
 
 def header(name: str, size: int) -> bytes:
     """The 512-byte header of a member; ``name`` is ASCII with fewer than 100 characters, ``size``
     below 8 GiB."""
-    if len(name) >= 100 or not 0 <= size <= _MAX_SIZE:
+    if len(name) >= 100 or not 0 <= size <= MAX_SIZE:
         raise ValueError(f"member {name!r} of {size} bytes does not fit a plain tar header")
     before = b"%b%b%b%b%011o\0%011o\0" % (
         name.encode("ascii").ljust(100, b"\0"),
@@ -38,8 +38,14 @@ def padding(size: int) -> bytes:
 
 
 def end(size: int) -> bytes:
-    """What closes a tar file of ``size`` bytes: two zero blocks, then zeros to a full record."""
-    return bytes(2 * BLOCK + -(size + 2 * BLOCK) % RECORD)
+    """What closes a tar file whose members take ``size`` bytes: zeros up to a full record, at least
+    two blocks."""
+    return bytes(file_bytes(size) - size)
+
+
+def file_bytes(size: _Size) -> _Size:
+    """Bytes of a tar file whose members take ``size`` bytes."""
+    return size + 2 * BLOCK + -(size + 2 * BLOCK) % RECORD
 
 
 def label_offset(image_offset: int, size: int) -> int:

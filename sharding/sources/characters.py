@@ -1,7 +1,7 @@
 """The demo data set: invented characters in four domains, drawn from a seed, nothing downloaded.
 
 A class is a character of a few curved strokes. A sample is one way of writing it, with its own
-pose, hand and colours. A domain is what it is drawn with.
+pose, hand and colors. A domain is what it is drawn with.
 """
 
 from collections.abc import Iterator
@@ -63,9 +63,8 @@ def listing() -> Iterator[DemoSample]:
 def draw(seed: int, domain: str, class_number: int, sample: int) -> Image.Image:
     """Draw one image, RGB of ``SIZE`` x ``SIZE`` pixels; equal arguments give equal pixels."""
     strokes = _character(np.random.default_rng([seed, class_number]))
-    place = DOMAINS.index(domain)
-    rng = np.random.default_rng([seed, class_number, place, sample])
-    return _PAINTERS[domain](_written(strokes, rng), rng)
+    rng = np.random.default_rng([seed, class_number, DOMAINS.index(domain), sample])
+    return _PAINTERS[domain](_handwritten(strokes, rng), rng)
 
 
 def _character(rng: np.random.Generator) -> list[np.ndarray]:
@@ -88,7 +87,7 @@ def _character(rng: np.random.Generator) -> list[np.ndarray]:
     return strokes
 
 
-def _written(strokes: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+def _handwritten(strokes: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """The character in one hand: strokes moved a little, then an affine map, in pixels."""
     angle = rng.normal(0, 0.13)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -118,8 +117,8 @@ def _mask(strokes: list[np.ndarray], width: float) -> np.ndarray:
     return np.asarray(small, dtype=np.float32) / 255
 
 
-def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours (3,) in [0, 255] whose brightness differs enough to be told apart."""
+def _colors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two colors (3,) in [0, 255] whose brightness differs enough to be told apart."""
     while True:
         ink, ground = rng.uniform(0, 255, (2, 3))
         if abs((ink - ground) @ (0.299, 0.587, 0.114)) > 70:
@@ -146,13 +145,13 @@ def _image(pixels: np.ndarray) -> Image.Image:
 
 
 def _flat(strokes: list[np.ndarray], rng: np.random.Generator) -> Image.Image:
-    ink, ground = _colours(rng)
+    ink, ground = _colors(rng)
     return _image(_blend(ground, ink, _mask(strokes, rng.uniform(3.5, 6.5))))
 
 
 def _photo(strokes: list[np.ndarray], rng: np.random.Generator) -> Image.Image:
     """A relief in a lit, cluttered scene: shaded body, cast shadow, blur and sensor noise."""
-    ink, ground = _colours(rng)
+    ink, ground = _colors(rng)
     scene = ground + 45 * _smooth_noise(rng, 3, 3) + 18 * _smooth_noise(rng, 12, 1)
     mask = _mask(strokes, rng.uniform(4.5, 7.0))
     body = Image.fromarray((mask * 255).astype(np.uint8))
@@ -190,7 +189,7 @@ def _sketch(strokes: list[np.ndarray], rng: np.random.Generator) -> Image.Image:
 
 def _painting(strokes: list[np.ndarray], rng: np.random.Generator) -> Image.Image:
     """Brush dabs of varied paint over a ground of broad strokes, on woven canvas."""
-    ink, ground = _colours(rng)
+    ink, ground = _colors(rng)
     side = SIZE * _SCALE
     canvas = Image.new("RGB", (side, side), _paint(ground, 0, rng))
     brush = ImageDraw.Draw(canvas)
@@ -213,8 +212,8 @@ def _painting(strokes: list[np.ndarray], rng: np.random.Generator) -> Image.Imag
     return _image(small * weave[..., None])
 
 
-def _paint(colour: np.ndarray, spread: float, rng: np.random.Generator) -> tuple[int, ...]:
-    mixed = colour + rng.normal(0, 1) * spread + rng.normal(0, spread / 2, 3)
+def _paint(color: np.ndarray, spread: float, rng: np.random.Generator) -> tuple[int, ...]:
+    mixed = color + rng.normal(0, 1) * spread + rng.normal(0, spread / 2, 3)
     return tuple(int(value) for value in np.clip(mixed, 0, 255))
 
 
@@ -225,10 +224,10 @@ def _dab(
     angle: float,
     length: float,
     width: float,
-    colour: tuple[int, ...],
+    color: tuple[int, ...],
 ) -> None:
     dx, dy = np.cos(angle) * length / 2, np.sin(angle) * length / 2
-    brush.line((x - dx, y - dy, x + dx, y + dy), fill=colour, width=max(1, round(width)))
+    brush.line((x - dx, y - dy, x + dx, y + dy), fill=color, width=max(1, round(width)))
 
 
 _PAINTERS = {"flat": _flat, "photo": _photo, "sketch": _sketch, "painting": _painting}

@@ -1,9 +1,9 @@
 """What is packed: named classes, domains and splits, samples in order, and a way to read them."""
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+UNKNOWN_TIME = -1
 
 
 @dataclass(frozen=True)
@@ -12,8 +12,9 @@ class Sample:
 
     Attributes:
         source: its name, unique in the data set; for a file the path below the root.
-        size: its bytes, as far as known: shards are cut by it.
+        size: bytes, or 0 if unknown or unreadable; used to balance shards.
         label, domain, split: positions in the data set's ``classes``, ``domains``, ``splits``.
+        modified: modification time in ns since 1970, or ``UNKNOWN_TIME``.
     """
 
     source: str
@@ -21,6 +22,7 @@ class Sample:
     label: int
     domain: int = 0
     split: int = 0
+    modified: int = UNKNOWN_TIME
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,13 @@ class Dataset:
         classes: names in label order.
         domains, splits: names.
         samples: lists the samples, in the same order at every call.
-        read: gives a source's encoded image; runs in worker processes, so it can be pickled.
-            It raises OSError for what cannot be read.
-        shuffled: whether a sequential reader should meet the samples in a seeded global shuffle.
+        read: gives a sample's encoded image; runs in worker processes, so it has to be picklable.
+            It raises OSError for what cannot be read, and PackError for what is no longer what was
+            listed.
+        shuffled: whether a sequential reader should meet the samples of each split in a seeded
+            global shuffle.
+        variant: what else the images depend on, e.g. a seed; "" for nothing.
+        notes: what the tree holds that is not packed, a line each, for the user.
     """
 
     name: str
@@ -42,17 +48,7 @@ class Dataset:
     domains: tuple[str, ...]
     splits: tuple[str, ...]
     samples: Callable[[], Iterator[Sample]]
-    read: Callable[[str], bytes]
+    read: Callable[[Sample], bytes]
     shuffled: bool = False
-
-
-@dataclass(frozen=True)
-class FileReader:
-    """Reads sources that are files below ``root``."""
-
-    root: Path
-
-    def __call__(self, source: str) -> bytes:
-        descriptor = os.open(f"{self.root}/{source}", os.O_RDONLY | os.O_NONBLOCK)  # not for a pipe
-        with open(descriptor, "rb", buffering=0) as file:
-            return file.read()
+    variant: str = ""
+    notes: tuple[str, ...] = ()

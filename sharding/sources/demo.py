@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sharding.sources import characters as demo
+from sharding.sources import characters
 from sharding.sources.dataset import Dataset, Sample
 
 _ENCODED_SIZE = 3000  # bytes, about
@@ -16,11 +16,11 @@ class DemoReader:
 
     seed: int
 
-    def __call__(self, source: str) -> bytes:
-        domain, class_, sample = source.removesuffix(".jpg").split("/")
+    def __call__(self, sample: Sample) -> bytes:
+        domain, class_, number = sample.source.removesuffix(".jpg").split("/")
         encoded = io.BytesIO()
-        number = demo.class_number(class_)
-        demo.draw(self.seed, domain, number, int(sample)).save(encoded, "JPEG", quality=90)
+        image = characters.draw(self.seed, domain, characters.class_number(class_), int(number))
+        image.save(encoded, "JPEG", quality=90)
         return encoded.getvalue()
 
 
@@ -28,14 +28,22 @@ def demo_dataset(seed: int) -> Dataset:
     """The demo data set of ``seed``."""
 
     def samples() -> Iterator[Sample]:
-        for drawn in demo.listing():
+        for drawing in characters.listing():
+            class_ = characters.class_name(drawing.class_number)
             yield Sample(
-                f"{drawn.domain}/{demo.class_name(drawn.class_number)}/{drawn.sample:02d}.jpg",
+                f"{drawing.domain}/{class_}/{drawing.sample:02d}.jpg",
                 _ENCODED_SIZE,
-                drawn.class_number,
-                demo.DOMAINS.index(drawn.domain),
-                demo.SPLITS.index(drawn.split),
+                drawing.class_number,
+                characters.DOMAINS.index(drawing.domain),
+                characters.SPLITS.index(drawing.split),
             )
 
-    classes = tuple(demo.class_name(number) for number in range(demo.NUM_CLASSES))
-    return Dataset("demo", classes, demo.DOMAINS, demo.SPLITS, samples, DemoReader(seed))
+    return Dataset(
+        "demo",
+        tuple(characters.class_name(number) for number in range(characters.NUM_CLASSES)),
+        characters.DOMAINS,
+        characters.SPLITS,
+        samples,
+        DemoReader(seed),
+        variant=f"seed {seed}" if seed else "",  # packs of seed 0 are older than variants
+    )

@@ -1,13 +1,13 @@
-"""The published data sets, with the names, label orders and splits that the benchmarks use."""
+"""The benchmarks' data sets, with the names, label orders and splits that the protocols use."""
 
-import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.errors import PackError
-from sharding.sources.dataset import Dataset, FileReader, Sample
-from sharding.sources.tree import class_tree, domain_tree, folders, imagefolder
+from sharding.sources.dataset import Dataset, Sample
+from sharding.sources.expect import expect_folders, inside, wrong_tree
+from sharding.sources.files import FileReader, state_of
+from sharding.sources.tree import class_tree, domain_tree, folders, left_out
 
 PACS_DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 PACS_CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
@@ -22,64 +22,54 @@ DTD_CLASSES = tuple(
     "grid honeycombed interlaced knitted lacelike lined marbled paisley perforated smeared "
     "sprinkled veined wrinkled zigzagged".split()
 )
-IMAGENET_NUM_CLASSES = 1000
-_SYNSET = re.compile(r"n\d{8}")
-
-
-def imagenet(root: Path) -> Dataset:
-    """ImageNet's training images: `Data/CLS-LOC/train/<synset>/<image>`; labels by sorted synset,
-    samples in a seeded global shuffle."""
-    root = _inside(root, "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train", "train")
-    synsets = [name for name in folders(root) if _SYNSET.fullmatch(name)]
-    if len(synsets) != IMAGENET_NUM_CLASSES:
-        raise _wrong_tree(
-            root, f"{IMAGENET_NUM_CLASSES} synset folders like n01440764", folders(root)
-        )
-    return class_tree("imagenet", root, synsets, shuffled=True)
 
 
 def pacs(root: Path) -> Dataset:
     """PACS: `kfold/<domain>/<class>/<image>`."""
-    root = _inside(root, "PACS/kfold", "kfold")
-    _expect_folders(root, PACS_DOMAINS)
+    notes, root = left_out(root), inside(root, "PACS/kfold", "kfold")
+    expect_folders(root, PACS_DOMAINS)
     for domain in PACS_DOMAINS:
-        _expect_folders(root / domain, PACS_CLASSES)
-    return domain_tree("pacs", root, PACS_DOMAINS)
+        expect_folders(root / domain, PACS_CLASSES)
+    return domain_tree("pacs", root, PACS_DOMAINS, notes=notes)
 
 
 def officehome(root: Path) -> Dataset:
     """Office-Home: `<domain>/<class>/<image>`; its folder `Real World` may have either spelling."""
-    root = _inside(root, "OfficeHome", "OfficeHomeDataset_10072016")
+    notes, root = left_out(root), inside(root, "OfficeHome", "OfficeHomeDataset_10072016")
     found = {name.replace(" ", "_"): name for name in folders(root)}
     if missing := [domain for domain in OFFICEHOME_DOMAINS if domain not in found]:
-        raise _wrong_tree(
+        raise wrong_tree(
             root, f"the folders {', '.join(OFFICEHOME_DOMAINS)}", folders(root), missing
         )
     for domain in OFFICEHOME_DOMAINS:
         classes = folders(root / found[domain])
         if len(classes) != OFFICEHOME_NUM_CLASSES:
-            raise _wrong_tree(
+            raise wrong_tree(
                 root / found[domain], f"{OFFICEHOME_NUM_CLASSES} class folders", classes
             )
     return domain_tree(
-        "officehome", root, [found[domain] for domain in OFFICEHOME_DOMAINS], OFFICEHOME_DOMAINS
+        "officehome",
+        root,
+        [found[domain] for domain in OFFICEHOME_DOMAINS],
+        OFFICEHOME_DOMAINS,
+        notes=notes,
     )
 
 
 def dtd(root: Path) -> Dataset:
     """The Describable Textures: `images/<class>/<image>`, labels in the benchmark's order."""
-    root = _inside(root, "dtd/images", "images")
-    _expect_folders(root, DTD_CLASSES)
-    return class_tree("dtd", root, DTD_CLASSES)
+    notes, root = left_out(root), inside(root, "dtd/images", "images")
+    expect_folders(root, DTD_CLASSES)
+    return class_tree("dtd", root, {name: name for name in DTD_CLASSES}, notes=notes)
 
 
 def domainnet(root: Path) -> Dataset:
     """DomainNet: `<domain>/<class>/<image>` for any of its six domains, each with the official
     lists `<domain>_train.txt` and `<domain>_test.txt` beside it, which give labels and splits."""
-    root = _inside(root, "DomainNet")
+    notes, root = left_out(root), inside(root, "DomainNet")
     domains = [name for name in folders(root) if name in DOMAINNET_DOMAINS]
     if not domains:
-        raise _wrong_tree(root, f"folders among {', '.join(DOMAINNET_DOMAINS)}", folders(root))
+        raise wrong_tree(root, f"folders among {', '.join(DOMAINNET_DOMAINS)}", folders(root))
     label_of: dict[str, int] = {}
     for domain in domains:
         for source, label in _listed(root, domain):
@@ -94,27 +84,24 @@ def domainnet(root: Path) -> Dataset:
         )
     for domain in domains:
         named = {source.split("/")[1] for source, _ in _listed(root, domain)}
-        _expect_folders(root / domain, sorted(named))
+        expect_folders(root / domain, sorted(named))
 
     def samples() -> Iterator[Sample]:
         for number, domain in enumerate(domains):
             for split, split_name in enumerate(DOMAINNET_SPLITS):
                 for source, label in sorted(_list_file(root, domain, split_name)):
-                    yield Sample(source, _size(root / source), label, number, split)
+                    size, modified = state_of(str(root / source))
+                    yield Sample(source, size, label, number, split, modified)
 
     return Dataset(
-        "domainnet", tuple(classes), tuple(domains), DOMAINNET_SPLITS, samples, FileReader(root)
+        "domainnet",
+        tuple(classes),
+        tuple(domains),
+        DOMAINNET_SPLITS,
+        samples,
+        FileReader(root),
+        notes=notes,
     )
-
-
-DATASETS: dict[str, Callable[[Path], Dataset]] = {
-    "imagefolder": imagefolder,
-    "imagenet": imagenet,
-    "pacs": pacs,
-    "officehome": officehome,
-    "domainnet": domainnet,
-    "dtd": dtd,
-}
 
 
 def _listed(root: Path, domain: str) -> Iterator[tuple[str, int]]:
@@ -139,35 +126,3 @@ def _list_file(root: Path, domain: str, split: str) -> Iterator[tuple[str, int]]
         raise PackError(
             f"cannot read {path}: {error.strerror}; get DomainNet's official list"
         ) from error
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
-
-
-def _inside(root: Path, *places: str) -> Path:
-    """The first of ``places`` below ``root`` that is a folder, or ``root`` itself."""
-    return next((root / place for place in places if (root / place).is_dir()), root)
-
-
-def _expect_folders(root: Path, expected: Sequence[str]) -> None:
-    found = folders(root)
-    if missing := [name for name in expected if name not in set(found)]:
-        raise _wrong_tree(root, f"the {len(expected)} folders {_some(expected)}", found, missing)
-
-
-def _wrong_tree(
-    root: Path, expected: str, found: Sequence[str], missing: Sequence[str] = ()
-) -> PackError:
-    lacks = f" (missing: {_some(missing)})" if missing else ""
-    return PackError(
-        f"{root}: expected {expected}, found {len(found)}: {_some(found)}{lacks}; "
-        "complete the tree, or pack what there is with `pack imagefolder`"
-    )
-
-
-def _some(names: Sequence[str]) -> str:
-    return (", ".join(names[:8]) + (", …" if len(names) > 8 else "")) or "none"

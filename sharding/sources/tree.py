@@ -3,75 +3,122 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from runtime.errors import PackError
-from sharding.sources.dataset import Dataset, FileReader, Sample
+from sharding.sources.dataset import Dataset, Sample
+from sharding.sources.files import FileReader, FileState, state_of
 
 _DEBRIS = {"Thumbs.db", "desktop.ini"}
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+_IMAGES = "images"  # Tiny-ImageNet keeps a class's images in a folder of this name
+_HELD_OUT = {"val", "valid", "validation", "test"}
+
+
+class _Content(NamedTuple):
+    """What a folder holds: names, sorted; links to folders count as folders."""
+
+    folders: list[str]
+    files: list[str]
+
+    @property
+    def images(self) -> list[str]:
+        """The files whose extension is that of an image."""
+        return [name for name in self.files if Path(name).suffix.lower() in _IMAGE_SUFFIXES]
 
 
 def folders(path: Path) -> list[str]:
     """Names of the folders in ``path``, sorted; links to folders count, hidden ones do not."""
-    with _scan(path) as entries:
-        return sorted(entry.name for entry in entries if _visible(entry) and entry.is_dir())
+    return _content(path).folders
 
 
-def files(path: Path) -> list[tuple[str, int]]:
-    """(name, bytes) of all that is in the class folder ``path``, sorted by name.
+def files(path: Path) -> list[tuple[str, FileState]]:
+    """Name and state of everything in the class folder ``path``, sorted by name.
 
-    What is no file, or a link that leads nowhere, is listed too, with 0 bytes: reading it will
-    fail, and so it is rejected by name and not passed over in silence.
+    Non-files and dangling links are listed too, so that reading them fails and they are reported
+    as rejects instead of being skipped silently.
     """
     with _scan(path) as entries:
-        return sorted((entry.name, _size(entry)) for entry in entries if _visible(entry))
+        return sorted((entry.name, state_of(entry)) for entry in entries if _visible(entry))
 
 
-def holds_files(path: Path) -> bool:
-    """Whether ``path`` holds anything but folders."""
-    with _scan(path) as entries:
-        return any(_visible(entry) and not entry.is_dir() for entry in entries)
-
-
-def class_folder(root: Path, folder: str, label: int, domain: int = 0) -> Iterator[Sample]:
+def class_folder(
+    folder: str, root: Path, label: int, *, domain: int = 0, split: int = 0
+) -> Iterator[Sample]:
     """The samples of the class folder ``root/folder``, by name."""
-    for name, size in files(root / folder):
-        yield Sample(f"{folder}/{name}", size, label, domain)
+    for name, (size, modified) in files(root / folder):
+        yield Sample(f"{folder}/{name}", size, label, domain, split, modified)
+
+
+def left_out(root: Path, used: Sequence[str] = ()) -> tuple[str, ...]:
+    """A note on the folders of ``root`` that seem to hold a validation or test set and are not
+    among ``used``; empty if there are none."""
+    names = [name for name in folders(root) if name.lower() in _HELD_OUT and name not in used]
+    return _note(root, names)
+
+
+def loose_images(root: Path) -> tuple[str, ...]:
+    """A note on the images of ``root`` that are not in a class folder; empty if there are none."""
+    images = _content(root).images
+    if not images:
+        return ()
+    return (
+        f"{len(images):,} images directly in {root} are left out, {images[0]} is the first; only "
+        "those in class folders are packed",
+    )
 
 
 def imagefolder(root: Path) -> Dataset:
     """The data set of a `<domain>/<class>/<image>` or `<class>/<image>` tree; classes and domains
-    are sorted by name.
+    are sorted by name. `<class>/images/<image>`, as Tiny-ImageNet has it, is read as well.
 
     Raises:
-        PackError: ``root`` is no such tree; says what was found.
+        PackError: ``root`` is not such a tree; says what was found.
     """
-    top = folders(root)
-    with_files = [name for name in top if holds_files(root / name)]
-    if with_files and len(with_files) < len(top):
-        odd = next(name for name in top if name not in with_files)
+    top = _content(root)
+    if not top.folders and top.images:
         raise PackError(
-            f"{root}: {with_files[0]}/ holds files but {odd}/ does not; expected "
+            f"{root} holds {len(top.images):,} images but no folders; move each image into a "
+            "folder named after its class, <class>/<image>"
+        )
+    places = {name: place for name in top.folders if (place := _images_of(root, name))}
+    domains = [name for name in top.folders if name not in places and folders(root / name)]
+    omitted = [name for name in places if domains and name.lower() in _HELD_OUT]
+    for name in omitted:
+        del places[name]
+    notes = _note(root, omitted) + loose_images(root)
+    if not places:
+        return domain_tree("imagefolder", root, domains, notes=notes)
+    if odd := [name for name in top.folders if name not in places and name not in omitted]:
+        raise PackError(
+            f"{root}: {next(iter(places))}/ holds files but {odd[0]}/ does not; expected "
             "<class>/<image> or <domain>/<class>/<image> throughout; move or remove the odd folders"
         )
-    if with_files:
-        return class_tree("imagefolder", root, top)
-    return domain_tree("imagefolder", root, [name for name in top if folders(root / name)])
+    return class_tree("imagefolder", root, places, notes=notes)
 
 
-def class_tree(name: str, root: Path, classes: Sequence[str], *, shuffled: bool = False) -> Dataset:
-    """The data set of `<class>/<image>` folders below ``root``, labelled in the order given."""
+def class_tree(
+    name: str, root: Path, places: dict[str, str], *, notes: tuple[str, ...] = ()
+) -> Dataset:
+    """The data set of class folders below ``root``: ``places`` gives each class, in label order,
+    its folder."""
 
     def samples() -> Iterator[Sample]:
-        for label, folder in enumerate(classes):
-            yield from class_folder(root, folder, label)
+        for label, folder in enumerate(places.values()):
+            yield from class_folder(folder, root, label)
 
     return Dataset(
-        name, tuple(classes), ("default",), ("all",), samples, FileReader(root), shuffled
+        name, tuple(places), ("default",), ("all",), samples, FileReader(root), notes=notes
     )
 
 
 def domain_tree(
-    name: str, root: Path, domains: Sequence[str], domain_names: Sequence[str] | None = None
+    name: str,
+    root: Path,
+    domains: Sequence[str],
+    domain_names: Sequence[str] | None = None,
+    *,
+    notes: tuple[str, ...] = (),
 ) -> Dataset:
     """The data set of `<domain>/<class>/<image>` folders below ``root``; classes by name, domains
     under the names of their folders or under ``domain_names``.
@@ -79,7 +126,11 @@ def domain_tree(
     Raises:
         PackError: there is no class folder at all.
     """
-    found = {domain: folders(root / domain) for domain in domains}
+    found = {
+        domain: {folder: _images_of(root / domain, folder) or folder for folder in names}
+        for domain in domains
+        for names in [folders(root / domain)]
+    }
     classes = sorted(set().union(*found.values()))
     if not classes:
         raise PackError(
@@ -89,11 +140,36 @@ def domain_tree(
 
     def samples() -> Iterator[Sample]:
         for number, domain in enumerate(domains):
-            for folder in found[domain]:
-                yield from class_folder(root, f"{domain}/{folder}", label[folder], number)
+            for class_, place in found[domain].items():
+                yield from class_folder(f"{domain}/{place}", root, label[class_], domain=number)
 
     names = tuple(domain_names or domains)
-    return Dataset(name, tuple(classes), names, ("all",), samples, FileReader(root))
+    return Dataset(name, tuple(classes), names, ("all",), samples, FileReader(root), notes=notes)
+
+
+def _images_of(root: Path, name: str) -> str | None:
+    """The folder below ``root`` with the images of class ``name``, or None if it is not a class
+    folder: those hold images, or files and no folders, or a single folder `images`."""
+    content = _content(root / name)
+    if content.folders == [_IMAGES] and not content.images:
+        return f"{name}/{_IMAGES}"
+    return name if content.images or (content.files and not content.folders) else None
+
+
+def _note(root: Path, names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    listed = ", ".join(f"{name}/" for name in names)
+    return (f"{root}: {listed} left out, not part of the class folders that are packed",)
+
+
+def _content(path: Path) -> _Content:
+    with _scan(path) as entries:
+        visible = sorted((entry.name, entry.is_dir()) for entry in entries if _visible(entry))
+    return _Content(
+        [name for name, is_folder in visible if is_folder],
+        [name for name, is_folder in visible if not is_folder],
+    )
 
 
 def _scan(path: Path) -> "os._ScandirIterator[str]":
@@ -105,10 +181,3 @@ def _scan(path: Path) -> "os._ScandirIterator[str]":
 
 def _visible(entry: os.DirEntry[str]) -> bool:
     return not entry.name.startswith(".") and entry.name not in _DEBRIS
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size if entry.is_file() else 0
-    except OSError:
-        return 0

@@ -233,7 +233,7 @@ def test_protocols_that_do_not_fit_the_pack_are_refused(
         ({"evaluators": "knn", "neighbors": 50}, "knn needs 50 neighbors, but there are 18"),
         ({"shots": 30}, "has 6 reference image(s), fewer than --shots 30"),
         ({"min_references": 7}, "has 6 reference image(s), fewer than 7"),
-        ({"pack": "nowhere"}, "nowhere is"),
+        ({"pack": "nowhere"}, "nowhere is not a complete pack"),
         ({"checkpoint": "nowhere"}, "no checkpoint at nowhere"),
         ({"protocol": "nowhere.yaml"}, "cannot read nowhere.yaml"),
         ({"resamples": 0}, "argument --resamples: invalid number '0'"),

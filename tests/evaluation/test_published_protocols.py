@@ -1,82 +1,32 @@
 """The benchmarks: trees with the published numbers of images give the published protocols."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from published_trees import MAKERS, PUBLISHED, images
 
 from evaluation.protocol import Protocol
 from pipelines.pack import Pack
 from runtime.errors import PackError
 from sharding.format.index import Index
 from sharding.format.manifest import Manifest
-from sharding.sources import published
+from sharding.sources.imagenet import imagenet
+from sharding.sources.published import domainnet
+from sharding.sources.registry import DATASETS
 
-PUBLISHED = json.loads((Path(__file__).parent / "published_counts.json").read_text())
 BENCHMARKS = Path(__file__).parents[2] / "configs" / "benchmarks"
-
-
-def images(folder, count):
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{number:05d}.jpg" for number in range(1, count + 1)]
-    for name in names:
-        (folder / name).touch()
-    return names
-
-
-def make_pacs(root):
-    for domain, classes in PUBLISHED["images"]["pacs"].items():
-        for class_, count in classes.items():
-            images(root / "PACS" / "kfold" / domain / class_, count)
-
-
-def make_officehome(root):
-    """No protocol uses all real-world classes; those whose numbers are not published get one."""
-    counts = PUBLISHED["images"]["officehome"]
-    for domain, classes in counts.items():
-        for class_ in counts["Art"]:
-            images(root / domain.replace("_", " ") / class_, classes.get(class_, 1))
-
-
-def make_dtd(root):
-    for class_ in published.DTD_CLASSES:
-        images(root / "dtd" / "images" / class_, 120)
-
-
-def make_domainnet(root):
-    """With labels against the alphabet, so that they can only come from the lists."""
-    counts = PUBLISHED["images"]["domainnet"]
-    names = {name for splits in counts.values() for split in splits.values() for name in split}
-    label = {name: number for number, name in enumerate(sorted(names, reverse=True))}
-    for domain, splits in counts.items():
-        lines = {"train": [], "test": []}
-        for class_ in sorted(names):
-            train, test = (splits[split].get(class_, 0) for split in ("train", "test"))
-            for number, name in enumerate(images(root / domain / class_, train + test)):
-                split = "train" if number < train else "test"
-                lines[split].append(f"{domain}/{class_}/{name} {label[class_]}\n")
-        for split, of_split in lines.items():
-            (root / f"{domain}_{split}.txt").write_text("".join(of_split))
-
-
-MAKERS = {
-    "pacs": make_pacs,
-    "officehome": make_officehome,
-    "dtd": make_dtd,
-    "domainnet": make_domainnet,
-}
 
 
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory):
     """By data set a pack of its tree, of which only the index's names are there."""
     made = {}
-    for name, make in MAKERS.items():
+    for name in ("pacs", "officehome", "dtd", "domainnet"):
         root = tmp_path_factory.mktemp(name)
-        make(root)
-        dataset = published.DATASETS[name](root)
+        MAKERS[name](root)
+        dataset = DATASETS[name](root)
         samples = list(dataset.samples())
         columns = {field: np.zeros(len(samples), np.int64) for field in Index.__dataclass_fields__}
         for column in ("label", "domain", "split"):
@@ -154,7 +104,7 @@ def test_imagenet_is_shuffled_and_labelled_by_sorted_synset(tmp_path):
     train = tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "train"
     for number in reversed(range(1000)):
         images(train / f"n{number * 7:08d}", 1)
-    dataset = published.imagenet(tmp_path)
+    dataset = imagenet(tmp_path)
     assert dataset.shuffled
     assert dataset.classes == tuple(f"n{number * 7:08d}" for number in range(1000))
     assert [sample.label for sample in dataset.samples()] == list(range(1000))
@@ -164,10 +114,10 @@ def test_imagenet_is_shuffled_and_labelled_by_sorted_synset(tmp_path):
 def test_a_partial_tree_is_told_what_was_expected_and_found(name, tmp_path):
     images(tmp_path / "photo" / "dog", 2)
     with pytest.raises(PackError, match=r"expected .*found 1: photo"):
-        published.DATASETS[name](tmp_path)
+        DATASETS[name](tmp_path)
 
 
 def test_a_missing_domainnet_list_is_named(tmp_path):
     images(tmp_path / "real" / "ant", 2)
     with pytest.raises(PackError, match=r"real_train\.txt"):
-        published.domainnet(tmp_path)
+        domainnet(tmp_path)

@@ -34,7 +34,7 @@ def test_bench_prints_the_rates(pack_path, capsys):
     ("arguments", "message"),
     [
         (["bench"], "required: pack"),
-        (["bench", "nowhere"], "is no finished pack"),
+        (["bench", "nowhere"], "is not a complete pack"),
         (["show", "PACK", "--splits", "holiday"], "no split holiday"),
         (["show", "PACK", "--image-size", "0"], "image_size"),
         (["show", "PACK", "--pairs", "0"], "--pairs"),

@@ -1,15 +1,16 @@
-"""Checkpoints are whole or absent, and read without unpickling."""
+"""Checkpoints are complete or absent, verified when read, and read without unpickling."""
 
 import errno
 import json
 import os
+import random
 import resource
 
 import pytest
 import torch
 
 from runtime import checkpoint
-from runtime.checkpoint import load_weights, newest, prune, save, step_folders
+from runtime.checkpoint import add_metrics, load_weights, newest, prune, save, step_folders
 from runtime.errors import CheckpointError
 
 
@@ -38,21 +39,104 @@ def test_weights_load_from_a_run_a_step_or_a_file(tmp_path, place):
     write(tmp_path, 3)
     folder = write(tmp_path, 12)
     path = {"run": tmp_path, "step": folder, "file": folder / "weights.safetensors"}[place]
-    weights, config = load_weights(path)
-    assert weights["a"][0, 0] == 12
-    assert config == {"seed": 1}
+    found = load_weights(path)
+    assert found.weights["a"][0, 0] == 12
+    assert found.config == {"seed": 1}
+    assert found.step == 12
+    assert found.verified
+
+
+def drop_checksums(folder):
+    """Make it a checkpoint of an older version."""
+    (folder / "checksums.json").unlink()
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "training.pt", "config.yaml"])
-def test_a_truncated_checkpoint_is_skipped_with_a_line(tmp_path, file):
+def test_a_truncated_checkpoint_is_an_error_that_names_the_older_one(tmp_path, file):
     write(tmp_path, 1)
-    path = write(tmp_path, 2) / file
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 if file != "config.yaml" else 0])
-    lines = []
-    assert newest(tmp_path, lines.append).step == 1
-    assert len(lines) == 1
-    assert "step-00000002" in lines[0]
-    assert "\n" not in lines[0]
+    folder = write(tmp_path, 2)
+    drop_checksums(folder)
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[: len(content) // 2 if file != "config.yaml" else 0])
+    with pytest.raises(CheckpointError, match=file) as caught:
+        newest(tmp_path)
+    assert f"delete {folder} to continue from step-00000001" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "training.pt", "config.yaml"])
+def test_every_flipped_bit_is_found(tmp_path, file):
+    path = write(tmp_path, 1) / file
+    content = path.read_bytes()
+    rng = random.Random(0)
+    for place in rng.choices(range(len(content)), k=40):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError):
+            newest(tmp_path)
+    path.write_bytes(content)
+    assert newest(tmp_path).step == 1
+
+
+def test_a_checkpoint_without_checksums_is_read_and_says_so(tmp_path):
+    drop_checksums(write(tmp_path, 1))
+    assert not newest(tmp_path).verified
+    assert not load_weights(tmp_path).verified
+
+
+def test_damaged_newest_weights_are_not_passed_over(tmp_path):
+    older = write(tmp_path, 1)
+    folder = write(tmp_path, 2)
+    (folder / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors") as caught:
+        load_weights(tmp_path)
+    assert str(older) in str(caught.value)
+    assert load_weights(older).step == 1
+
+
+@pytest.mark.parametrize("kind", ["empty folder", "file", "fifo", "link to /dev/zero"])
+def test_what_lies_in_place_of_a_checkpoint_or_its_file_is_one_line(tmp_path, kind):
+    write(tmp_path, 1)
+    folder = tmp_path / "checkpoints" / "step-00000002"
+    if kind == "empty folder":
+        folder.mkdir()
+    elif kind == "file":
+        folder.write_text("x")
+    else:
+        write(tmp_path, 2)
+        drop_checksums(folder)
+        (folder / "weights.safetensors").unlink()
+        if kind == "fifo":
+            os.mkfifo(folder / "weights.safetensors")
+        else:
+            (folder / "weights.safetensors").symlink_to("/dev/zero")
+    for read in (newest, load_weights):
+        with pytest.raises(CheckpointError, match="step-00000002") as caught:
+            read(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [1]\nb: *a\n",
+        "a: " + "[" * 1500 + "]" * 1500,
+        "1: 2\n",
+        "a: 2020-01-01\n",
+        "[1, 2]\n",
+        "a: !!python/object:os.system {}\n",
+        "a: \xff",
+        "a: " + "x" * 600_000,
+    ],
+)
+def test_a_configuration_of_odd_content_is_one_line(tmp_path, text):
+    folder = write(tmp_path, 1)
+    drop_checksums(folder)
+    (folder / "config.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=r"config.yaml") as caught:
+        load_weights(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unfinished_checkpoint_is_not_seen(tmp_path):
@@ -67,6 +151,41 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
         write(tmp_path, step, auroc=area)
     prune(tmp_path, keep=2, best="auroc")
     assert names(tmp_path) == ["step-00000005", "step-00000004", "step-00000002"]
+
+
+def test_metrics_added_later_choose_the_best_checkpoint(tmp_path):
+    for step, area in ((1, 0.9), (2, 0.8), (3, 0.7)):
+        folder = write(tmp_path, step, loss=0.1)
+        add_metrics(folder, {"auroc": area})
+        assert load_weights(folder).verified
+        assert json.loads((folder / "metrics.json").read_text())["auroc"] == area
+    prune(tmp_path, keep=1, best="auroc")
+    assert names(tmp_path) == ["step-00000003", "step-00000001"]
+
+
+def test_a_checkpoint_with_damaged_metrics_is_not_deleted(tmp_path):
+    for step in (1, 2, 3):
+        write(tmp_path, step, auroc=0.5)
+    metrics = tmp_path / "checkpoints" / "step-00000001" / "metrics.json"
+    metrics.write_text(metrics.read_text().replace("0.5", "0.1"))
+    prune(tmp_path, keep=1, best="auroc")
+    assert names(tmp_path) == ["step-00000003", "step-00000001"]
+
+
+def test_all_files_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = write(tmp_path, 1)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o640}
+
+
+def test_an_existing_checkpoint_is_never_replaced(tmp_path):
+    write(tmp_path, 1, value=5)
+    with pytest.raises(CheckpointError, match="cannot write"):
+        write(tmp_path, 1, value=6)
+    assert newest(tmp_path).weights["a"][0, 0] == 5
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
@@ -98,11 +217,11 @@ def test_a_file_that_cannot_grow_leaves_the_last_checkpoint_whole(tmp_path):
 
 def test_nothing_but_tensors_is_unpickled(tmp_path):
     folder = write(tmp_path, 1)
+    drop_checksums(folder)
     torch.save({"optimizer": Planted()}, folder / "training.pt")
-    lines = []
-    assert newest(tmp_path, lines.append) is None
+    with pytest.raises(CheckpointError, match=r"training.pt.*mkdir"):
+        newest(tmp_path)
     assert not (tmp_path / "planted").exists()
-    assert "training.pt" in lines[0]
 
 
 class Planted:

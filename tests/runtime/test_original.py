@@ -7,6 +7,7 @@ from model.config import ModelConfig
 from model.network import build_network
 from runtime.__main__ import main
 from runtime.checkpoint import load_weights, save
+from runtime.original import load_original
 
 SIZES = {"embed_dim": 48, "depth": 2, "num_heads": 12}
 
@@ -50,12 +51,12 @@ def test_each_original_layout_scores_as_before(tmp_path, layout, changes):
     source = network(**changes).eval()
     path = write_layout(layout, source.state_dict(), tmp_path)
     assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 0
-    weights, config = load_weights(tmp_path / "run")
-    imported = build_network(ModelConfig(**config["model"])).eval()
-    imported.load_state_dict(weights)
     images = torch.randn(4, 3, 64, 64)
-    with torch.no_grad():
-        assert torch.equal(imported(images), source(images))
+    for read in (load_weights(tmp_path / "run"), load_original(path)):
+        imported = build_network(ModelConfig(**read.config["model"])).eval()
+        imported.load_state_dict(read.weights)
+        with torch.no_grad():
+            assert torch.equal(imported(images), source(images))
 
 
 def test_export_then_import_gives_the_same_bits(tmp_path):
@@ -64,7 +65,7 @@ def test_export_then_import_gives_the_same_bits(tmp_path):
     save(tmp_path / "a", 9, weights=weights, config=config, metrics={})
     assert main(["export", str(tmp_path / "a"), "--out", str(tmp_path / "pkl")]) == 0
     assert main(["import", str(tmp_path / "pkl"), "--out", str(tmp_path / "b")]) == 0
-    back, _ = load_weights(tmp_path / "b")
+    back = load_weights(tmp_path / "b").weights
     assert back.keys() == weights.keys()
     assert all(torch.equal(back[name], weights[name]) for name in weights)
 
@@ -89,7 +90,7 @@ def test_what_cannot_be_exchanged_is_one_line(tmp_path, capsys):
         (["export", str(tmp_path / "a"), *out], "similarity start"),
         (["export", str(tmp_path / "none"), *out], "no checkpoint"),
         (["import", str(tmp_path / "empty"), *out], "cannot read"),
-        (["import", str(tmp_path / "x.pth"), *out], "no original checkpoint"),
+        (["import", str(tmp_path / "x.pth"), *out], "not an original checkpoint"),
         (["import", str(tmp_path / "x.pth"), "--out", str(tmp_path / "a")], "already"),
     ):
         assert main(arguments) == 2

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from runtime.checkpoint import save
 from runtime.errors import CheckpointError
-from runtime.weights import fit, load_backbone
+from runtime.weights import load_backbone, load_strictly
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,8 @@ def test_a_missing_key_file_or_shape_is_one_line(tmp_path):
     (tmp_path / "broken.pth").write_bytes(b"no")
     for name, words in (
         ("less.pth", "lacks layer1.0.conv1.weight"),
-        ("shape.pth", "another shape of layer1.0.conv1.weight"),
-        ("list.pth", "no state dict"),
+        ("shape.pth", "a different shape of layer1.0.conv1.weight"),
+        ("list.pth", "not a state dict"),
         ("broken.pth", "cannot read"),
         ("absent.pth", "no weights at"),
     ):
@@ -76,4 +76,4 @@ def test_a_missing_key_file_or_shape_is_one_line(tmp_path):
 def test_an_extra_key_is_refused():
     layer = torch.nn.Linear(2, 2)
     with pytest.raises(CheckpointError, match="unknown other"):
-        fit(layer, layer.state_dict() | {"other": torch.zeros(1)}, "x")
+        load_strictly(layer, layer.state_dict() | {"other": torch.zeros(1)}, "x")

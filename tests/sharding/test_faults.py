@@ -1,6 +1,7 @@
-"""Whatever befalls a run or a pack is survived, mended, or named."""
+"""Whatever happens to a run or a pack is survived, repaired, or named."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -17,9 +18,11 @@ from runtime.errors import PackError
 from sharding import packing
 from sharding.__main__ import main
 from sharding.format import files
-from sharding.format.index import Index, read_strings
+from sharding.format.index import key_name
 from sharding.format.manifest import Manifest
-from sharding.listing import PackOptions, write_listing
+from sharding.format.opening import open_pack
+from sharding.listing import write_listing
+from sharding.shard_plan import PackOptions
 from sharding.sources.tree import imagefolder
 
 SHARD_SIZE = 40_000
@@ -31,7 +34,7 @@ def files_of(folder):
 
 def run_inline(task, numbers):
     for number in numbers:
-        yield task(number)
+        yield task.ensure(number)
 
 
 def pack_inline(tree, out, **options):
@@ -52,8 +55,8 @@ def command(tree, out, *options):
 
 
 def kill_often(tree, reference, out, rounds, seed):
-    """Kill the command ``rounds`` times at random moments, each time going on, or anew when it was
-    done; every pack that gets done has the reference's bytes."""
+    """Kill the command ``rounds`` times at random moments; each time it resumes, or starts again
+    once it was done. Every complete pack has the reference's bytes."""
     rng = random.Random(seed)
     started = time.perf_counter()
     subprocess.run(command(tree, out), check=True, stdout=subprocess.DEVNULL)
@@ -141,7 +144,7 @@ def test_a_full_disk_is_one_line_and_a_second_run_finishes(
 
     monkeypatch.setattr("sharding.shard.atomic_file", small)
     out = tmp_path / "pack"
-    with pytest.raises(PackError, match="No space left on device; mend this and run the same"):
+    with pytest.raises(PackError, match="No space left on device; fix this and rerun the same"):
         pack_inline(image_tree, out)
     monkeypatch.undo()
     assert main(["info", str(out)]) == 2
@@ -153,22 +156,22 @@ def test_a_full_disk_is_one_line_and_a_second_run_finishes(
 def test_a_killed_worker_is_one_line_and_a_second_run_finishes(tmp_path, image_tree):
     out, tree = tmp_path / "pack", tmp_path / "tree"
     noise = Image.effect_noise((500, 500), 90).convert("RGB")
-    for number in range(60):
+    for number in range(30):
         (tree / f"class{number % 3}").mkdir(parents=True, exist_ok=True)
         noise.save(tree / f"class{number % 3}" / f"{number}.png")
     run = subprocess.Popen(command(tree, out, "--shard-size", "3MB"), stderr=subprocess.PIPE)
-    for _ in range(2000):
-        if list(out.glob(".shard-*.tmp")):
-            break
-        time.sleep(0.005)
-    writer = next(iter(out.glob(".shard-*.tmp"))).name.split(".")[-2]
-    os.kill(int(writer), signal.SIGKILL)
+    writers: list[Path] = []
+    while not writers:
+        assert run.poll() is None, "the command ended before a worker wrote a shard"
+        writers = list(out.glob(".shard-*.tmp"))
+        time.sleep(0.002)
+    os.kill(int(writers[0].name.split(".")[-2]), signal.SIGKILL)
     _, errors = run.communicate()
     assert run.returncode == 2
     assert b"error: a worker process died" in errors
     assert b"Traceback" not in errors
     subprocess.run(command(tree, out, "--shard-size", "3MB"), check=True)
-    assert Manifest.load(out).samples == 60
+    assert Manifest.load(out).samples == 30
 
 
 def test_two_runs_into_one_folder_are_refused(image_tree, tmp_path, capsys):
@@ -224,8 +227,26 @@ def test_rejects_beyond_the_limit_fail_at_the_end_and_can_be_accepted(image_tree
 def test_a_dry_run_prints_the_plan_and_writes_nothing(image_tree, tmp_path, capsys):
     arguments = ["pack", "imagefolder", "--root", str(image_tree), "--out", str(tmp_path / "pack")]
     assert main([*arguments, "--dry-run"]) == 0
-    assert "60 files of 5 classes in 2 domains" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "60 files of 5 classes in 2 domains" in printed
+    assert "rejected" not in printed
     assert not (tmp_path / "pack").exists()
+
+
+def test_a_dry_run_counts_what_the_run_lists_and_what_it_will_reject(image_tree, tmp_path, capsys):
+    tree = shutil.copytree(image_tree, tmp_path / "tree")
+    (tree / "day" / "ant" / "empty.jpg").touch()
+    (tree / "day" / "ant" / "nowhere.jpg").symlink_to("nowhere")
+    (tree / "day" / "ant" / "notes.txt").write_text("not an image")
+    arguments = ["pack", "imagefolder", "--root", str(tree), "--out", str(tmp_path / "pack")]
+    assert main([*arguments, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "63 files of 5 classes" in printed
+    assert "2 of the files will be rejected" in printed
+    assert "found only by packing" in printed
+    assert main(arguments) == 0
+    manifest = Manifest.load(tmp_path / "pack")
+    assert (manifest.samples, manifest.rejects) == (60, 3)
 
 
 def flip(path, position):
@@ -241,8 +262,14 @@ def truncate(path, size):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda pack, offset: flip(pack / "shard-000001.tar", offset + 50), "is damaged"),
-        (lambda pack, offset: flip(pack / "shard-000001.tar", offset - 500), "damaged tar header"),
+        (
+            lambda pack, offset: flip(pack / "shard-000001.tar", offset + 50),
+            "is damaged: its checksum",
+        ),
+        (
+            lambda pack, offset: flip(pack / "shard-000001.tar", offset - 500),
+            "tar header that does not match",
+        ),
         (lambda pack, _: flip(pack / "shard-000001.tar", -1), "has changed outside"),
         (lambda pack, offset: truncate(pack / "shard-000001.tar", offset + 9), "bytes instead of"),
         (lambda pack, _: (pack / "shard-000001.tar").unlink(), "is missing or empty"),
@@ -253,17 +280,17 @@ def truncate(path, size):
     ],
     ids=["byte", "header", "end", "truncated", "missing", "foreign-index"],
 )
-def test_verify_names_damage_and_repair_mends_it(
+def test_verify_names_damage_and_repair_removes_it(
     damage, message, damaged, pack_path, image_tree, capsys
 ):
-    index = Index.load(damaged)
+    index = open_pack(damaged).index
     row = (index.shard == 1).nonzero()[0][1]
     damage(damaged, int(index.offset[row]))
     assert main(["verify", str(damaged), "--workers", "1"]) == 1
     printed = capsys.readouterr().out
     assert message in printed
     if "sample" in printed:
-        assert read_strings(damaged, "key")[row] in printed
+        assert key_name(index.key[row]) in printed
     assert main(["verify", str(damaged), "--repair", "--root", str(image_tree)]) == 0
     assert files_of(damaged) == files_of(pack_path)
     assert main(["verify", str(damaged), "--decode"]) == 0
@@ -275,7 +302,7 @@ def test_repair_refuses_another_tree(damaged, image_tree, tmp_path, capsys):
     (tree / "day" / "ant" / "0.jpg").unlink()
     before = files_of(damaged)
     assert main(["verify", str(damaged), "--repair", "--root", str(tree)]) == 2
-    assert "a tree with other files" in capsys.readouterr().err
+    assert "a tree with different files" in capsys.readouterr().err
     assert files_of(damaged) == before
 
 
@@ -295,7 +322,7 @@ def test_a_pack_without_its_manifest_is_refused_by_every_command(damaged, tmp_pa
     for arguments in (["info"], ["verify"], ["stage"]):
         extra = [str(tmp_path / "local")] if arguments == ["stage"] else []
         assert main([*arguments, str(damaged), *extra]) == 2
-        assert "is no finished pack" in capsys.readouterr().err
+        assert "is not a complete pack" in capsys.readouterr().err
 
 
 def test_staging_copies_checks_and_recognises_its_copy(pack_path, tmp_path, capsys):
@@ -346,32 +373,52 @@ def test_names_that_are_no_utf8_or_very_long_are_packed(tmp_path):
         Image.new("RGB", (20, 20)).save(folder / "plain.jpg")
         os.rename(folder / "plain.jpg", os.path.join(os.fsencode(folder), name))
     pack_inline(folder.parent, tmp_path / "pack")
-    sources = read_strings(tmp_path / "pack", "source")
+    sources = open_pack(tmp_path / "pack").read_sources().to_pylist()
     assert sorted(sources) == sorted(
         ["class/caf\\xe9.jpg", f"class/{'x' * 250}.jpg", "class/new\nline.jpg"]
     )
 
 
-def test_a_pipe_among_the_images_does_not_hang_the_run(image_tree, tmp_path):
+def test_what_is_not_a_regular_file_of_usual_size_is_rejected_unread(image_tree, tmp_path):
     tree = shutil.copytree(image_tree, tmp_path / "tree")
-    os.mkfifo(tree / "day" / "ant" / "pipe.jpg")
-    assert pack_inline(tree, tmp_path / "pack").rejects == 1
+    folder = tree / "day" / "ant"
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "zero.jpg").symlink_to("/dev/zero")
+    (folder / "folder.jpg").mkdir()
+    (folder / "endless.jpg").symlink_to("/proc/self/mountinfo")
+    with (folder / "sparse.jpg").open("wb") as sparse:
+        sparse.truncate(9 * 10**9)
+    assert pack_inline(tree, tmp_path / "pack").samples == 60
+    lines = (tmp_path / "pack" / "rejects.jsonl").read_text().splitlines()
+    reasons = {Path(reject["source"]).stem: reject["reason"] for reject in map(json.loads, lines)}
+    assert reasons.pop("sparse").startswith("9,000,000,000 bytes are more than")
+    assert reasons.pop("endless").startswith("does not have the 0 bytes")
+    assert reasons == dict.fromkeys(("pipe", "zero", "folder"), "not a regular file")
 
 
-def test_a_changed_tree_packed_anew_in_the_same_place_is_listed_anew(image_tree, tmp_path):
+def test_the_reasons_for_rejects_do_not_depend_on_where_the_tree_is(image_tree, tmp_path):
+    for place in ("here", "there"):
+        tree = shutil.copytree(image_tree, tmp_path / place)
+        (tree / "day" / "ant" / "gone.jpg").symlink_to("nowhere")
+        pack_inline(tree, tmp_path / f"pack-{place}")
+    assert files_of(tmp_path / "pack-here") == files_of(tmp_path / "pack-there")
+
+
+def test_a_changed_tree_packed_again_in_the_same_place_is_listed_again(image_tree, tmp_path):
     tree, out = shutil.copytree(image_tree, tmp_path / "tree"), tmp_path / "pack"
     pack_inline(tree, out)
     shutil.rmtree(out)
     (tree / "day" / "ant" / "0.jpg").unlink()
     assert pack_inline(tree, out).samples == 59
-    assert "day/ant/0.jpg" not in read_strings(out, "source")
+    assert "day/ant/0.jpg" not in open_pack(out).read_sources().to_pylist()
 
 
 @pytest.mark.parametrize("delay", [0, 0.05, 0.1, 0.15])
-def test_a_command_stopped_from_the_keyboard_says_how_to_go_on(image_tree, tmp_path, delay):
+def test_a_command_stopped_from_the_keyboard_says_how_to_resume(image_tree, tmp_path, delay):
     out = tmp_path / "pack"
     run = subprocess.Popen(command(image_tree, out), stderr=subprocess.PIPE, start_new_session=True)
     while not (out / ".work" / "lock").exists():
+        assert run.poll() is None, "the command ended before it took the lock"
         time.sleep(0.005)
     time.sleep(delay)  # reading the tree, starting the workers, writing the shards
     os.killpg(run.pid, signal.SIGINT)
@@ -380,4 +427,4 @@ def test_a_command_stopped_from_the_keyboard_says_how_to_go_on(image_tree, tmp_p
         # CPython itself dies of an interrupt that came inside exec() of a string; shells see 130
         assert run.returncode in (130, -signal.SIGINT)
         assert b"Traceback" not in errors
-        assert b"run the same command again" in errors
+        assert b"rerun the same command to resume" in errors

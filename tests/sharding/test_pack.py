@@ -4,11 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 
 import numpy as np
 import pytest
@@ -17,10 +13,14 @@ from nvidia.dali import fn, pipeline_def
 from PIL import Image
 
 from sharding.__main__ import main
-from sharding.format.index import Index, read_strings
+from sharding.format.index import key_name
 from sharding.format.manifest import Manifest
-from sharding.listing import PackOptions, write_listing
-from sharding.sources.dataset import Dataset, FileReader, Sample
+from sharding.format.opening import open_pack
+from sharding.listing import write_listing
+from sharding.shard_plan import PackOptions
+from sharding.sources import characters
+from sharding.sources.dataset import Dataset, Sample
+from sharding.sources.files import FileReader
 
 
 def pack(root, out, *options):
@@ -34,19 +34,34 @@ def files_of(folder):
     }
 
 
+def read_index(pack):
+    """The index of a pack, its keys and its sources."""
+    contents = open_pack(pack)
+    keys = [key_name(number) for number in contents.index.key.tolist()]
+    return contents.index, keys, contents.read_sources().to_pylist()
+
+
+def error_line(capsys):
+    """The one line on standard error since the last call."""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
 @pytest.fixture
 def tree(image_tree, tmp_path):
     return shutil.copytree(image_tree, tmp_path / "tree")
 
 
 def test_the_manifest_and_the_index_describe_the_tree(pack_path, image_tree):
-    manifest, index = Manifest.load(pack_path), Index.load(pack_path)
+    manifest = Manifest.load(pack_path)
+    index, _, sources = read_index(pack_path)
     assert manifest.classes == ("ant", "bee", "cat", "dog", "eel")
     assert manifest.domains == ("day", "night")
     assert manifest.samples == len(index) == 60
     assert manifest.rejects == 0
     assert len(manifest.shards) > 1
-    for row, source in enumerate(read_strings(pack_path, "source")):
+    for row, source in enumerate(sources):
         domain, class_, _ = source.split("/")
         assert manifest.classes[index.label[row]] == class_
         assert manifest.domains[index.domain[row]] == domain
@@ -58,8 +73,8 @@ def test_webdataset_reads_the_pack(pack_path, image_tree):
     shards = sorted(str(path) for path in pack_path.glob("*.tar"))
     dataset = webdataset.WebDataset(shards, shardshuffle=False)
     samples = list(dataset)
-    index, sources = Index.load(pack_path), read_strings(pack_path, "source")
-    assert [sample["__key__"] for sample in samples] == read_strings(pack_path, "key")
+    index, keys, sources = read_index(pack_path)
+    assert [sample["__key__"] for sample in samples] == keys
     for row, sample in enumerate(samples):
         assert sample["jpg"] == (image_tree / sources[row]).read_bytes()
         assert int(sample["cls"]) == index.label[row]
@@ -80,7 +95,7 @@ def test_dalis_reader_reads_the_pack(pack_path, image_tree):
 
     pipeline = graph()
     pipeline.build()
-    index, sources = Index.load(pack_path), read_strings(pack_path, "source")
+    index, _, sources = read_index(pack_path)
     row = 0
     while row < len(index):
         images, labels = pipeline.run()
@@ -127,8 +142,8 @@ def test_what_cannot_be_packed_is_named_and_the_rest_is_packed(tree, tmp_path, c
 
 def test_large_images_are_shrunk_on_request_and_small_ones_keep_their_bytes(image_tree, tmp_path):
     assert pack(image_tree, tmp_path / "pack", "--resize-short", "60") == 0
-    index = Index.load(tmp_path / "pack")
-    for row, source in enumerate(read_strings(tmp_path / "pack", "source")):
+    index, _, sources = read_index(tmp_path / "pack")
+    for row, source in enumerate(sources):
         original = image_tree / source
         with Image.open(original) as image:
             short = min(image.size)
@@ -151,13 +166,14 @@ def test_odd_names_and_formats_are_packed_under_ascii_keys(tmp_path):
     assert pack(tmp_path / "tree", tmp_path / "pack") == 0
     manifest = Manifest.load(tmp_path / "pack")
     assert (manifest.samples, manifest.rejects) == (7, 0)
-    assert all(key.isascii() for key in read_strings(tmp_path / "pack", "key"))
+    _, keys, sources = read_index(tmp_path / "pack")
+    assert all(key.isascii() for key in keys)
     with tarfile.open(tmp_path / "pack" / manifest.shards[0].name) as tar:
         names = [name for name in tar.getnames() if not name.endswith(".cls")]
         members = [tar.extractfile(name) for name in names]
         kinds = {member.read(3) for member in members if member}
     assert kinds <= {b"\xff\xd8\xff", b"\x89PN"}
-    assert "één klasse/a b ü.jpg" in read_strings(tmp_path / "pack", "source")
+    assert "één klasse/a b ü.jpg" in sources
 
 
 @pytest.mark.parametrize(
@@ -185,63 +201,152 @@ def _write(path):
     path.write_text("no image")
 
 
-def test_a_finished_pack_is_not_written_over(image_tree, pack_path, capsys):
+@pytest.mark.parametrize("command", [[], ["--part", "2/3"]], ids=["all", "part"])
+def test_packing_again_says_that_the_pack_is_complete(command, image_tree, pack_path, capsys):
     before = files_of(pack_path)
-    assert pack(image_tree, pack_path) == 2
-    assert "finished pack" in capsys.readouterr().err
+    assert pack(image_tree, pack_path, "--shard-size", "40KB", *command) == 0
+    printed = capsys.readouterr()
+    assert printed.out.endswith("already complete\n")
+    assert printed.out.count("\n") == 1
+    assert not printed.err
     assert files_of(pack_path) == before
 
 
-def test_a_killed_run_is_finished_by_the_same_command(image_tree, pack_path, tmp_path):
-    """kill -9 of the whole process group at several moments; the bytes come out the same."""
+def test_merging_again_says_that_the_pack_is_complete(pack_path, capsys):
+    assert main(["merge", str(pack_path)]) == 0
+    assert capsys.readouterr().out.endswith("already complete\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (["--shard-size", "50KB"], "--shard-size (40000 then, 50000 now)"),
+        (["--resize-short", "20"], "--resize-short (0 then, 20 now)"),
+        (["--no-decode-check"], "--decode-check (True then, False now)"),
+    ],
+)
+def test_a_complete_pack_of_different_options_is_an_error(
+    options, difference, image_tree, pack_path, capsys
+):
+    before = files_of(pack_path)
+    assert pack(image_tree, pack_path, "--shard-size", "40KB", *options) == 2
+    assert difference in error_line(capsys)
+    assert files_of(pack_path) == before
+
+
+def test_a_complete_pack_of_a_different_tree_is_an_error(tree, tmp_path, capsys):
+    assert pack(tree, tmp_path / "pack") == 0
+    removed = (tree / "day" / "ant" / "0.jpg").rename(tmp_path / "0.jpg")
+    assert pack(tree, tmp_path / "pack") == 2
+    assert "number of files (60 then, 59 now)" in error_line(capsys)
+    removed.rename(tree / "day" / "ant" / "0.jpg")
+    assert pack(tree, tmp_path / "pack") == 0
+    os.utime(tree / "day" / "bee" / "1.jpg")
+    assert pack(tree, tmp_path / "pack") == 2
+    assert "day/bee/1.jpg has changed since" in error_line(capsys)
+
+
+@pytest.fixture
+def stopped(tree, tmp_path, monkeypatch):
+    """A pack of ``tree``, stopped when its shards were written and nothing else."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sharding.packing._finish", interrupt)
+        assert pack(tree, tmp_path / "pack") == 130
+    return tmp_path / "pack"
+
+
+def test_a_different_tree_does_not_resume_a_pack(tree, stopped, capsys):
+    (tree / "day" / "bee" / "2.jpg").unlink()
+    assert pack(tree, stopped) == 2
+    line = error_line(capsys)
+    assert "number of files (60 then, 59 now)" in line
+    assert "beginning with day/bee/3.jpg" in line
+
+
+def test_a_file_that_changed_at_equal_size_does_not_resume_a_pack(tree, stopped, capsys):
+    file = tree / "day" / "bee" / "2.jpg"
+    before = file.stat()
+    os.utime(file)
+    for command in ([], ["--part", "1/2"]):
+        assert pack(tree, stopped, *command) == 2
+        assert "day/bee/2.jpg has changed since" in error_line(capsys)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert pack(tree, stopped) == 0
+
+
+def test_a_copy_of_the_tree_with_its_times_resumes_a_pack(tree, stopped, tmp_path):
+    assert pack(shutil.copytree(tree, tmp_path / "copy"), stopped) == 0
+
+
+def test_a_file_that_changes_while_it_is_packed_is_named(tree, tmp_path, capsys, monkeypatch):
+    def list_then_change(*arguments):
+        listing = write_listing(*arguments)
+        (tree / "night" / "eel" / "5.jpg").write_bytes(b"replaced")
+        return listing
+
+    monkeypatch.setattr("sharding.packing.write_listing", list_then_change)
+    assert pack(tree, tmp_path / "pack", "--workers", "1") == 2
+    assert "night/eel/5.jpg changed after the tree was listed" in error_line(capsys)
+    assert main(["info", str(tmp_path / "pack")]) == 2
+
+
+def test_a_run_without_images_leaves_its_folder_to_the_next(tree, tmp_path, capsys):
     out = tmp_path / "pack"
-    command = [sys.executable, "-m", "sharding", "pack", "imagefolder", "--workers", "2"]
-    command += ["--root", str(image_tree), "--out", str(out), "--shard-size", "40KB"]
-    for delay in (0.3, 0.5, 0.6, 0.7):
-        run = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-        time.sleep(delay)
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
-    if not (out / "manifest.json").exists() or (out / ".work").exists():
-        subprocess.run(command, check=True)
-    assert files_of(out) == files_of(pack_path)
+    (tmp_path / "wrong" / "empty" / "class").mkdir(parents=True)
+    assert pack(tmp_path / "wrong", out) == 2
+    assert "holds no images" in error_line(capsys)
+    assert not out.exists()
+    (tmp_path / "wrong" / "empty" / "class" / "a.jpg").write_text("no image")
+    assert pack(tmp_path / "wrong", out) == 2
+    assert "none of the 1 files could be packed" in error_line(capsys)
+    assert [path.name for path in out.iterdir()] == ["rejects.jsonl"]
+    assert pack(tree, out) == 0
+    assert Manifest.load(out).samples == 60
 
 
-def test_another_tree_does_not_continue_a_pack(tree, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "pack"
-    monkeypatch.setattr("sharding.packing._close", _interrupt)
-    assert pack(tree, out) == 130
-    monkeypatch.undo()
-    (tree / "day" / "ant" / "0.jpg").unlink()
-    assert pack(tree, out) == 2
-    assert "begun with other samples, listing" in capsys.readouterr().err
+def test_a_run_that_wrote_no_shard_leaves_its_folder_to_the_next(
+    tree, tmp_path, capsys, monkeypatch
+):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
 
-
-def _interrupt(*_):
-    raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr("sharding.__main__.run_local", interrupt)
+        assert pack(tree, tmp_path / "pack") == 130
+    assert pack(tree, tmp_path / "pack", "--shard-size", "40KB") == 0
 
 
 def test_verify_names_a_damaged_sample(pack_path, tmp_path, capsys):
     copy = shutil.copytree(pack_path, tmp_path / "pack")
     assert main(["verify", str(copy)]) == 0
-    index = Index.load(copy)
+    index, keys, _ = read_index(copy)
     shard = copy / f"shard-{index.shard[20]:06d}.tar"
     content = bytearray(shard.read_bytes())
     content[index.offset[20] + 100] ^= 1
     shard.write_bytes(content)
     capsys.readouterr()
     assert main(["verify", str(copy)]) == 1
-    assert read_strings(copy, "key")[20] in capsys.readouterr().out
+    assert keys[20] in capsys.readouterr().out
 
 
-def test_the_demo_is_the_same_at_every_drawing(tmp_path, monkeypatch):
-    from sharding import demo
-
-    monkeypatch.setattr(demo, "SAMPLES_PER_DOMAIN", 5)
-    for name in ("a", "b"):
-        assert main(["demo", "--out", str(tmp_path / name), "--workers", "2"]) == 0
-    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
-    assert Manifest.load(tmp_path / "a").splits == ("train", "reference", "test")
+def test_the_demo_is_packed_once_for_each_seed(tmp_path, monkeypatch, capsys):
+    """Of few classes, which the workers need not know of: a source names what is drawn."""
+    monkeypatch.setattr(characters, "NUM_CLASSES", 5)
+    monkeypatch.setattr(characters, "NUM_TRAINING_CLASSES", 3)
+    monkeypatch.setattr(characters, "SAMPLES_PER_DOMAIN", 1)
+    monkeypatch.setattr(characters, "NUM_REFERENCES", 0)
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--workers", "2"]) == 0
+    assert Manifest.load(out).splits == ("train", "reference", "test")
+    capsys.readouterr()
+    assert main(["demo", "--out", str(out)]) == 0
+    assert "already complete" in capsys.readouterr().out
+    assert main(["demo", "--out", str(out), "--seed", "1"]) == 2
+    assert "the demo's seed" in error_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -255,4 +360,5 @@ def test_small_data_sets_are_cut_for_many_readers_and_large_ones_by_size(
     dataset = Dataset(
         "names", ("a",), ("default",), ("all",), lambda: iter(samples), FileReader(tmp_path)
     )
-    assert write_listing(dataset, PackOptions(), tmp_path / "listing").num_shards == shards
+    listing = write_listing(dataset, PackOptions(), tmp_path / "listing")
+    assert listing.plan.num_shards == shards

@@ -8,44 +8,6 @@ import torch
 import yaml
 
 from runtime.checkpoint import load_weights, newest, step_folders
-from train_ddp import main
-
-CONFIG = {
-    "data": {"num_negatives": 3},
-    "input": {"image_size": 64, "num_threads": 1, "device": "cpu"},
-    "model": {
-        "backbone": "test_convnext",
-        "embed_dim": 48,
-        "depth": 1,
-        "num_heads": 2,
-        "similarity_start": True,
-    },
-    "objective": {"name": "bce"},
-    "optimizer": {"name": "sgd", "lr": 0.01},
-    "schedule": {"name": "constant", "warmup": 2},
-    "train": {"iterations": 6, "global_batch": 8},
-    "checkpoint": {"every": 3},
-    "log": {"every": 1, "tensorboard": False},
-}
-
-
-@pytest.fixture
-def config_file(pack_path, tmp_path):
-    path = tmp_path / "config.yaml"
-    path.write_text(
-        yaml.safe_dump({**CONFIG, "data": {"pack": str(pack_path), "num_negatives": 3}})
-    )
-    return path
-
-
-@pytest.fixture
-def train(config_file, tmp_path):
-    """Runs the command with further options; the folder of the run is ``tmp_path / run``."""
-
-    def command(*options, run="run"):
-        return main(["--config", str(config_file), "--out", str(tmp_path / run), *options])
-
-    return command
 
 
 def log(run):
@@ -53,17 +15,10 @@ def log(run):
 
 
 def assert_same_weights(left, right, **tolerance):
-    a, b = load_weights(left)[0], load_weights(right)[0]
+    a, b = load_weights(left).weights, load_weights(right).weights
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(a[name], b[name], msg=name, **tolerance)
-
-
-def error_line(capsys):
-    captured = capsys.readouterr().err
-    assert captured.startswith("error: ")
-    assert captured.count("\n") == 1
-    return captured
 
 
 def test_a_run_logs_each_measure_and_saves_what_loads_again(train, tmp_path):
@@ -88,9 +43,9 @@ def test_a_run_logs_each_measure_and_saves_what_loads_again(train, tmp_path):
     assert list((tmp_path / "run" / "tensorboard").iterdir())
     folders = [folder.name for folder in step_folders(tmp_path / "run")]
     assert folders == ["step-00000006", "step-00000003"]
-    weights, config = load_weights(tmp_path / "run")
-    assert config["model"]["backbone"] == "test_convnext"
-    assert any(name.startswith("relation.") for name in weights)
+    found = load_weights(tmp_path / "run")
+    assert found.config["model"]["backbone"] == "test_convnext"
+    assert any(name.startswith("relation.") for name in found.weights)
 
 
 def test_resuming_equals_an_uninterrupted_run_bit_for_bit(train, tmp_path):
@@ -107,10 +62,10 @@ def test_resuming_equals_an_uninterrupted_run_bit_for_bit(train, tmp_path):
 
 def test_a_finished_run_is_left_as_it_is(train, tmp_path, capsys):
     train("--train.iterations=2")
-    before = load_weights(tmp_path / "run")[0]
+    before = load_weights(tmp_path / "run").weights
     assert train("--train.iterations=2") == 0
     assert "after step 2" in capsys.readouterr().out
-    after = load_weights(tmp_path / "run")[0]
+    after = load_weights(tmp_path / "run").weights
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -125,7 +80,7 @@ def test_classification_warms_up_the_backbone_of_a_relation(train, tmp_path):
     assert "accuracy" in log(tmp_path / "warm")[-1]
     options = [f"--model.backbone_weights={tmp_path / 'warm'}", "--optimizer.lr=0"]
     assert train("--train.iterations=1", *options) == 0
-    warm, relation = (load_weights(tmp_path / name)[0] for name in ("warm", "run"))
+    warm, relation = (load_weights(tmp_path / name).weights for name in ("warm", "run"))
     shared = [name for name in warm if name.startswith("backbone.")]
     assert shared
     assert all(torch.equal(warm[name], relation[name]) for name in shared)
@@ -135,7 +90,10 @@ def test_gradients_are_clipped_only_when_asked(train, tmp_path):
     options = ["--train.iterations=3", "--optimizer.weight_decay=0"]
     train(*options)
     train(*options, "--train.clip=1e-9", run="clipped")
-    moved, start = load_weights(tmp_path / "run")[0], load_weights(tmp_path / "clipped")[0]
+    moved, start = (
+        load_weights(tmp_path / "run").weights,
+        load_weights(tmp_path / "clipped").weights,
+    )
     train(*options, "--optimizer.lr=0", run="still")
     assert_same_weights(tmp_path / "clipped", tmp_path / "still", rtol=0, atol=2e-6)
     assert any(not torch.allclose(moved[name], start[name], atol=1e-5) for name in moved)
@@ -144,7 +102,7 @@ def test_gradients_are_clipped_only_when_asked(train, tmp_path):
 def test_bfloat16_keeps_float32_weights_and_nearly_the_loss(train, tmp_path):
     train("--train.iterations=2")
     assert train("--train.iterations=2", "--train.precision=bfloat16", run="half") == 0
-    weights, _ = load_weights(tmp_path / "half")
+    weights = load_weights(tmp_path / "half").weights
     assert {value.dtype for value in weights.values()} == {torch.float32}
     exact, half = (log(tmp_path / name)[0]["loss"] for name in ("run", "half"))
     assert half == pytest.approx(exact, rel=0.05)
@@ -161,22 +119,9 @@ def test_without_a_compiler_training_goes_on_with_a_line(train, monkeypatch, cap
     )
 
 
-def test_validation_is_logged_and_keeps_the_best_checkpoint(train, tmp_path):
-    protocol = {
-        "name": "tiny",
-        "dataset": "imagefolder",
-        "known": ["ant", "bee"],
-        "targets": {
-            "night": {
-                "reference": [{"domains": ["day"], "classes": ["ant", "bee"]}],
-                "test": [{"domains": ["night"]}],
-            }
-        },
-    }
-    path = tmp_path / "protocol.yaml"
-    path.write_text(yaml.safe_dump(protocol))
+def test_validation_is_logged_and_keeps_the_best_checkpoint(train, protocol_file, tmp_path):
     options = ["--checkpoint.every=1", "--checkpoint.keep=1", "--optimizer.lr=0.1"]
-    assert train(f"--validation.protocol={path}", *options) == 0
+    assert train(f"--validation.protocol={protocol_file}", *options) == 0
     areas = {r["step"]: r["auroc"] for r in log(tmp_path / "run") if "auroc" in r}
     assert list(areas) == [1, 2, 3, 4, 5, 6]
     kept = {int(folder.name[-8:]) for folder in step_folders(tmp_path / "run")}
@@ -184,12 +129,14 @@ def test_validation_is_logged_and_keeps_the_best_checkpoint(train, tmp_path):
     assert max(areas.values()) in {round(areas[step], 6) for step in kept}
 
 
-def test_divergence_stops_with_step_keys_and_last_good_checkpoint(train, tmp_path, capsys):
+def test_divergence_stops_with_step_keys_and_last_good_checkpoint(
+    train, tmp_path, capsys, error_line
+):
     train("--train.iterations=3")
     capsys.readouterr()
     options = ["--optimizer.lr=1e30", "--log.every=100", "--checkpoint.every=100"]
     assert train("--train.iterations=12", *options) == 1
-    line = error_line(capsys)
+    line = error_line()
     report = json.loads((tmp_path / "run" / "diverged.json").read_text())
     assert f"at step {report['step']}" in line
     assert report["anchors"][0] in line
@@ -217,7 +164,7 @@ def test_linear_rule_follows_the_number_of_devices_and_is_printed(train, capsys)
     assert resolved["optimizer"]["lr"] == pytest.approx(0.0025)
     assert resolved["train"]["iterations"] == 4000
     assert resolved["schedule"]["warmup"] == 400
-    assert "16 -> 4 pairs a step: lr 0.01 -> 0.0025, steps 1000 -> 4000" in out
+    assert "16 -> 4 pairs per step: lr 0.01 -> 0.0025, steps 1000 -> 4000" in out
     assert train("--dry-run", *options, "--train.accumulate=4") == 0
     resolved = yaml.safe_load(capsys.readouterr().out.split("\n\n")[0])
     assert resolved["train"]["global_batch"] == 16
@@ -238,9 +185,9 @@ def test_linear_rule_follows_the_number_of_devices_and_is_printed(train, capsys)
         (["--validation.protocol=none.yaml"], "none.yaml"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_2(train, capsys, options, words):
+def test_a_mistake_is_one_line_and_exit_2(train, error_line, options, words):
     assert train(*options) == 2
-    assert words in error_line(capsys)
+    assert words in error_line()
 
 
 @pytest.mark.parametrize(
@@ -253,8 +200,8 @@ def test_a_mistake_is_one_line_and_exit_2(train, capsys, options, words):
         (["--resume=never"], "--resume auto"),
     ],
 )
-def test_another_run_is_not_continued(train, capsys, options, words):
+def test_another_run_is_not_continued(train, capsys, error_line, options, words):
     train("--train.iterations=1")
     capsys.readouterr()
     assert train(*options) == 2
-    assert words in error_line(capsys)
+    assert words in error_line()

@@ -103,7 +103,7 @@ def workers(parent):
 
 
 def assert_same_weights(left, right, **tolerance):
-    a, b = load_weights(left)[0], load_weights(right)[0]
+    a, b = load_weights(left).weights, load_weights(right).weights
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(a[name], b[name], msg=name, **tolerance)

@@ -1,0 +1,236 @@
+"""What a pack is made of, and where its shards are cut."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import PackError
+from sharding.format.files import MalformedError
+from sharding.format.manifest import Manifest
+from sharding.format.strict_json import exact_keys, integer, printable
+from sharding.format.tar import sample_bytes
+from sharding.images import ImageOptions
+from sharding.sources.dataset import Dataset
+
+_TREE = {
+    "dataset": "data set",
+    "classes": "classes",
+    "domains": "domains",
+    "splits": "splits",
+    "samples": "number of files",
+    "listing": "files (names, sizes or labels; the demo's seed)",
+}
+_NUMBERS = ("resize_short", "quality", "max_pixels")  # of the image options
+_MAX_OPTION = 2**62
+_OPTIONS = {"shard_size": "--shard-size", "shuffle_seed": "--seed"}
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """What the bytes of a pack depend on besides its data set.
+
+    Attributes:
+        shard_size: target size of a shard in bytes; the shards of a pack are about equally large.
+            None for a sixteenth of the data set, but at least 16 and at most 512 MB, so that
+            workers and readers can share a small data set, too.
+        seed: of the global shuffle, where the data set has one.
+        image: treatment of each image.
+    """
+
+    shard_size: int | None = None
+    seed: int = 0
+    image: ImageOptions = field(default_factory=ImageOptions)
+
+
+@dataclass(frozen=True)
+class PackSpec:
+    """What decides the bytes of a pack; equal specs give equal packs.
+
+    Attributes:
+        dataset, classes, domains, splits: as in the manifest.
+        samples: number of listed files.
+        listing: sha256 (hex) of their names, sizes, labels, domains and splits.
+        shard_size: target size of a shard in bytes.
+        shuffle_seed: of the global shuffle, or None without one.
+        image: treatment of each image.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    domains: tuple[str, ...]
+    splits: tuple[str, ...]
+    samples: int
+    listing: str
+    shard_size: int
+    shuffle_seed: int | None
+    image: ImageOptions
+
+    @staticmethod
+    def of(manifest: Manifest) -> "PackSpec":
+        """The spec of a complete pack.
+
+        Raises:
+            PackError: its manifest does not hold the options of a pack.
+        """
+        stated = manifest.options
+        try:
+            exact_keys(stated, {"shard_size", "shuffle_seed", "image", "listing"}, "options")
+            seed = stated["shuffle_seed"]
+            return PackSpec(
+                manifest.dataset,
+                manifest.classes,
+                manifest.domains,
+                manifest.splits,
+                manifest.samples + manifest.rejects,
+                str(stated["listing"]),
+                integer(stated["shard_size"], "shard_size", 1, _MAX_OPTION),
+                None if seed is None else integer(seed, "shuffle_seed", -_MAX_OPTION, _MAX_OPTION),
+                _image_options(stated["image"]),
+            )
+        except MalformedError as error:
+            raise PackError(
+                f"the manifest of a pack of {manifest.dataset} is damaged: {error}; pack again"
+            ) from error
+
+    def options(self) -> dict[str, Any]:
+        """The part of the spec that the manifest keeps as its ``options``."""
+        return {
+            "shard_size": self.shard_size,
+            "shuffle_seed": self.shuffle_seed,
+            "image": asdict(self.image),
+            "listing": self.listing,
+        }
+
+    def pack_options(self) -> PackOptions:
+        """The options that give this spec."""
+        return PackOptions(self.shard_size, self.shuffle_seed or 0, self.image)
+
+    def changes(self, now: "PackSpec") -> list[str]:
+        """In words, what ``now`` has that differs from this spec; a different tree alone, if it is
+        different, since the default shard size follows the tree."""
+        return list(_changes(_TREE, self, now)) or [
+            *_changes(_OPTIONS, self, now),
+            *_changes(
+                {entry.name: "--" + entry.name.replace("_", "-") for entry in fields(ImageOptions)},
+                self.image,
+                now.image,
+            ),
+        ]
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """A listed data set, cut into S shards.
+
+    Attributes:
+        spec: what decides the bytes of the pack.
+        modified: sha256 (hex) of the modification times of the listed files.
+        starts: S + 1 positions in the pack's order: the first sample of each shard, and the number
+            of samples.
+    """
+
+    spec: PackSpec
+    modified: str
+    starts: tuple[int, ...]
+
+    @property
+    def num_shards(self) -> int:
+        """S."""
+        return len(self.starts) - 1
+
+    def to_json(self) -> str:
+        """The plan as text that ``from_json`` reads back."""
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> "ShardPlan":
+        """Read the plan that ``to_json`` wrote."""
+        plan = json.loads(text)
+        spec = plan["spec"] | {"image": ImageOptions(**plan["spec"]["image"])}
+        for name in ("classes", "domains", "splits"):
+            spec[name] = tuple(spec[name])
+        return ShardPlan(PackSpec(**spec), plan["modified"], tuple(plan["starts"]))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the cut into shards depends on: bytes and split of N listed samples, both int (N,)."""
+
+    size: np.ndarray
+    split: np.ndarray
+
+
+def _image_options(stated: Any) -> ImageOptions:
+    exact_keys(stated, ImageOptions.__dataclass_fields__.keys(), "image")
+    numbers = {name: integer(stated[name], name, 0, _MAX_OPTION) for name in _NUMBERS}
+    return ImageOptions(decode_check=stated["decode_check"] is True, **numbers)
+
+
+def make_plan(
+    dataset: Dataset, options: PackOptions, columns: Columns, listing: str, modified: str
+) -> ShardPlan:
+    """Cut the N listed samples of ``dataset`` into shards of about equal size.
+
+    A shuffled data set's splits follow each other, and no shard holds samples of two splits.
+    """
+    shuffle_seed = options.seed if dataset.shuffled else None
+    order = pack_order(columns.split, shuffle_seed)
+    in_order = sample_bytes(columns.size[order])
+    shard_size = options.shard_size or _usual_shard_size(int(in_order.sum()))
+    starts = _starts(in_order, shard_size)
+    if dataset.shuffled:
+        starts |= set((np.flatnonzero(np.diff(columns.split[order])) + 1).tolist())
+    spec = PackSpec(
+        dataset.name,
+        tuple(map(printable, dataset.classes)),
+        tuple(map(printable, dataset.domains)),
+        tuple(map(printable, dataset.splits)),
+        len(order),
+        listing,
+        shard_size,
+        shuffle_seed,
+        options.image,
+    )
+    return ShardPlan(spec, modified, tuple(sorted(starts)))
+
+
+def pack_order(split: np.ndarray, seed: int | None) -> np.ndarray:
+    """int64 (N,): the listed sample at each position of the pack. Without a ``seed`` it is the
+    identity, else by ``split``, int (N,), and within a split by the hash of (seed, listed sample).
+
+    The hash is SplitMix64 (Steele et al., 2014), so that no library's version changes the order.
+    """
+    if seed is None:
+        return np.arange(len(split))
+    hashed = np.arange(len(split), dtype=np.uint64) + np.uint64(1)
+    hashed *= np.uint64(0x9E3779B97F4A7C15)
+    hashed += np.uint64(seed * 0xD1342543DE82EF95 & 0xFFFFFFFFFFFFFFFF)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        hashed ^= hashed >> np.uint64(shift)
+        hashed *= np.uint64(factor)
+    hashed ^= hashed >> np.uint64(31)
+    shuffled = np.argsort(hashed, kind="stable")
+    return shuffled[np.argsort(split[shuffled], kind="stable")]
+
+
+def _usual_shard_size(total: int) -> int:
+    return min(max(total // 16, 16 * 10**6), 512 * 10**6)
+
+
+def _starts(sizes: np.ndarray, shard_size: int) -> set[int]:
+    """First sample of each shard and the end of the last, so that all are about equally large."""
+    ends = np.cumsum(sizes)
+    num_shards = min(len(sizes), -(-int(ends[-1]) // shard_size))
+    targets = ends[-1] * np.arange(1, num_shards) / num_shards
+    return {0, *np.searchsorted(ends, targets, side="right").tolist(), len(sizes)}
+
+
+def _changes(words: dict[str, str], old: Any, new: Any) -> Iterator[str]:
+    for name, word in words.items():
+        before, now = getattr(old, name), getattr(new, name)
+        if before != now:
+            scalar = isinstance(before, int) or isinstance(now, int)
+            yield f"{word} ({before} then, {now} now)" if scalar else word

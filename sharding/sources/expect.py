@@ -1,0 +1,35 @@
+"""Whether a published data set's tree is complete, and what to say if it is not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime.errors import PackError
+from sharding.sources.tree import folders
+
+
+def inside(root: Path, *places: str) -> Path:
+    """The first of ``places`` below ``root`` that is a folder, or ``root`` itself."""
+    return next((root / place for place in places if (root / place).is_dir()), root)
+
+
+def expect_folders(root: Path, expected: Sequence[str]) -> None:
+    """Raise PackError unless ``root`` holds the ``expected`` folders."""
+    found = folders(root)
+    if missing := [name for name in expected if name not in set(found)]:
+        raise wrong_tree(root, f"the {len(expected)} folders {some(expected)}", found, missing)
+
+
+def wrong_tree(
+    root: Path, expected: str, found: Sequence[str], missing: Sequence[str] = ()
+) -> PackError:
+    """The error for a folder ``root`` that holds ``found`` and not what was ``expected``."""
+    lacks = f" (missing: {some(missing)})" if missing else ""
+    return PackError(
+        f"{root}: expected {expected}, found {len(found)}: {some(found)}{lacks}; "
+        "complete the tree, or pack what there is with `pack imagefolder`"
+    )
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of ``names``, for a message."""
+    return (", ".join(names[:8]) + (", …" if len(names) > 8 else "")) or "none"

@@ -1,0 +1,73 @@
+"""Trees laid out as the data sets are published, with as many images as a test needs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from sharding.sources.published import DTD_CLASSES
+
+PUBLISHED = json.loads((Path(__file__).parent / "evaluation" / "published_counts.json").read_text())
+
+Place = Callable[[Path], object]  # makes one image file
+
+
+def images(folder, count, place=Path.touch):
+    """Make the images `00001.jpg` … in ``folder``; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{number:05d}.jpg" for number in range(1, count + 1)]
+    for name in names:
+        place(folder / name)
+    return names
+
+
+def make_pacs(root: Path, place: Place = Path.touch, most: int = 10**6) -> None:
+    for domain, classes in PUBLISHED["images"]["pacs"].items():
+        for class_, count in classes.items():
+            images(root / "PACS" / "kfold" / domain / class_, min(count, most), place)
+
+
+def make_officehome(root: Path, place: Place = Path.touch, most: int = 10**6) -> None:
+    """No protocol uses all real-world classes; those whose numbers are not published get one."""
+    counts = PUBLISHED["images"]["officehome"]
+    for domain, classes in counts.items():
+        for class_ in counts["Art"]:
+            count = min(classes.get(class_, 1), most)
+            images(root / domain.replace("_", " ") / class_, count, place)
+
+
+def make_dtd(root: Path, place: Place = Path.touch, most: int = 10**6) -> None:
+    """Always 120 images per class: the protocol's masks are for as many."""
+    for class_ in DTD_CLASSES:
+        images(root / "dtd" / "images" / class_, 120, place)
+
+
+def make_domainnet(root: Path, place: Place = Path.touch, most: int = 10**6) -> None:
+    """With labels against the alphabet, so that they can only come from the lists."""
+    counts = PUBLISHED["images"]["domainnet"]
+    names = {name for splits in counts.values() for split in splits.values() for name in split}
+    label = {name: number for number, name in enumerate(sorted(names, reverse=True))}
+    for domain, splits in counts.items():
+        lines: dict[str, list[str]] = {"train": [], "test": []}
+        for class_ in sorted(names):
+            train, test = (min(splits[split].get(class_, 0), most) for split in ("train", "test"))
+            for number, name in enumerate(images(root / domain / class_, train + test, place)):
+                split = "train" if number < train else "test"
+                lines[split].append(f"{domain}/{class_}/{name} {label[class_]}\n")
+        for split, of_split in lines.items():
+            (root / f"{domain}_{split}.txt").write_text("".join(of_split))
+
+
+def make_imagenet(root: Path, place: Place = Path.touch, most: int = 2) -> None:
+    """A thousand synsets, listed backwards."""
+    for number in reversed(range(1000)):
+        for split, count in (("train", most), ("val", 1)):
+            images(root / "Data" / "CLS-LOC" / split / f"n{number * 7:08d}", count, place)
+
+
+MAKERS: dict[str, Callable[..., None]] = {
+    "imagenet": make_imagenet,
+    "pacs": make_pacs,
+    "officehome": make_officehome,
+    "dtd": make_dtd,
+    "domainnet": make_domainnet,
+}

@@ -1,0 +1,80 @@
+"""Only a pack that can be opened is copied, and its manifest comes last."""
+
+import shutil
+
+import pytest
+from sealing import downgrade
+
+from sharding import staging
+from sharding.__main__ import main
+
+
+@pytest.fixture
+def pack(pack_path, tmp_path):
+    return shutil.copytree(pack_path, tmp_path / "pack")
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def stage(pack, local):
+    return main(["stage", str(pack), str(local)])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"garbage"])
+def test_a_pack_without_a_usable_index_is_not_copied(content, pack, tmp_path, capsys):
+    (pack / "index.parquet").unlink()
+    if content is not None:
+        (pack / "index.parquet").write_bytes(content)
+    assert stage(pack, tmp_path / "local") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "index.parquet is damaged" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pack"]
+
+
+def test_the_manifest_is_copied_last(pack, tmp_path, monkeypatch):
+    copied = []
+
+    def copy(source, target, bar):
+        assert not (target.parent / "manifest.json").exists()
+        copied.append(source.name)
+        return original(source, target, bar)
+
+    original = staging._copy
+    monkeypatch.setattr(staging, "_copy", copy)
+    assert stage(pack, tmp_path / "local") == 0
+    assert sorted([*copied, "manifest.json"]) == sorted(files_of(pack))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_copy_that_was_begun_of_another_pack_is_replaced(version, pack, tmp_path, capsys):
+    begun = shutil.copytree(pack, tmp_path / ".local.staging")
+    for path in begun.iterdir():  # of the same size
+        path.write_bytes(bytes(path.stat().st_size))
+    (begun / "shard-000099.tar").write_bytes(b"more")
+    if version == 1:
+        downgrade(pack)
+    (pack / "notes.txt").write_text("not a file of the pack")
+    assert stage(pack, tmp_path / "local") == 0
+    (pack / "notes.txt").unlink()
+    ours, theirs = files_of(tmp_path / "local"), files_of(pack)
+    if version == 1:  # its manifest is the same, indented
+        assert len(ours.pop("manifest.json")) > len(theirs.pop("manifest.json"))
+    assert ours == theirs
+    assert stage(pack, tmp_path / "local") == 0
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_a_copy_that_was_damaged_later_is_not_taken_for_one(pack, tmp_path, capsys):
+    assert stage(pack, tmp_path / "local") == 0
+    (tmp_path / "local" / "shard-000001.tar").unlink()
+    assert stage(pack, tmp_path / "local") == 2
+    assert "shard-000001.tar is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["shard-000001.idx", "rejects.jsonl"])
+def test_a_pack_that_lacks_a_file_is_not_copied(name, pack, tmp_path, capsys):
+    (pack / name).unlink()
+    assert stage(pack, tmp_path / "local") == 2
+    assert f"lacks {name}" in capsys.readouterr().err
