@@ -107,7 +107,7 @@ def _report(error: BaseException) -> int | None:
         return _print_error(str(error), 1)
     if isinstance(error, KeyboardInterrupt):
         return _print_error("interrupted; rerun the same command to resume", INTERRUPTED)
-    if isinstance(error, OSError) and _output_is_broken(error):
+    if isinstance(error, OSError) and _output_is_broken():
         return _print_error(f"cannot write to standard output: {first_line(error)}", 2)
     return None
 
@@ -134,12 +134,10 @@ def _exit_now(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _output_is_broken(error: OSError) -> bool:
+def _output_is_broken() -> bool:
     """Whether standard output is what failed; if so it is closed, so that exiting stays quiet."""
     try:
-        sys.stdout.flush()
-        if isinstance(error, BrokenPipeError):  # of a long write, which leaves nothing to flush
-            raise error
+        print(flush=True)  # a failed write may have left nothing to flush
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
