@@ -1,4 +1,4 @@
-"""Known or novel, beside a classifier of your own.
+"""A known/novel decision for a classifier of your own.
 
 detector = NoveltyDetector(network).fit(images, classes)
 detector.choose_threshold(held_out_images, recall=0.95)
@@ -18,7 +18,7 @@ from model.network import ReSeND
 class NoveltyDetector:
     """Compares images with references of the known classes, without any further training.
 
-    Wherever it takes images (N, 3, H, W), normalised as in training, it takes features (N, D) of
+    Wherever it takes images (N, 3, H, W), normalized as in training, it takes features (N, D) of
     the network's backbone as well.
 
     Args:
@@ -28,7 +28,7 @@ class NoveltyDetector:
         batch_size: images that go through the backbone at a time.
 
     Attributes:
-        threshold: the least normality of a known image; None until it is chosen or set.
+        threshold: the lowest normality that counts as known; None until it is chosen or set.
 
     Raises:
         ValueError: there is no such evaluator.
