@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.memory import peak_memory
+from benchmarks.harness import peak_memory
 
 BATCH = 128
 SIZE = 224
@@ -196,45 +196,28 @@ def dali_reader(work: Path, threads: int) -> Iterator[int]:
         yield len(output)
 
 
-def _torchvision_transform() -> Callable:
-    from torchvision import transforms as T
+def _paper_transform() -> Callable:
+    from benchmarks.original import augmenting_transform
+    from pipelines.config import AugmentConfig
 
-    return T.Compose(
-        [
-            T.RandomResizedCrop(SIZE, scale=(0.8, 1.0)),
-            T.RandomHorizontalFlip(),
-            T.RandomApply([T.ColorJitter(0.8, 0.8, 0.8, 0.1)], p=0.5),
-            T.RandomGrayscale(0.1),
-            T.ToTensor(),
-            T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
-    )
-
-
-class _PairFiles:
-    """Pairs of image files, each opened with Pillow: what the original's data set does."""
-
-    def __init__(self, root: Path) -> None:
-        self.files = sorted(root.rglob("*.jpg"))
-        self.transform = _torchvision_transform()
-
-    def __len__(self) -> int:
-        return 10**9
-
-    def __getitem__(self, number: int):
-        from PIL import Image
-
-        places = ((number * 7919) % len(self.files), (number * 104729) % len(self.files))
-        return [self.transform(Image.open(self.files[p]).convert("RGB")) for p in places]
+    return augmenting_transform(AugmentConfig(), SIZE)
 
 
 def original_way(work: Path, threads: int) -> Iterator[int]:
-    """Pillow and torchvision in a DataLoader's worker processes, one file an image."""
+    """Pillow and torchvision in a DataLoader's worker processes, one file per image."""
     import torch
 
-    files: Any = _PairFiles(work / "tree")
-    loader: Any = torch.utils.data.DataLoader(files, batch_size=BATCH // 2, num_workers=threads)
-    for anchors, partners in loader:
+    from benchmarks.original import PairImages
+
+    files = sorted((work / "tree").rglob("*.jpg"))
+
+    def read(number: int) -> tuple[bytes, bytes, bool]:
+        anchor, partner = (files[number * step % len(files)] for step in (7919, 104729))
+        return anchor.read_bytes(), partner.read_bytes(), True
+
+    pairs = PairImages(read, 10**9, _paper_transform())
+    loader: Any = torch.utils.data.DataLoader(pairs, batch_size=BATCH // 2, num_workers=threads)
+    for anchors, partners, _ in loader:
         yield len(anchors) + len(partners)
 
 
@@ -244,7 +227,7 @@ def webdataset_way(work: Path, threads: int) -> Iterator[int]:
     import webdataset
     from PIL import Image
 
-    transform = _torchvision_transform()
+    transform = _paper_transform()
     shards = sorted(str(path) for path in (work / "pack").glob("*.tar"))
     dataset = (
         webdataset.WebDataset(shards * 1000, shardshuffle=False, empty_check=False)
@@ -268,7 +251,7 @@ def streaming_way(work: Path, threads: int) -> Iterator[int]:
         with MDSWriter(out=str(out), columns={"jpg": "bytes"}) as writer:
             for path in sorted((work / "tree").rglob("*.jpg")):
                 writer.write({"jpg": path.read_bytes()})
-    transform = _torchvision_transform()
+    transform = _paper_transform()
 
     class Images(StreamingDataset):
         def __getitem__(self, number):
@@ -288,7 +271,7 @@ class _DecodeJpeg:
     """What `_read_jpeg` gave, decoded and transformed."""
 
     def __init__(self) -> None:
-        self.transform = _torchvision_transform()
+        self.transform = _paper_transform()
 
     def __call__(self, sample: dict[str, bytes]):
         from PIL import Image

@@ -65,7 +65,8 @@ class LoopConfig:
         accumulate: gradient-accumulation steps (micro-batches per optimizer step), to save memory;
             with ``scale: linear`` a micro-batch is as large as a step of one of the recipe's ranks.
         clip: maximum gradient norm; null disables clipping.
-        precision: bfloat16 computes in mixed precision; weights and optimizer stay float32.
+        precision: float32 computes products in TF32 on GPUs that have it, bfloat16 in mixed
+            precision; weights and optimizer stay float32.
         compile: let torch.compile make the network faster, where it can.
         max_loss: a mean loss above this, or one that is not finite, stops the run.
     """

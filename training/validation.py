@@ -1,4 +1,4 @@
-"""AUROC on a benchmark while training goes on."""
+"""AUROC on a benchmark during training."""
 
 import copy
 
@@ -19,7 +19,7 @@ from training.config import TrainConfig
 
 
 class Validation:
-    """A protocol that the network is evaluated on from time to time.
+    """A protocol that the network is evaluated on after each checkpoint.
 
     Raises:
         ConfigError: the run trains a classifier, or there is no such evaluator.

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +67,7 @@ def test_results_say_what_was_scored_and_from_what(arguments, tmp_path, capsys):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["positive"].startswith("known is the positive class")
     assert len(results["checkpoint"]["sha256"]) == 64
+    assert results["checkpoint"]["step"] == 1
     (benchmark,) = results["benchmarks"]
     assert len(benchmark["pack"]["sha256"]) == 64
     assert [target["name"] for target in benchmark["targets"]] == ["day", "night"]
@@ -119,6 +122,32 @@ def test_scores_do_not_depend_on_the_number_of_processes(arguments, tmp_path, pr
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert_equal_scores(scores(tmp_path / "several"), scores(tmp_path / "one"))
+
+
+def test_a_mistake_on_one_rank_is_its_line_and_ends_the_others(fail_on_rank_1, arguments):
+    sabotage = "arguments.append('--target=dusk')"
+    words = arguments(no_cache=True)
+    (status, error), (mistake_status, mistake) = fail_on_rank_1(sabotage, "evaluate", *words)
+    assert (status, mistake_status) == (1, 2)
+    assert mistake.startswith("rank 1: ")
+    assert "dusk" in mistake
+    assert error.startswith("error: another process of this run has ended")
+    assert mistake.count("\n") == error.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line_and_leaves_no_results(arguments, pack_path, tmp_path):
+    words = [sys.executable, str(ROOT / "evaluate.py"), *arguments(resamples=10**6)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while str(pack_path) not in maps.read_text():  # it has opened the pack and begun its work
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert error == "error: interrupted; rerun the same command to resume\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_reported_if_the_loader_gives_other_images(arguments, tmp_path, monkeypatch):

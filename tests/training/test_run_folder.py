@@ -215,20 +215,14 @@ def test_a_dry_run_fetches_and_writes_nothing(train, tmp_path, monkeypatch, caps
     assert not (tmp_path / "run").exists()
 
 
-def test_an_ascii_locale_trains_and_names_a_path_that_it_cannot_hold(config_file, tmp_path):
-    def run_in_ascii(out):
-        options = ["--config", config_file, "--out", out, "--train.iterations=1"]
-        return subprocess.run(
-            [sys.executable, "train_ddp.py", *options],
-            cwd=ROOT,
-            env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-            capture_output=True,
-            timeout=120,
-        )
-
-    assert run_in_ascii(tmp_path / "run").returncode == 0
-    refused = run_in_ascii(tmp_path / "l\u00e4uft")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith(b"error: ")
-    assert b"LC_ALL=C.UTF-8" in refused.stderr
-    assert refused.stderr.count(b"\n") == 1
+@pytest.mark.slow
+def test_an_ascii_locale_trains(config_file, tmp_path):
+    options = ["--config", config_file, "--out", tmp_path / "run", "--train.iterations=1"]
+    done = subprocess.run(
+        [sys.executable, "train_ddp.py", *options],
+        cwd=ROOT,
+        env=os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
