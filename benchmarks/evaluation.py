@@ -27,19 +27,18 @@ from torch import Tensor
 from benchmarks import original
 from benchmarks.harness import markdown_table, median_ratio, seconds_of
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
+from evaluation.config import BATCH_SIZE
+from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
-from evaluation.trained import Trained
+from evaluation.trained import TrainedNetwork
 from model.backbone import for_inference
-from model.config import ModelConfig
-from model.evaluators import EvaluatorOptions
+from model.config import EvaluatorOptions, ModelConfig, Precision
 from model.network import ReSeND, build_network
 from model.pairwise import linear, pairs_per_tile, relational_logits, tile_memory
 from model.relation import RelationalTransformer
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process, process_group
-
-_BATCH_SIZE = {"cpu": 8, "cuda": 256}  # as evaluate.py takes them
 
 Scorer = Callable[[Tensor, Tensor], object]
 
@@ -191,26 +190,28 @@ def target_ways(
 
     def original_way() -> int:
         rows = protocol.rows(pack, protocol.targets[0])
-        original.evaluate_target(network, pack, rows, config.image_size, workers)
+        original.evaluate_target(network, pack, rows, network.preprocessing.image_size, workers)
         return len(rows.reference) + len(rows.test)
 
-    def ours(dtype: torch.dtype) -> int:
+    def ours(precision: Precision) -> int:
         backbone = network.backbone.to(memory_format=torch.channels_last)
-        trained = Trained(network, for_inference(backbone), Path(), {}, config.image_size, "", "")
+        extractor = FeatureExtractor(
+            TrainedNetwork(network, for_inference(backbone)),
+            pack,
+            process,
+            ExtractionConfig(config, BATCH_SIZE[process.device.type], precision),
+        )
         benchmark = BenchmarkConfig(
-            evaluators=("relation-softmax",),
-            options=EvaluatorOptions(dtype=dtype),
-            input=config,
-            batch_size=_BATCH_SIZE[process.device.type],
+            evaluators=("relation-softmax",), options=EvaluatorOptions(precision=precision)
         )
         name = protocol.targets[0].name
-        result = run_benchmark(protocol, [name], pack, trained, process, benchmark, None)
-        return len(result.features.rows)
+        result = run_benchmark(protocol, [name], extractor, benchmark)
+        return len(result.extraction.features.rows)
 
     return {
         "original's way": original_way,
-        "ours, float32": partial(ours, torch.float32),
-        "ours, bfloat16": partial(ours, torch.bfloat16),
+        "ours, float32": partial(ours, "float32"),
+        "ours, bfloat16": partial(ours, "bfloat16"),
     }
 
 

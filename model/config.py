@@ -19,8 +19,10 @@ RELATIONAL = (
     "significant-logit",
     "relation-knn",
 )
-BASELINES = ("cosine", "euclidean", "mahalanobis", "knn", "knn-normalised")
-EVALUATORS = RELATIONAL + BASELINES
+BASELINES = ("cosine", "euclidean", "mahalanobis", "knn", "knn-normalized")
+EVALUATORS = RELATIONAL + BASELINES  # the keys of model.evaluators.EVALUATORS
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def _check_preprocessing(given: "Preprocessing") -> None:
@@ -199,3 +201,21 @@ class ObjectiveConfig:
                 raise ValueError(
                     f"objective.{field} is {getattr(self, field)}; it must be finite and > 0"
                 )
+
+
+@dataclass(frozen=True)
+class EvaluatorOptions:
+    """Numbers that evaluators take.
+
+    Attributes:
+        significant: references per class for ``significant-*``.
+        neighbors: k of the k-NN scores.
+        memory: bytes for the intermediate values of relational scoring; None takes
+            ``model.pairwise.tile_memory`` of the device.
+        precision: of the relational module's matrix products.
+    """
+
+    significant: int = 5
+    neighbors: int = 50
+    memory: int | None = None
+    precision: Precision = "float32"

@@ -1,5 +1,7 @@
 """The networks that are trained: ReSeND on pairs, and a classifier that warms up a backbone."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from model.backbone import create_backbone, feature_dim
@@ -74,3 +76,26 @@ def build_network(
         similarity_start=config.similarity_start,
     )
     return ReSeND(backbone, relation, preprocessing)
+
+
+def untrained_parts(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Which of ``backbone`` and ``relation`` look as they were initialized at random.
+
+    The biases of normalization layers start at zero, and the first training step moves them.
+
+    Args:
+        weights: a state dict of ``ReSeND``.
+    """
+    parts = []
+    for part in ("backbone", "relation"):
+        biases = [
+            tensor
+            for name, tensor in weights.items()
+            if name.startswith(f"{part}.")
+            and name.endswith(".bias")
+            and (weight := weights.get(name.removesuffix("bias") + "weight")) is not None
+            and weight.ndim == 1
+        ]
+        if biases and not any(bias.any() for bias in biases):
+            parts.append(part)
+    return tuple(parts)

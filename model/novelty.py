@@ -1,4 +1,4 @@
-"""Known or novel, beside a classifier of your own.
+"""A known/novel decision for a classifier of your own.
 
 detector = NoveltyDetector(network).fit(images, classes)
 detector.choose_threshold(held_out_images, recall=0.95)
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.evaluators import EvaluatorOptions, References, Scores, check_names, evaluate
+from model.config import EvaluatorOptions
+from model.evaluators import References, Scores, check_names, evaluate
 from model.network import ReSeND
 from model.transform import prepare
 
@@ -32,7 +33,7 @@ class NoveltyDetector:
         batch_size: images that go through the backbone at a time.
 
     Attributes:
-        threshold: the least normality of a known image; None until it is chosen or set.
+        threshold: the lowest normality that counts as known; None until it is chosen or set.
 
     Raises:
         ValueError: there is no such evaluator.
