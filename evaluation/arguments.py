@@ -132,10 +132,6 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
         f"images per batch and process; 0 is {cpu} on a CPU, {gpu} on a GPU",
     )
     _number(
-        *(group, "image-size", natural, 0),
-        "height and width of the network's input in pixels; 0 is that of its training",
-    )
-    _number(
         *(group, "memory", natural, 0),
         "budget of relational scoring in MiB; 0 is 48 on a CPU, a quarter of the free memory on "
         "a GPU",
