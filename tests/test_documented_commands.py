@@ -116,7 +116,7 @@ def test_the_documents_have_commands_of_each_kind():
     found = {" ".join(words[:3]) for _, words in ALL}
     for beginning in (
         *("python -m sharding", "python -m pipelines", "python -m runtime", "python -m benchmarks"),
-        *("python train_ddp.py --config", "python evaluate.py --config", "torchrun ", "sbatch "),
+        *("python train_ddp.py --config", "python evaluate.py --protocol", "torchrun ", "sbatch "),
         "make ",
     ):
         assert any(command.startswith(beginning) for command in found), beginning
@@ -126,7 +126,7 @@ def understand_script(name, arguments, capsys):
     command = {"train_ddp.py": train_ddp, "evaluate.py": evaluate}[name]
     parsed = run(command.main, arguments, capsys)
     if isinstance(parsed, argparse.Namespace):
-        for protocol in parsed.config:
+        for protocol in parsed.protocol:
             assert Protocol.load(protocol).targets
 
 
