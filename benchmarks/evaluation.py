@@ -190,13 +190,13 @@ def target_ways(
 
     def original_way() -> int:
         rows = protocol.rows(pack, protocol.targets[0])
-        original.evaluate_target(network, pack, rows, config.image_size, workers)
+        original.evaluate_target(network, pack, rows, network.preprocessing.image_size, workers)
         return len(rows.reference) + len(rows.test)
 
     def ours(precision: Precision) -> int:
         backbone = network.backbone.to(memory_format=torch.channels_last)
         extractor = FeatureExtractor(
-            TrainedNetwork(network, for_inference(backbone), config.image_size),
+            TrainedNetwork(network, for_inference(backbone)),
             pack,
             process,
             ExtractionConfig(config, BATCH_SIZE[process.device.type], precision),

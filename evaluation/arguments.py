@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from evaluation.config import BATCH_SIZE, DEFAULT_EVALUATORS, RESAMPLES, ReferenceConfig
-from model.config import EVALUATORS, EvaluatorOptions, Precision
+from model.config import EVALUATORS, CropMode, EvaluatorOptions, Interpolation, Precision
 from runtime.command import Parser, natural, positive
 
 _OLD_EVALUATORS = {"knn-normalised": "knn-normalized"}  # accepted until the next release
@@ -25,6 +25,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     )
     _add_inputs(parser.add_argument_group("what is evaluated"))
     _add_scoring(parser.add_argument_group("how it is scored"))
+    _add_preprocessing(parser.add_argument_group("how images are prepared (default: as trained)"))
     _add_running(parser.add_argument_group("how it is run"))
     return parser
 
@@ -95,6 +96,23 @@ def _add_scoring(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_preprocessing(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--image-size", type=positive, metavar="PIXELS",
+        help="height and width of the network's input",
+    )  # fmt: skip
+    for name in ("mean", "std"):
+        group.add_argument(
+            f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"), help="on a scale of 0 to 1"
+        )
+    group.add_argument("--interpolation", choices=get_args(Interpolation))
+    group.add_argument("--crop-mode", choices=get_args(CropMode))
+    group.add_argument(
+        "--crop-pct", type=float, metavar="SHARE",
+        help="size of the input as a share of the side to which an image is resized first",
+    )  # fmt: skip
+
+
 def _add_running(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--device",
@@ -112,10 +130,6 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     _number(
         *(group, "batch-size", natural, 0),
         f"images per batch and process; 0 is {cpu} on a CPU, {gpu} on a GPU",
-    )
-    _number(
-        *(group, "image-size", natural, 0),
-        "height and width of the network's input in pixels; 0 is that of its training",
     )
     _number(
         *(group, "memory", natural, 0),

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from evaluation.features import Features
 from evaluation.progress import Progress
 from evaluation.trained import TrainedNetwork
 from model.config import Precision
-from pipelines.config import InputConfig
+from pipelines.config import Decoding, InputConfig
 from pipelines.loader import ImageLoader
 from pipelines.pack import Pack
 from runtime.device import dali_device
@@ -100,13 +100,10 @@ class FeatureExtractor:
         values = torch.zeros(len(rows), self.width, device=device)
         if not len(rows):
             return values
-        loader = ImageLoader(
-            self.pack,
-            rows,
-            replace(self.config.input, check_crc=True),
-            batch_size=self.config.batch_size,
-            device_id=self.process.local_rank,
+        decoding = Decoding(
+            self.network.network.preprocessing, self.config.input, self.process.local_rank
         )
+        loader = ImageLoader(self.pack, rows, decoding, batch_size=self.config.batch_size)
         loaded, first = np.full(len(rows), -1, dtype=np.int64), 0
         with (
             Progress("features", len(rows), "image", self.process) as progress,
@@ -134,7 +131,7 @@ class FeatureExtractor:
             backbone=cache.backbone,
             pack=self.pack.manifest.fingerprint,
             index=_index_sha256(self.pack),
-            transform=f"squash {settings.image_size} {settings.dtype} "
+            transform=f"{self.network.network.preprocessing} {settings.dtype} "
             f"on {dali_device(settings.device)}, DALI {dali.__version__}, "
             f"torch {torch.__version__}",
             precision=self.config.precision,

@@ -5,7 +5,7 @@ import contextlib
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from evaluation.report.folder import ResultsFolder, reserve
 from evaluation.report.table import terminal_table
 from evaluation.report.text import plain
 from evaluation.trained import Provenance, TrainedNetwork, build_trained, read_checkpoint
-from model.config import EVALUATORS, EvaluatorOptions
+from model.config import EVALUATORS, EvaluatorOptions, PreprocessingOptions
 from model.errors import EvaluatorError
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
@@ -50,7 +50,7 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
     started = time.perf_counter()
     jobs = _jobs(options)
     checkpoint = read_checkpoint(options.checkpoint)
-    network = build_trained(checkpoint, process.device)
+    network = build_trained(checkpoint, process.device, _preprocessing(options))
     provenance = Provenance.of(checkpoint)
     cache = None if options.no_cache else FeatureCache(options.cache, provenance.backbone_sha256)
     with _folder(options, cache, process) as folder:
@@ -93,6 +93,15 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
             targets = [protocol.target(options.target).name]
         jobs.append(Job(protocol, targets, fitting[0] if len(packs) > 1 else packs[0]))
     return jobs
+
+
+def _preprocessing(options: argparse.Namespace) -> PreprocessingOptions:
+    given = {field.name: getattr(options, field.name) for field in fields(PreprocessingOptions)}
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
+    try:
+        return PreprocessingOptions(**values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -138,7 +147,7 @@ def _run(
 ) -> BenchmarkResult:
     device = process.device.type
     extraction = ExtractionConfig(
-        InputConfig(device=options.device, image_size=options.image_size or network.image_size),
+        InputConfig(device=options.device),
         options.batch_size or BATCH_SIZE[device],
         options.precision,
     )

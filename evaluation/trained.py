@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.backbone import for_inference
-from model.config import ModelConfig
+from model.backbone import for_inference, resize_input
+from model.config import ModelConfig, Preprocessing, PreprocessingOptions
 from model.network import ReSeND, build_network, untrained_parts
 from runtime.checkpoint import Checkpoint, load_weights
-from runtime.errors import CheckpointError
+from runtime.errors import CheckpointError, ConfigError
 from runtime.original import is_original, load_original
 from runtime.weights import load_strictly
 
-_IMAGE_SIZE = 224  # where the checkpoint does not say
+_AS_TRAINED = PreprocessingOptions()
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,10 @@ class TrainedNetwork:
     Attributes:
         network: in evaluation mode, on its device, without gradients.
         extractor: its backbone, made fast for inference.
-        image_size: height and width in pixels of the images it was trained on.
     """
 
     network: ReSeND
     extractor: nn.Module
-    image_size: int
 
 
 @dataclass(frozen=True)
@@ -74,13 +72,18 @@ class Provenance:
         )
 
 
-def load_network(path: Path, device: torch.device) -> TrainedNetwork:
+def load_network(
+    path: Path, device: torch.device, options: PreprocessingOptions = _AS_TRAINED
+) -> TrainedNetwork:
     """Build the network that a run, a step folder, a weights file or an original checkpoint holds.
+
+    Its preprocessing is the one that it was trained with, but for what ``options`` change.
 
     Raises:
         CheckpointError: see ``read_checkpoint`` and ``build_trained``.
+        ConfigError: the backbone takes no images of the size that ``options`` name.
     """
-    return build_trained(read_checkpoint(path), device)
+    return build_trained(read_checkpoint(path), device, options)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -97,22 +100,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def build_trained(checkpoint: Checkpoint, device: torch.device) -> TrainedNetwork:
-    """Build the network of ``checkpoint`` on ``device``.
+def build_trained(
+    checkpoint: Checkpoint, device: torch.device, options: PreprocessingOptions = _AS_TRAINED
+) -> TrainedNetwork:
+    """Build the network of ``checkpoint`` on ``device``, its preprocessing changed by ``options``.
 
     Raises:
         CheckpointError: its configuration is invalid or does not fit its weights.
+        ConfigError: the backbone takes no images of the size that ``options`` name.
     """
     network = _build(checkpoint)
+    _change_preprocessing(network, options)
     network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
-    image_size = checkpoint.setting("input", "image_size")
-    if image_size is not None and not (type(image_size) is int and image_size > 0):
-        raise CheckpointError(f"{checkpoint.path}: input.image_size is not a number of pixels")
     return TrainedNetwork(
         network,
         for_inference(network.backbone).to(memory_format=torch.channels_last),
-        image_size or _IMAGE_SIZE,
     )
+
+
+def _change_preprocessing(network: ReSeND, options: PreprocessingOptions) -> None:
+    changed = options.applied_to(network.preprocessing)
+    if changed.image_size != network.preprocessing.image_size:
+        try:
+            resize_input(network.backbone, changed.image_size)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    network.preprocessing = changed
 
 
 def _build(checkpoint: Checkpoint) -> ReSeND:
@@ -120,7 +133,7 @@ def _build(checkpoint: Checkpoint) -> ReSeND:
     settings = checkpoint.setting("model") or {}
     try:
         config = ModelConfig(**{key: value for key, value in settings.items() if key in names})
-        network = build_network(config)
+        network = build_network(config, Preprocessing.of_checkpoint(checkpoint.config))
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{checkpoint.path}: its configuration builds no network: {error}"

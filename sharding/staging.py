@@ -15,6 +15,7 @@ from sharding.format import rejects as rejects_file
 from sharding.format.files import atomic_file, open_regular, regular_size
 from sharding.format.manifest import Manifest, dali_index_name
 from sharding.format.opening import open_pack
+from sharding.format.tar import max_index_bytes
 
 _CHUNK = 4 * 1024**2
 
@@ -82,19 +83,28 @@ def _stage(pack: Path, local: Path, manifest: Manifest) -> bool:
 
 def _files(pack: Path, manifest: Manifest) -> list[_File]:
     """The files of the pack but its manifest."""
-    sha256: dict[str, str | None] = {
-        index_file.FILE_NAME: manifest.index.sha256 if manifest.index else None,
-        rejects_file.FILE_NAME: manifest.rejects_sha256,
-    }
+    if problem := rejects_file.rejects_problem(pack, manifest):
+        raise PackError(f"{pack}: {problem}; run `python -m sharding verify {pack}`")
+    files = [
+        _file(pack, index_file.FILE_NAME, manifest.index.sha256 if manifest.index else None),
+        _file(pack, rejects_file.FILE_NAME, manifest.rejects_sha256),
+    ]
     for info in manifest.shards:
-        sha256 |= {info.name: info.sha256, dali_index_name(info.name): None}
-    files = []
-    for name, digest in sha256.items():
-        size = regular_size(pack / name)
-        if size is None:
-            raise PackError(f"{pack} lacks {name}; run `python -m sharding verify {pack}`")
-        files.append(_File(name, size, digest))
+        files.append(_file(pack, info.name, info.sha256))
+        dali_index = _file(pack, dali_index_name(info.name), None)
+        if dali_index.size > max_index_bytes(info.samples):
+            raise PackError(
+                f"{pack}: {dali_index.name} is damaged; run `python -m sharding verify {pack}`"
+            )
+        files.append(dali_index)
     return files
+
+
+def _file(pack: Path, name: str, sha256: str | None) -> _File:
+    size = regular_size(pack / name)
+    if size is None:
+        raise PackError(f"{pack} lacks {name}; run `python -m sharding verify {pack}`")
+    return _File(name, size, sha256)
 
 
 def _ensure_copied(pack: Path, partial: Path, file: _File, bar: tqdm) -> None:

@@ -110,7 +110,7 @@ def _read_index(
     """The index and the sources, unless they cannot be used, and what is wrong with them."""
     problems = []
     try:
-        if manifest.index and index_file.index_sha256(pack) != manifest.index.sha256:
+        if not index_file.has_checksum(pack, manifest):
             problems.append("it does not match its checksum")
         index = Index.read(pack, manifest)
         sources = index_file.read_sources(pack, manifest)

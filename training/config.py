@@ -1,10 +1,10 @@
 """The configuration of a training run, and how a recipe follows the number of devices."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from model.config import ModelConfig, ObjectiveConfig
+from model.config import ModelConfig, ObjectiveConfig, Preprocessing, PreprocessingOptions
 from pipelines.config import AugmentConfig, InputConfig
 from runtime.checks import above, check_numbers, number, whole
 from runtime.errors import ConfigError
@@ -51,6 +51,20 @@ class NetworkConfig(ModelConfig):
 
     pretrained: bool = False
     backbone_weights: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainInputConfig(PreprocessingOptions, InputConfig):
+    """How images are read, decoded and prepared."""
+
+    def __post_init__(self) -> None:
+        PreprocessingOptions.__post_init__(self)
+        InputConfig.__post_init__(self)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of a configuration that has been resolved, where nothing is null."""
+        return Preprocessing(**{f.name: getattr(self, f.name) for f in fields(Preprocessing)})
 
 
 @dataclass(frozen=True)
@@ -244,7 +258,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: LoopConfig = field(default_factory=LoopConfig)
-    input: InputConfig = field(default_factory=InputConfig)
+    input: TrainInputConfig = field(default_factory=TrainInputConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

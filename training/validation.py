@@ -49,7 +49,7 @@ class Validation:
         frozen = copy.deepcopy(network).requires_grad_(False).eval()
         settings = self._config.validation
         extractor = FeatureExtractor(
-            TrainedNetwork(frozen, frozen.backbone, self._config.input.image_size),
+            TrainedNetwork(frozen, frozen.backbone),
             self._pack,
             self._process,
             ExtractionConfig(self._config.input, settings.batch_size),

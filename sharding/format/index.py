@@ -83,7 +83,7 @@ class Index:
                 rows, nulls, or keys that are not plain numbers.
         """
         columns = [name for name in SCHEMA.names if name not in _STRINGS]
-        with _opened(pack) as file:
+        with _opened(pack, manifest.samples) as file:
             table = _read(file, manifest, ["key", *columns])
             arrays = {name: table.column(name).to_numpy() for name in columns}
             return Index(key=_key_numbers(table.column("key")), **arrays)
@@ -148,14 +148,16 @@ def key_name(number: int) -> str:
     return f"{number:09d}"
 
 
-def index_sha256(pack: Path) -> str:
-    """sha256 (hex) of the index in the folder ``pack``.
+def has_checksum(pack: Path, manifest: Manifest) -> bool:
+    """Whether the index has the checksum of ``manifest``, if that has one (schema version 2).
 
     Raises:
-        MalformedError: there is no readable index.
+        MalformedError: there is no readable index, or it is too large for its samples.
     """
-    with _opened(pack) as file:
-        return file_sha256(file)
+    if manifest.index is None:
+        return True
+    with _opened(pack, manifest.samples) as file:
+        return file_sha256(file) == manifest.index.sha256
 
 
 def read_sources(pack: Path, manifest: Manifest) -> pa.ChunkedArray:
@@ -164,7 +166,7 @@ def read_sources(pack: Path, manifest: Manifest) -> pa.ChunkedArray:
     Raises:
         MalformedError: there is no index, or its sources are not what ``manifest`` allows.
     """
-    with _opened(pack) as file:
+    with _opened(pack, manifest.samples) as file:
         return _read(file, manifest, ["source"]).column("source")
 
 
@@ -183,13 +185,18 @@ def write_index(pack: Path, shards: Iterable[Mapping[str, Sequence[Any]]]) -> In
             table = pa.table(dict(columns), schema=SCHEMA)
             rows += len(table)
             writer.write_table(table)
-    return IndexInfo(rows, index_sha256(pack))
+    with open_regular(Path(pack) / FILE_NAME) as file:
+        return IndexInfo(rows, file_sha256(file))
 
 
 @contextmanager
-def _opened(pack: Path) -> Iterator[BinaryIO]:
+def _opened(pack: Path, samples: int) -> Iterator[BinaryIO]:
+    """The index of ``pack``, opened if it is not too large for its ``samples``."""
     try:
         with open_regular(Path(pack) / FILE_NAME) as file:
+            most = _MAX_OVERHEAD + samples * sum(map(_row_bytes, SCHEMA.names))
+            if os.fstat(file.fileno()).st_size > most:
+                raise MalformedError(f"it is too large for {samples} samples")
             yield file
     except (OSError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) else None
@@ -200,8 +207,6 @@ def _read(file: BinaryIO, manifest: Manifest, columns: list[str]) -> pa.Table:
     """The ``columns``, the strings dictionary-encoded, so that a long string that stands in many
     rows is in memory once."""
     rows = manifest.samples
-    if file.seek(0, os.SEEK_END) > _MAX_OVERHEAD + rows * sum(map(_row_bytes, SCHEMA.names)):
-        raise MalformedError(f"it is too large for {rows} rows")
     metadata = pq.ParquetFile(file)
     if not metadata.schema_arrow.equals(SCHEMA):
         raise MalformedError("it does not have the columns of an index")

@@ -48,7 +48,7 @@ def open_pack(pack: Path) -> PackContents:
         if problem := size_problem(pack, shard.name, shard.bytes):
             raise PackError(f"{pack}: {problem}; {_advice(pack)}")
     with _reported(pack):
-        if manifest.index and index_file.index_sha256(pack) != manifest.index.sha256:
+        if not index_file.has_checksum(pack, manifest):
             raise MalformedError("it does not match its checksum")
         index = Index.read(pack, manifest)
         if problems := index.problems(manifest):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from sharding.format.manifest import Manifest
 from sharding.format.strict_json import exact_keys, parse
 
 FILE_NAME = "rejects.jsonl"
-_MAX_LINE = 1 << 20
+_MAX_LINE = 1 << 16  # bytes; a path has at most 4096, a reason is a sentence
 
 
 class RejectsInfo(NamedTuple):
@@ -37,6 +38,8 @@ def rejects_problem(pack: Path, manifest: Manifest) -> str | None:
     """What is wrong with the rejects of the folder ``pack``."""
     try:
         with open_regular(Path(pack) / FILE_NAME) as file:
+            if os.fstat(file.fileno()).st_size > manifest.rejects * _MAX_LINE:
+                return f"{FILE_NAME} is damaged: it is too large for {manifest.rejects} rejects"
             if manifest.rejects_sha256 is not None:
                 intact = file_sha256(file) == manifest.rejects_sha256
                 return None if intact else f"{FILE_NAME} is damaged"

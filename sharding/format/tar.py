@@ -11,6 +11,7 @@ import numpy as np
 BLOCK = 512
 RECORD = 20 * BLOCK
 MAX_SIZE = 8**11 - 1  # bytes of a member
+_MAX_INDEX_LINE = 200  # bytes; two names of at most 23, four numbers of at most 14
 _Size = TypeVar("_Size", int, np.ndarray)
 
 
@@ -59,6 +60,11 @@ def index_line(key: str, extension: str, offset: int, size: int, label: bytes) -
         f"{extension} {offset} {size} {key}.{extension} "
         f"cls {label_offset(offset, size)} {len(label)} {key}.cls"
     )
+
+
+def max_index_bytes(samples: int) -> int:
+    """The most bytes that the DALI index of a shard of so many ``samples`` can have."""
+    return _MAX_INDEX_LINE * (samples + 1)
 
 
 def sample_bytes(size: _Size) -> _Size:

@@ -15,10 +15,11 @@ from benchmarks.gpu.correctness import (
 )
 from benchmarks.gpu.node import GPU_SIZE, Node
 from benchmarks.gpu.packs import ORIGINAL, PROGRESSIVE, draw_pack
-from pipelines.config import AugmentConfig, InputConfig
+from model.config import PAPER_PREPROCESSING
+from pipelines.config import AugmentConfig, Decoding, InputConfig
 from pipelines.loader import PairLoader
 from pipelines.pack import Pack
-from pipelines.plan import PairPlan
+from pipelines.pairs import PairData, Share
 from pipelines.selection import Selection
 
 pytestmark = [
@@ -40,10 +41,9 @@ def node(tmp_path_factory):
 
 def batches(pack_path, steps, **config):
     pack = Pack(pack_path)
-    rows = Selection().rows(pack)
-    plan = PairPlan(pack.index.label[rows], seed=4, num_negatives=3)
-    config = InputConfig(image_size=224, **config)
-    loader = PairLoader(pack, rows, plan, AugmentConfig(), config, global_batch=64)
+    data = PairData.select(pack, Selection(), seed=4, num_negatives=3)
+    decoding = Decoding(PAPER_PREPROCESSING, InputConfig(**config))
+    loader = PairLoader(data, AugmentConfig(), decoding, Share(64))
     for batch, _ in zip(loader, range(steps)):
         yield batch.images
 

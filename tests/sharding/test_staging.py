@@ -1,5 +1,6 @@
 """Only a pack that can be opened is copied, and its manifest comes last."""
 
+import os
 import shutil
 
 import pytest
@@ -73,8 +74,18 @@ def test_a_copy_that_was_damaged_later_is_not_taken_for_one(pack, tmp_path, caps
     assert "shard-000001.tar is missing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["shard-000001.idx", "rejects.jsonl"])
-def test_a_pack_that_lacks_a_file_is_not_copied(name, pack, tmp_path, capsys):
-    (pack / name).unlink()
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["missing", "fifo", "huge"])
+@pytest.mark.parametrize("name", ["shard-000001.idx", "rejects.jsonl", "index.parquet"])
+def test_a_pack_with_an_unusable_file_is_not_copied(name, kind, pack, tmp_path, capsys):
+    if kind == "huge":
+        with (pack / name).open("ab") as file:
+            file.truncate(9 * 2**30)
+    else:
+        (pack / name).unlink()
+        if kind == "fifo":
+            os.mkfifo(pack / name)
     assert stage(pack, tmp_path / "local") == 2
-    assert f"lacks {name}" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert name in line
+    assert not (tmp_path / "local").exists()

@@ -176,6 +176,21 @@ def test_files_of_no_shard_are_named_and_left_alone(pack, image_tree, capsys):
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    "name", ["shard-000001.idx", "shard-000001.tar", "rejects.jsonl", "index.parquet"]
+)
+def test_a_file_that_grew_to_gigabytes_is_named_without_being_read(name, version, pack, capsys):
+    with (pack / name).open("ab") as file:
+        file.truncate(2**40)
+    if version == 1:
+        downgrade(pack)
+    status, lines = verify(pack, capsys)
+    assert status == 1
+    assert any(name in line for line in lines)
+
+
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["shard-000001.idx", "shard-000001.tar", "rejects.jsonl"])
 def test_a_pipe_in_place_of_a_file_is_named_and_replaced(name, pack, pack_path, image_tree, capsys):
     (pack / name).unlink()
