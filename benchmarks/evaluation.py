@@ -191,12 +191,13 @@ def target_ways(
 
     def original_way() -> int:
         rows = protocol.rows(pack, protocol.targets[0])
-        original.evaluate_target(network, pack, rows, config.image_size, workers)
+        size = network.preprocessing.image_size
+        original.evaluate_target(network, pack, rows, size, workers)
         return len(rows.reference) + len(rows.test)
 
     def ours(dtype: torch.dtype) -> int:
         backbone = network.backbone.to(memory_format=torch.channels_last)
-        trained = Trained(network, for_inference(backbone), Path(), {}, config.image_size, "", "")
+        trained = Trained(network, for_inference(backbone), Path(), {}, "", "")
         benchmark = BenchmarkConfig(
             evaluators=("relation-softmax",),
             options=EvaluatorOptions(dtype=dtype),

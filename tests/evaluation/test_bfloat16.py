@@ -15,7 +15,7 @@ ALONE = Process(0, 0, 1, torch.device("cpu"))
 def error(pack_path, run_folder, dtype):
     pack = Pack(pack_path)
     trained = load_network(run_folder, ALONE.device)
-    config = InputConfig(device="cpu", image_size=48)
+    config = InputConfig(device="cpu")
     return precision.logit_error(trained, pack, np.arange(len(pack.index)), ALONE, config, dtype)
 
 
