@@ -14,7 +14,7 @@ quickstart: $(INSTALLED) packs/demo/manifest.json
 	$(VENV)/bin/python train_ddp.py --config configs/quickstart_backbone.yaml --out $(RUN)/backbone
 	$(VENV)/bin/python train_ddp.py --config configs/quickstart.yaml --out $(RUN)/relation \
 		--model.backbone_weights $(RUN)/backbone
-	$(VENV)/bin/python evaluate.py --config configs/benchmarks/demo.yaml --pack packs/demo \
+	$(VENV)/bin/python evaluate.py --protocol configs/benchmarks/demo.yaml --pack packs/demo \
 		--checkpoint $(RUN)/relation --out $(RUN)/results
 
 packs/demo/manifest.json: | $(INSTALLED)

@@ -1,7 +1,7 @@
 """Score test images of a benchmark as known or unknown, with a network that was trained on pairs.
 
-python evaluate.py --config configs/benchmarks/demo.yaml --pack packs/demo --checkpoint RUN
-torchrun --nproc_per_node=4 evaluate.py --config A.yaml B.yaml --pack P Q --checkpoint RUN
+python evaluate.py --protocol configs/benchmarks/demo.yaml --pack packs/demo --checkpoint RUN
+torchrun --nproc_per_node=4 evaluate.py --protocol A.yaml B.yaml --pack P Q --checkpoint RUN
 """
 
 import sys

@@ -4,8 +4,8 @@ python train_ddp.py --config configs/quickstart.yaml
 torchrun --nproc_per_node=8 train_ddp.py --config configs/imagenet.yaml --out runs/imagenet
 
 Exits with 0 when all steps are done, 2 after a mistake in the command, the data or a checkpoint,
-and 1 when training fails. After SIGTERM or SIGUSR1 it finishes the step, saves, and exits with 75:
-the same command then continues.
+and 1 when training fails. After SIGTERM, SIGUSR1 or Ctrl-C it finishes the step, saves, and exits
+with 75: the same command then continues.
 """
 
 import sys

@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
+from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
 from evaluation.trained import load_network
-from model.config import ObjectiveConfig
-from model.evaluators import EvaluatorOptions
+from model.config import EvaluatorOptions, ObjectiveConfig
 from pipelines.pack import Pack
 from runtime.config import load_config
 from runtime.distributed import Process, process_group
@@ -139,19 +139,17 @@ def _evaluate(
     protocol = Protocol.load(options.protocol)
     auroc = {}
     try:
+        extractor = FeatureExtractor(
+            load_network(config.out, process.device),
+            Pack(options.pack),
+            process,
+            ExtractionConfig(config.input),
+        )
         found = run_benchmark(
             protocol,
             [target.name for target in protocol.targets],
-            Pack(options.pack),
-            load_network(config.out, process.device),
-            process,
-            BenchmarkConfig(
-                evaluators=EVALUATORS,
-                options=EvaluatorOptions(neighbours=5),
-                input=config.input,
-                resamples=1,
-            ),
-            cache=None,
+            extractor,
+            BenchmarkConfig(EVALUATORS, EvaluatorOptions(neighbors=5), resamples=1),
         )
     except ValueError as error:
         print(f"{name}: {error}", file=sys.stderr)

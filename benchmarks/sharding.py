@@ -21,7 +21,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.memory import peak_memory
+from benchmarks.harness import peak_memory
 from sharding.executors import run_local
 from sharding.images import ImageOptions
 from sharding.listing import write_listing

@@ -6,7 +6,7 @@ Three ways to do the same steps, on the GPU where there is one:
 
 synthetic   one batch that is already on the device: what the network alone can do
 pipeline    the same step fed by the pack, as train_ddp.py does it
-original    the original's step written afresh: float32, backbone and relational module each with
+original    the original's step: float32, backbone and relational module each with
             its own DistributedDataParallel and find_unused_parameters, anomaly detection, images
             decoded and augmented by Pillow and torchvision in loader processes, one per core
 
@@ -20,21 +20,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from io import BytesIO
-from itertools import islice, repeat
-from typing import Any, cast
+from itertools import count, repeat
+from typing import cast
 
 import torch
 import torch.distributed as dist
-from PIL import Image
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from torch.utils.data import DataLoader
 
+from benchmarks import original
+from benchmarks.harness import synchronize
 from model.network import ReSeND
 from model.objectives import build_objective
-from pipelines.graph import MEAN, STD
 from pipelines.loader import PairBatch
 from runtime.config import load_config
 from runtime.distributed import Process, process_group
@@ -57,8 +53,8 @@ def main() -> int:
     with process_group(config.input.device) as process:
         data = TrainingSet.load(config)
         ways = {
-            "synthetic": _ours(config, process, data, synthetic=True),
-            "pipeline": _ours(config, process, data, synthetic=False),
+            "synthetic": our_step(config, process, data, synthetic=True),
+            "pipeline": our_step(config, process, data, synthetic=False),
             "original": _original(config, process, data),
         }
         seconds = dict.fromkeys(ways, float("inf"))
@@ -84,52 +80,32 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _ours(
+def our_step(
     config: TrainConfig, process: Process, data: TrainingSet, *, synthetic: bool
 ) -> Callable[[], None]:
-    network = cast(ReSeND, task.build(config, data.plan.num_classes)).to(process.device)
-    network.to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(config.optimizer, task.parameter_groups(network, 1.0))
+    """The step of train_ddp.py, fed by the pack or by one batch that stays on the device."""
     batches: Iterator[PairBatch] = data.loader(config, process, 0)
     if synthetic:
-        first = next(batches)
-        batches = repeat(replace(first, images=first.images.clone()))
-    stepper = Stepper(config, process, network, optimizer, batches)
-    numbers = iter(range(1, sys.maxsize))
+        batches = same_batch(batches)
+    stepper = build_stepper(config, process, data, batches)
+    numbers = count(1)
     return lambda: cast(None, stepper.step(next(numbers)))
 
 
-class _Pairs(Dataset):
-    """The plan's pairs, decoded and augmented as the original does."""
+def same_batch(batches: Iterator[PairBatch]) -> Iterator[PairBatch]:
+    """The first of ``batches`` again and again, in memory of its own on the device."""
+    first = next(batches)
+    return repeat(replace(first, images=first.images.clone()))
 
-    def __init__(self, config: TrainConfig, data: TrainingSet) -> None:
-        augment = config.augment
-        self._data = data
-        jitter = transforms.ColorJitter(
-            augment.brightness, augment.contrast, augment.saturation, augment.hue
-        )
-        self._transform = transforms.Compose(
-            [
-                transforms.RandomResizedCrop(config.input.image_size, scale=augment.scale),
-                transforms.RandomHorizontalFlip(augment.flip),
-                transforms.RandomApply([jitter], augment.jitter),
-                transforms.RandomGrayscale(augment.grayscale),
-                transforms.ToTensor(),
-                transforms.Normalize([m / 255 for m in MEAN], [s / 255 for s in STD]),
-            ]
-        )
 
-    def __len__(self) -> int:
-        return self._data.plan.pairs_per_epoch
-
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, float]:
-        pairs = self._data.plan.pairs(number, 1)
-        rows = self._data.rows[[pairs.anchor[0], pairs.partner[0]]]
-        anchor, partner = (
-            self._transform(Image.open(BytesIO(encoded.tobytes())).convert("RGB"))
-            for encoded in self._data.pack.read(rows)
-        )
-        return anchor, partner, float(pairs.different[0])
+def build_stepper(
+    config: TrainConfig, process: Process, data: TrainingSet, batches: Iterator[PairBatch]
+) -> Stepper:
+    """A network as train_ddp.py would train it, on its device."""
+    network = cast(ReSeND, task.build(config, data.plan.num_classes)).to(process.device)
+    network.to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(config.optimizer, task.parameter_groups(network, 1.0))
+    return Stepper(config, process, network, optimizer, batches)
 
 
 def _original(config: TrainConfig, process: Process, data: TrainingSet) -> Callable[[], None]:
@@ -141,53 +117,38 @@ def _original(config: TrainConfig, process: Process, data: TrainingSet) -> Calla
             rank=0,
             world_size=1,
         )
-    backbone = DistributedDataParallel(network.backbone, find_unused_parameters=True)
-    relation = DistributedDataParallel(network.relation, find_unused_parameters=True)
+
+    def read(number: int) -> tuple[bytes, bytes, bool]:
+        pairs = data.plan.pairs(number, 1)
+        rows = data.rows[[pairs.anchor[0], pairs.partner[0]]]
+        anchor, partner = (image.tobytes() for image in data.pack.read(rows))
+        return anchor, partner, bool(pairs.different[0])
+
+    transform = original.augmenting_transform(config.augment, config.input.image_size)
+    loader: DataLoader = DataLoader(
+        original.PairImages(read, data.plan.pairs_per_epoch, transform),
+        batch_size=config.train.global_batch // process.world_size,
+        num_workers=max(1, len(os.sched_getaffinity(0)) // process.world_size),
+        persistent_workers=True,
+        pin_memory=process.device.type == "cuda",
+    )
     optimizer = build_optimizer(config.optimizer, task.parameter_groups(network, 1.0))
     objective = build_objective(config.objective)
-    batches = _endless(
-        DataLoader(
-            _Pairs(config, data),
-            batch_size=config.train.global_batch // process.world_size,
-            num_workers=max(1, len(os.sched_getaffinity(0)) // process.world_size),
-            persistent_workers=True,
-            pin_memory=process.device.type == "cuda",
-        )
-    )
-
-    def step() -> None:
-        anchors, partners, different = next(batches)
-        optimizer.zero_grad()
-        with torch.autograd.set_detect_anomaly(True):
-            images = torch.cat([anchors, partners]).to(process.device)
-            logits = relation(*backbone(images).chunk(2))
-            loss = objective(logits, different.to(process.device) > 0)
-            loss.backward()
-        nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
-        optimizer.step()
-        loss.item()
-
-    return step
-
-
-def _endless(loader: DataLoader) -> Iterator[Any]:
-    while True:
-        yield from loader
+    return original.training_step(network, optimizer, objective, loader, process.device)
 
 
 def _measure(step: Callable[[], None], steps: int, process: Process) -> float:
-    """Seconds a step."""
+    """Seconds per step."""
     _wait(process)
     started = time.perf_counter()
-    for _ in islice(repeat(None), steps):
+    for _ in range(steps):
         step()
     _wait(process)
     return (time.perf_counter() - started) / steps
 
 
 def _wait(process: Process) -> None:
-    if process.device.type == "cuda":
-        torch.cuda.synchronize(process.device)
+    synchronize(process.device)
     process.barrier()
 
 

@@ -1,39 +1,29 @@
-"""What a lower precision does to the relational logits, measured before it is trusted."""
+"""Measures the error that reduced precision causes in the relational logits, and limits it."""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from evaluation.features import run_backbone
-from evaluation.trained import Trained
+from evaluation.extractor import FeatureExtractor
+from model.config import Precision
 from model.pairwise import relational_logits
-from pipelines.config import InputConfig
-from pipelines.pack import Pack
-from runtime.distributed import Process
 from runtime.errors import ConfigError
 
 _SAMPLES = 32
 _LIMIT = 0.05
 
 
-def logit_error(
-    trained: Trained,
-    pack: Pack,
-    rows: np.ndarray,
-    process: Process,
-    config: InputConfig,
-    precision: torch.dtype,
-) -> float:
-    """Root mean square change of the logits of some of the images ``rows``, int64 (N,), each
-    with each, against float32, in standard deviations of those logits.
+def logit_error(extractor: FeatureExtractor, rows: np.ndarray) -> float:
+    """RMS error of the pairwise logits of up to 32 of the images ``rows``, int64 (N,), at the
+    extractor's precision, in units of the standard deviation of the float32 logits.
 
     Raises:
         ConfigError: it exceeds 0.05.
     """
     chosen = rows[np.linspace(0, len(rows) - 1, min(_SAMPLES, len(rows))).astype(int)]
-    exact, rough = (
-        _logits(trained, pack, chosen, process, config, dtype)
-        for dtype in (torch.float32, precision)
-    )
+    precision = extractor.config.precision
+    exact, rough = (_logits(extractor, chosen, p) for p in ("float32", precision))
     apart = ~torch.eye(len(chosen), dtype=torch.bool, device=exact.device)
     error = ((rough - exact)[apart].square().mean().sqrt() / exact[apart].std()).item()
     if not error <= _LIMIT:
@@ -44,13 +34,8 @@ def logit_error(
     return error
 
 
-def _logits(
-    trained: Trained,
-    pack: Pack,
-    rows: np.ndarray,
-    process: Process,
-    config: InputConfig,
-    dtype: torch.dtype,
-) -> torch.Tensor:
-    features = run_backbone(trained, pack, rows, process, config, len(rows), dtype)
-    return relational_logits(trained.network.relation, features, features, dtype=dtype)
+def _logits(extractor: FeatureExtractor, rows: np.ndarray, precision: Precision) -> torch.Tensor:
+    config = replace(extractor.config, precision=precision, batch_size=len(rows))
+    features = replace(extractor, config=config).run(rows)
+    relation = extractor.network.network.relation
+    return relational_logits(relation, features, features, dtype=getattr(torch, precision))

@@ -1,16 +1,21 @@
 """Evaluation protocols: which samples of a pack are references and which are tests."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
+from evaluation.yaml_fields import Fields
 from pipelines.pack import Pack
 from pipelines.selection import Leading, Selection, indices_of
-from runtime.errors import PackError
+from runtime.errors import ConfigError, PackError
+
+_NAMES = ("domains", "classes", "splits")
+_PARTS = ("leading", "masks", "fraction")
+_KEYS = (*_NAMES, *_PARTS, "seed", "inverted")
+_HEX_BYTES = re.compile(r"([0-9a-f]{2})+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -50,46 +55,35 @@ class Protocol:
 
     @staticmethod
     def load(path: str | Path) -> "Protocol":
-        """Read a protocol's YAML file.
+        """Read a protocol's YAML file, whose format docs/protocols.md describes.
 
         Raises:
-            PackError: the file cannot be read, or has missing or unknown keys.
+            ConfigError: the file cannot be read or does not have that format.
         """
-        try:
-            text = yaml.safe_load(Path(path).read_text())
-        except OSError as error:
-            raise PackError(f"cannot read protocol {path}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise PackError(
-                f"protocol {path} is not YAML: {' '.join(str(error).split())}"
-            ) from error
-        _expect_keys(text, ("name", "dataset", "known", "targets"), str(path))
-        targets = []
-        for name, sets in text["targets"].items():
-            _expect_keys(sets, ("reference", "test"), f"{path}: target {name}")
-            targets.append(
-                Target(
-                    name,
-                    _selections(sets["reference"], f"{path}: reference of {name}", True),
-                    _selections(sets["test"], f"{path}: test of {name}"),
-                )
-            )
-        return Protocol(text["name"], text["dataset"], tuple(text["known"]), tuple(targets))
+        content = Fields.read(Path(path))
+        content.expect(("name", "dataset", "known", "targets"))
+        targets = content.mapping("targets")
+        return Protocol(
+            content.word("name"),
+            content.word("dataset"),
+            content.words("known"),
+            tuple(_target(name, targets.mapping(name)) for name in targets.values),
+        )
 
     def target(self, name: str) -> Target:
-        """The target called ``name``; PackError lists the targets when there is none."""
+        """The target called ``name``; ConfigError lists the targets when there is none."""
         for target in self.targets:
             if target.name == name:
                 return target
         names = ", ".join(target.name for target in self.targets)
-        raise PackError(f"protocol {self.name} has no target {name}; it has: {names}")
+        raise ConfigError(f"protocol {self.name} has no target {name}; it has: {names}")
 
     def rows(self, pack: Pack, target: Target) -> ProtocolRows:
         """The target's samples in ``pack``.
 
         Raises:
             PackError: the pack lacks a named class, domain or split, or the reference or test set
-                is empty, or a known class has no reference.
+                is empty, or a known class has no reference, or an image is in both sets.
         """
         known = indices_of(self.known, pack.manifest.classes, "class")
         known_of_label = np.full(len(pack.manifest.classes), -1, dtype=np.int64)
@@ -109,6 +103,12 @@ class Protocol:
             raise PackError(
                 f"{where}: no reference image of class {self.known[int(counts.argmin())]}"
             )
+        if len(both := np.intersect1d(reference, test)):
+            (key,), (source,) = pack.keys(both[:1]), pack.sources(both[:1])
+            raise PackError(
+                f"{where}: {len(both)} image(s) are both reference and test, the first is {key} "
+                f"({source}); select different images, for instance with fraction and inverted"
+            )
         return ProtocolRows(
             reference, reference_class, test, known_of_label[pack.index.label[test]]
         )
@@ -119,28 +119,60 @@ def _union(pack: Pack, selections: Sequence[Selection]) -> np.ndarray:
     return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows]))
 
 
-def _selections(entries: Any, where: str, may_be_empty: bool = False) -> tuple[Selection, ...]:
-    if not isinstance(entries, list) or (not entries and not may_be_empty):
-        raise PackError(f"{where}: expected a list of selections")
-    names = [field.name for field in fields(Selection)]
-    selections = []
-    for entry in entries:
-        if not isinstance(entry, dict) or (unknown := set(entry) - set(names)):
-            extra = f"unknown {sorted(unknown)}, " if isinstance(entry, dict) else ""
-            raise PackError(f"{where}: {extra}a selection has the keys {', '.join(names)}")
-        entry = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
-        }
-        if "leading" in entry:
-            _expect_keys(entry["leading"], ("fraction", "order"), f"{where}: leading")
-            entry["leading"] = Leading(
-                entry["leading"]["fraction"], tuple(entry["leading"]["order"])
-            )
-        selections.append(Selection(**entry))
-    return tuple(selections)
+def _target(name: str, sets: Fields) -> Target:
+    sets.expect(("reference", "test"))
+    # A published protocol may lack its references; whoever evaluates it adds them.
+    no_references = sets.values["reference"] == []
+    return Target(
+        name,
+        () if no_references else tuple(_selection(part) for part in sets.mappings("reference")),
+        tuple(_selection(part) for part in sets.mappings("test")),
+    )
 
 
-def _expect_keys(mapping: Any, expected: Sequence[str], where: str) -> None:
-    if not isinstance(mapping, dict) or set(mapping) != set(expected):
-        found = ", ".join(mapping) if isinstance(mapping, dict) else type(mapping).__name__
-        raise PackError(f"{where}: expected the keys {', '.join(expected)}, found {found}")
+def _selection(entry: Fields) -> Selection:
+    entry.expect((), _KEYS)
+    parts = [key for key in _PARTS if key in entry.values]
+    if len(parts) > 1:
+        entry.fail(f"{parts[0]} and {parts[1]} exclude each other")
+    if "inverted" in entry.values and not parts:
+        entry.fail(f"inverted needs one of {', '.join(_PARTS)}")
+    if "seed" in entry.values and "fraction" not in entry.values:
+        entry.fail("seed needs fraction")
+    has = entry.values.__contains__
+    names = {key: entry.words(key) if has(key) else None for key in _NAMES}
+    masks = _masks(entry.mapping("masks")) if has("masks") else None
+    if masks and names["classes"] and (absent := set(names["classes"]) - set(masks)):
+        entry.fail(f"masks lacks the class {min(absent)}")
+    return Selection(
+        **names,
+        leading=_leading(entry.mapping("leading")) if has("leading") else None,
+        masks=masks,
+        fraction=_fraction(entry) if has("fraction") else None,
+        seed=entry.number("seed", int, 0, 2**63 - 1) if has("seed") else 0,
+        inverted=entry.switch("inverted") if has("inverted") else False,
+    )
+
+
+def _fraction(entry: Fields) -> float:
+    fraction = float(entry.number("fraction", float, 0, 1))
+    if fraction in (0, 1):
+        entry.fail("fraction must be between 0 and 1; leave it out to select all")
+    return fraction
+
+
+def _leading(entry: Fields) -> Leading:
+    entry.expect(("fraction", "order"))
+    order = entry.items("order")
+    if any(type(number) is not int for number in order) or set(order) != set(
+        range(1, len(order) + 1)
+    ):
+        entry.fail(f"order must hold each of the numbers 1 to {len(order)} once")
+    return Leading(entry.number("fraction", float, 0, 1), tuple(order))
+
+
+def _masks(entry: Fields) -> dict[str, str]:
+    for class_ in entry.values:
+        if not _HEX_BYTES.fullmatch(entry.word(class_)):
+            entry.fail(f"the mask of {class_} must be an even number of hexadecimal digits")
+    return entry.values

@@ -1,28 +1,12 @@
-"""Few-shot reference sets: some of a protocol's references, drawn from a seed."""
+"""Few-shot reference sets: some of a protocol's references, drawn with a seed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from evaluation.config import ReferenceConfig
 from evaluation.protocol import ProtocolRows
 from runtime.errors import PackError
-
-
-@dataclass(frozen=True)
-class ReferenceConfig:
-    """Which of a protocol's references are used.
-
-    Attributes:
-        shots: references drawn for each class; 0 takes all.
-        seed: of the draw, which is made for each class anew.
-        replacement: draw with replacement, as published few-shot numbers were.
-        minimum: a class with fewer references in the protocol is refused.
-    """
-
-    shots: int = 0
-    seed: int = 0
-    replacement: bool = False
-    minimum: int = 2
 
 
 def choose_references(

@@ -1,9 +1,10 @@
-"""What an evaluation finds, before it is written or drawn."""
+"""Evaluation results as dataclasses."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.protocol import ProtocolRows
 from model import metrics
 
 KNOWN_IS_POSITIVE = "known is the positive class; normality is high for known"
@@ -43,39 +44,33 @@ class TargetResult:
 
     Attributes:
         name: the target's.
-        reference: int64 (R,), rows of the pack's index that the prototypes were made from.
-        reference_class: int64 (R,), known classes.
-        test: int64 (T,), rows of the pack's index.
-        test_class: int64 (T,), known classes, -1 for unknown.
+        rows: its references, as they were used, and its tests.
         evaluators: by name.
         seconds: what scoring took.
         pairs: relational pairs scored.
     """
 
     name: str
-    reference: np.ndarray
-    reference_class: np.ndarray
-    test: np.ndarray
-    test_class: np.ndarray
+    rows: ProtocolRows
     evaluators: dict[str, EvaluatorResult]
     seconds: float
     pairs: int
 
     @property
     def counts(self) -> dict[str, int]:
-        known = int((self.test_class >= 0).sum())
+        known, tests = int((self.rows.test_class >= 0).sum()), len(self.rows.test)
         return {
-            "references": len(self.reference),
-            "tests": len(self.test),
+            "references": len(self.rows.reference),
+            "tests": tests,
             "known": known,
-            "unknown": len(self.test) - known,
+            "unknown": tests - known,
         }
 
 
 def measure(
     test_class: np.ndarray, normality: np.ndarray, predicted: np.ndarray, *, resamples: int
 ) -> EvaluatorResult:
-    """The metrics of one evaluator's scores; ``resamples`` are the bootstrap's.
+    """The metrics of one evaluator's scores; ``resamples`` is for the bootstrap.
 
     Raises:
         ValueError: there is no known or no unknown image, or a score is NaN.

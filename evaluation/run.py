@@ -1,35 +1,42 @@
-"""An evaluation, from the command's options to the files with its results."""
+"""An evaluation, from the command's options to the folder with its results."""
 
 import argparse
-import importlib.metadata
-import platform
+import contextlib
 import shlex
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from nvidia import dali
 from rich.console import Console
 
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.cache import FeatureCache
+from evaluation.config import BATCH_SIZE, ReferenceConfig
+from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
-from evaluation.references import ReferenceConfig
-from evaluation.report import files as outputs
-from evaluation.report.page import write_report
+from evaluation.receipt import Receipt
+from evaluation.report.folder import ResultsFolder, reserve
 from evaluation.report.table import terminal_table
-from evaluation.trained import Trained, load_network
-from model.config import EVALUATORS
+from evaluation.report.text import plain
+from evaluation.trained import Provenance, TrainedNetwork, build_trained, read_checkpoint
+from model.config import EVALUATORS, EvaluatorOptions, PreprocessingOptions
 from model.errors import EvaluatorError
-from model.evaluators import EvaluatorOptions, check_names
-from pipelines.loader import InputConfig
+from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process
-from runtime.errors import ConfigError, PackError
+from runtime.errors import ConfigError, UserError
 from runtime.precision import exact_float32
 
-_BATCH_SIZE = {"cpu": 8, "cuda": 256}  # larger ones leave a CPU's caches
+
+@dataclass(frozen=True)
+class Job:
+    """A protocol, the targets of it to run, and the pack that holds its data set."""
+
+    protocol: Protocol
+    targets: Sequence[str]
+    pack: Pack
 
 
 @exact_float32()
@@ -37,130 +44,143 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
     """Evaluate what ``options`` name and write the results; ``command`` goes into the receipt.
 
     Raises:
-        UserError: a pack, a protocol or a checkpoint cannot be used, or an evaluator cannot be
-            computed from the references.
+        UserError: a pack, a protocol, a checkpoint or a folder cannot be used, or an evaluator
+            cannot be computed from the references.
     """
     started = time.perf_counter()
     jobs = _jobs(options)
-    trained = load_network(options.checkpoint, process.device)
-    if process.is_first and not trained.verified:
-        print(f"{trained.path} has no checksums to verify")
-    config = _benchmark_config(options, trained, process)
-    cache = None if options.no_cache else FeatureCache(options.cache)
-    results = []
-    for protocol, targets, pack in jobs:
-        try:
-            results.append(run_benchmark(protocol, targets, pack, trained, process, config, cache))
-        except EvaluatorError as error:
-            raise ConfigError(f"protocol {protocol.name}: {error}") from error
-    if process.is_first:
+    checkpoint = read_checkpoint(options.checkpoint)
+    network = build_trained(checkpoint, process.device, _preprocessing(options))
+    provenance = Provenance.of(checkpoint)
+    cache = None if options.no_cache else FeatureCache(options.cache, provenance.backbone_sha256)
+    with _folder(options, cache, process) as folder:
+        if process.is_first:
+            _introduce(provenance)
+        results = [_run(job, options, network, process, cache) for job in jobs]
+        if folder is None:
+            return
         seconds = time.perf_counter() - started
-        _write(options, results, _receipt(options, trained, process, command, seconds))
-        _print(results, options.out)
+        receipt = Receipt(
+            shlex.join(command),
+            provenance,
+            {name: _plain(value) for name, value in vars(options).items()},
+            str(process.device),
+            process.world_size,
+            seconds,
+        )
+        try:
+            folder.write(results, receipt)
+        finally:  # a full disk takes the files, not the numbers
+            _print_tables(results)
+    print(f"results in {plain(str(options.out))}")
 
 
-def _jobs(options: argparse.Namespace) -> list[tuple[Protocol, list[str], Pack]]:
-    """Each protocol with the targets to run and the pack that holds its data set."""
+def _jobs(options: argparse.Namespace) -> list[Job]:
+    """The protocols, each with its pack: the only one, or that of the protocol's data set."""
     packs = [Pack(path) for path in options.pack]
     jobs = []
-    for path in options.config:
+    for path in options.protocol:
         protocol = Protocol.load(path)
         fitting = [pack for pack in packs if pack.manifest.dataset == protocol.dataset]
         if len(packs) > 1 and len(fitting) != 1:
             have = ", ".join(f"{pack.path} ({pack.manifest.dataset})" for pack in packs)
-            raise PackError(
-                f"protocol {protocol.name} wants a pack of {protocol.dataset}, "
-                f"{len(fitting)} of the given are: {have}; give one --pack for each data set"
+            raise ConfigError(
+                f"protocol {protocol.name} needs exactly one pack of {protocol.dataset}, "
+                f"{len(fitting)} of the given packs match: {have}; give one --pack per data set"
             )
-        pack = fitting[0] if len(packs) > 1 else packs[0]
-        wanted = [target.name for target in protocol.targets]
+        targets = [target.name for target in protocol.targets]
         if options.target != "all":
-            wanted = [protocol.target(options.target).name]
-        jobs.append((protocol, wanted, pack))
+            targets = [protocol.target(options.target).name]
+        jobs.append(Job(protocol, targets, fitting[0] if len(packs) > 1 else packs[0]))
     return jobs
 
 
-def _benchmark_config(
-    options: argparse.Namespace, trained: Trained, process: Process
-) -> BenchmarkConfig:
-    names = EVALUATORS if options.evaluators == ["all"] else tuple(options.evaluators)
+def _preprocessing(options: argparse.Namespace) -> PreprocessingOptions:
+    given = {field.name: getattr(options, field.name) for field in fields(PreprocessingOptions)}
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
     try:
-        check_names(names)
-        return BenchmarkConfig(
-            evaluators=names,
-            options=EvaluatorOptions(
-                significant=options.significant,
-                neighbours=options.neighbours,
-                memory=options.memory << 20 if options.memory else None,
-                dtype=getattr(torch, options.precision),
-            ),
-            references=ReferenceConfig(
-                options.shots, options.seed, options.with_replacement, options.min_references
-            ),
-            input=InputConfig(
-                device=options.device, image_size=options.image_size or trained.image_size
-            ),
-            batch_size=options.batch_size or _BATCH_SIZE[process.device.type],
-            resamples=options.resamples,
-        )
-    except EvaluatorError as error:
+        return PreprocessingOptions(**values)
+    except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
-def _receipt(
+@contextlib.contextmanager
+def _folder(
+    options: argparse.Namespace, cache: FeatureCache | None, process: Process
+) -> Iterator[ResultsFolder | None]:
+    """Reserve the places that are written to, before anything is computed.
+
+    The first process gets the folder and the others None; where it cannot, all raise.
+    """
+    with contextlib.ExitStack() as stack:
+        folder, failure = None, None
+        if process.is_first:
+            try:
+                folder = stack.enter_context(reserve(options.out, options.overwrite))
+                if cache is not None:
+                    cache.prepare()
+            except UserError as error:
+                failure = error
+        failed = process.maximum(failure is not None)
+        if failure is not None:
+            raise failure
+        if failed:
+            raise ConfigError("process 0 cannot write; see its message")
+        yield folder
+
+
+def _introduce(network: Provenance) -> None:
+    """Say which checkpoint was read, and what is unusual about it."""
+    of_step = "" if network.step is None else f" of step {network.step}"
+    notes = "" if network.verified else ", which has no checksums to verify"
+    print(f"checkpoint{of_step}: {plain(str(network.path))}{notes}")
+    if network.untrained:
+        print(f"warning: untrained, with random weights: {' and '.join(network.untrained)}")
+
+
+def _run(
+    job: Job,
     options: argparse.Namespace,
-    trained: Trained,
+    network: TrainedNetwork,
     process: Process,
-    command: list[str],
-    seconds: float,
-) -> dict[str, Any]:
-    """What the results come from, for ``results.json`` and the report."""
-    versions = {
-        name: importlib.metadata.version(name) for name in ("torch", "timm", "scikit-learn")
-    }
-    versions["nvidia-dali"] = dali.__version__
-    return {
-        "command": shlex.join(command),
-        "checkpoint": {
-            "path": str(trained.path),
-            "step": trained.step,
-            "sha256": trained.sha256,
-        },
-        "configuration": {
-            name: [str(item) for item in value] if isinstance(value, list) else _scalar(value)
-            for name, value in vars(options).items()
-        },
-        "training": trained.config,
-        "device": str(process.device),
-        "processes": process.world_size,
-        "python": platform.python_version(),
-        "versions": versions,
-        "seconds": round(seconds, 3),
-    }
-
-
-def _scalar(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _write(
-    options: argparse.Namespace, results: list[BenchmarkResult], receipt: dict[str, Any]
-) -> None:
+    cache: FeatureCache | None,
+) -> BenchmarkResult:
+    device = process.device.type
+    extraction = ExtractionConfig(
+        InputConfig(device=options.device),
+        options.batch_size or BATCH_SIZE[device],
+        options.precision,
+    )
+    config = BenchmarkConfig(
+        evaluators=EVALUATORS if "all" in options.evaluators else tuple(options.evaluators),
+        options=EvaluatorOptions(
+            significant=options.significant,
+            neighbors=options.neighbors,
+            memory=options.memory << 20 or None,
+            precision=options.precision,
+        ),
+        references=ReferenceConfig(
+            options.shots, options.seed, options.with_replacement, options.min_references
+        ),
+        resamples=options.resamples,
+    )
+    extractor = FeatureExtractor(network, job.pack, process, extraction, cache)
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        outputs.write_json(options.out / "results.json", results, receipt)
-        outputs.write_csv(options.out / "results.csv", results)
-        outputs.write_markdown(options.out / "results.md", results)
-        outputs.write_scores(options.out / "scores.parquet", results)
-        write_report(options.out / "report.html", results, receipt)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the results to {options.out}: {error.strerror}; choose another --out"
-        ) from error
+        return run_benchmark(job.protocol, job.targets, extractor, config)
+    except EvaluatorError as error:
+        raise ConfigError(f"protocol {job.protocol.name}: {error}") from error
 
 
-def _print(results: list[BenchmarkResult], out: Path) -> None:
+def _print_tables(results: Sequence[BenchmarkResult]) -> None:
     console = Console()
-    for result in results:
-        console.print(terminal_table(result))
-    console.print(f"results in {out}", soft_wrap=True, highlight=False)
+    with console.capture() as captured:  # printing is ours: rich exits where a pipe is closed
+        for result in results:
+            console.print(terminal_table(result))
+    print(captured.get(), end="")
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON can hold it."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,4 +1,4 @@
-"""The network of a checkpoint, ready to evaluate."""
+"""The network of a checkpoint, ready to evaluate, and where it comes from."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,81 +9,149 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.backbone import for_inference
-from model.config import ModelConfig
-from model.network import ReSeND, build_network
-from runtime.checkpoint import load_weights
-from runtime.errors import CheckpointError
+from model.backbone import for_inference, resize_input
+from model.config import ModelConfig, Preprocessing, PreprocessingOptions
+from model.network import ReSeND, build_network, untrained_parts
+from runtime.checkpoint import Checkpoint, load_weights
+from runtime.errors import CheckpointError, ConfigError
 from runtime.original import is_original, load_original
 from runtime.weights import load_strictly
 
+_AS_TRAINED = PreprocessingOptions()
+
 
 @dataclass(frozen=True)
-class Trained:
-    """A network and where it comes from.
+class TrainedNetwork:
+    """A network ready to score.
 
     Attributes:
-        network: in evaluation mode, on its device, with no gradients.
+        network: in evaluation mode, on its device, without gradients.
         extractor: its backbone, made fast for inference.
-        path: what was asked for.
-        config: the configuration saved beside the weights.
-        image_size: height and width in pixels of the images it was trained on.
-        sha256: of all weights, by name.
-        backbone_sha256: of the backbone's weights, by name.
-        step: training steps behind the weights; None where that is not known.
-        verified: whether the weights were compared with the checkpoint's checksums.
     """
 
     network: ReSeND
     extractor: nn.Module
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a network comes from.
+
+    Attributes:
+        path: the checkpoint's folder or file that was read.
+        step: training steps behind the weights; None where that is not known.
+        verified: whether the files were compared with the checkpoint's checksums.
+        sha256: of all weights, by name.
+        backbone_sha256: of the backbone's name and weights.
+        untrained: the parts of the network that look as they were initialized.
+        config: the configuration saved with the weights.
+    """
+
     path: Path
-    config: dict[str, Any]
-    image_size: int
+    step: int | None
+    verified: bool
     sha256: str
     backbone_sha256: str
-    step: int | None = None
-    verified: bool = False
+    untrained: tuple[str, ...]
+    config: dict[str, Any]
+
+    @staticmethod
+    def of(checkpoint: Checkpoint) -> "Provenance":
+        """Hash the weights of ``checkpoint``."""
+        weights = checkpoint.weights
+        name = checkpoint.setting("model", "backbone") or ModelConfig.backbone
+        backbone = {key: tensor for key, tensor in weights.items() if key.startswith("backbone.")}
+        return Provenance(
+            path=checkpoint.path,
+            step=checkpoint.step,
+            verified=checkpoint.verified,
+            sha256=_sha256(weights),
+            backbone_sha256=_sha256({**backbone, name: torch.empty(0)}),
+            untrained=untrained_parts(weights),
+            config=checkpoint.config,
+        )
 
 
-def load_network(path: Path, device: torch.device) -> Trained:
+def load_network(
+    path: Path, device: torch.device, options: PreprocessingOptions = _AS_TRAINED
+) -> TrainedNetwork:
     """Build the network that a run, a step folder, a weights file or an original checkpoint holds.
 
+    Its preprocessing is the one that it was trained with, but for what ``options`` change.
+
     Raises:
-        CheckpointError: there is none, it is damaged, it is a classifier without relational
-            module, or its configuration and weights do not fit.
+        CheckpointError: see ``read_checkpoint`` and ``build_trained``.
+        ConfigError: the backbone takes no images of the size that ``options`` name.
     """
-    saved = load_original(path) if is_original(path) else load_weights(path)
-    weights, config = saved.weights, saved.config
-    if not any(name.startswith("relation.") for name in weights):
+    return build_trained(read_checkpoint(path), device, options)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The weights at ``path`` and their configuration.
+
+    Raises:
+        CheckpointError: there is no checkpoint, it is damaged, or it has no relational module.
+    """
+    checkpoint = load_original(path) if is_original(path) else load_weights(path)
+    if not any(name.startswith("relation.") for name in checkpoint.weights):
         raise CheckpointError(
             f"{path} has no relational module; evaluate a run that was trained on pairs"
         )
-    settings = config.get("model", {})
-    names = {field.name for field in fields(ModelConfig)}
-    try:
-        network = build_network(
-            ModelConfig(**{name: value for name, value in settings.items() if name in names})
-        )
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: its configuration builds no network: {error}") from error
-    load_strictly(network, weights, str(path))
+    return checkpoint
+
+
+def build_trained(
+    checkpoint: Checkpoint, device: torch.device, options: PreprocessingOptions = _AS_TRAINED
+) -> TrainedNetwork:
+    """Build the network of ``checkpoint`` on ``device``, its preprocessing changed by ``options``.
+
+    Raises:
+        CheckpointError: its configuration is invalid or does not fit its weights.
+        ConfigError: the backbone takes no images of the size that ``options`` name.
+    """
+    network = _build(checkpoint)
+    _change_preprocessing(network, options)
     network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
-    backbone = {name: value for name, value in weights.items() if name.startswith("backbone.")}
-    return Trained(
+    return TrainedNetwork(
         network,
         for_inference(network.backbone).to(memory_format=torch.channels_last),
-        path,
-        config,
-        int(config.get("input", {}).get("image_size", 224)),
-        _sha256(weights),
-        _sha256({**backbone, settings.get("backbone", ModelConfig.backbone): torch.empty(0)}),
-        saved.step,
-        saved.verified,
     )
 
 
+def _change_preprocessing(network: ReSeND, options: PreprocessingOptions) -> None:
+    changed = options.applied_to(network.preprocessing)
+    if changed.image_size != network.preprocessing.image_size:
+        try:
+            resize_input(network.backbone, changed.image_size)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    network.preprocessing = changed
+
+
+def _build(checkpoint: Checkpoint) -> ReSeND:
+    names = {field.name for field in fields(ModelConfig)}
+    settings = checkpoint.setting("model") or {}
+    try:
+        config = ModelConfig(**{key: value for key, value in settings.items() if key in names})
+        network = build_network(config, Preprocessing.of_checkpoint(checkpoint.config))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: its configuration builds no network: {error}"
+        ) from error
+    try:
+        load_strictly(network, checkpoint.weights, str(checkpoint.path))
+    except CheckpointError as error:
+        if not is_original(checkpoint.path):
+            raise
+        raise CheckpointError(
+            f"{error}; name its architecture with `python -m runtime import {checkpoint.path} "
+            "--out RUN --backbone NAME --num-heads N` and evaluate RUN"
+        ) from error
+    return network
+
+
 def _sha256(weights: Mapping[str, Tensor]) -> str:
-    """Of names, types, shapes and bytes, whatever file they were in."""
+    """SHA-256 over names, dtypes, shapes and bytes, independent of the file format."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()

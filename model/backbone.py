@@ -1,35 +1,112 @@
-"""The image encoder: any timm model without its classifier."""
+"""The image encoder: a timm model without its classifier, and the preprocessing that it needs."""
 
+import copy
 from difflib import get_close_matches
-from typing import cast
+from typing import Any, cast
 
 import timm
+import torch
+from timm.data import resolve_data_config
+from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
+from model.config import PAPER_PREPROCESSING, Preprocessing
 
-def create_backbone(name: str = "resnet18", *, pretrained: bool = False) -> nn.Module:
-    """A timm model that maps images (N, 3, H, W) to pooled features (N, ``.num_features``).
+_PAPER = ("resnet18", "resnet101")
+_CONTRASTIVE = ("clip", "pe_core")  # parts of the names of models trained on images and texts
+_CLASS_COUNTS = (1000, 11821)  # of ImageNet-1k and -12k, on which some of them were fine-tuned
 
-    Args:
-        name: a model name of timm, such as ``resnet18`` or ``vit_small_patch16_224``.
-        pretrained: start from timm's published weights, which timm downloads.
+
+def backbone_preprocessing(name: str) -> Preprocessing:
+    """The preprocessing that timm's model ``name`` was published with.
+
+    The paper's backbones, ``resnet18`` and ``resnet101`` with any weights, keep the paper's
+    protocol instead: the whole image squashed to 224 x 224 pixels, bilinear, ImageNet's mean and
+    standard deviation.
 
     Raises:
         ValueError: timm has no model of that name.
     """
-    if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), n=3)
+    known = _pretrained_config(name)
+    if name.split(".")[0] in _PAPER:
+        return PAPER_PREPROCESSING
+    data = resolve_data_config({"in_chans": 3}, pretrained_cfg=known.to_dict())
+    return Preprocessing(
+        image_size=data["input_size"][-1],
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        interpolation=data["interpolation"],
+        crop_mode=data["crop_mode"],
+        crop_pct=data["crop_pct"],
+    )
+
+
+def create_backbone(
+    name: str = "resnet18", *, image_size: int = 224, pretrained: bool = False
+) -> nn.Module:
+    """A timm model that maps images (N, 3, S, S) to features (N, ``feature_dim``).
+
+    The features are the pooled ones before the classifier. The image towers of contrastive models
+    (CLIP, Perception Encoder) keep their projection, because they were trained to be compared by
+    cosine after it; towers that were fine-tuned to classify, such as those with the tag
+    ``laion2b_ft_in12k_in1k``, and SigLIP's, which have no projection, do not.
+
+    Args:
+        name: a model name of timm, such as ``resnet18`` or ``vit_base_patch16_clip_224.openai``.
+        image_size: S, height and width of the images in pixels.
+        pretrained: start from timm's published weights, which timm downloads.
+
+    Raises:
+        ValueError: timm has no model of that name, or it takes no images of that size.
+    """
+    known = _pretrained_config(name)
+    options: dict[str, Any] = {} if _has_projection(name, known) else {"num_classes": 0}
+    if known.fixed_input_size and known.input_size != (3, image_size, image_size):
+        options["img_size"] = image_size
+    try:
+        backbone = timm.create_model(name, pretrained=pretrained, **options)
+    except (TypeError, AssertionError) as error:
+        if "img_size" not in options:
+            raise
         raise ValueError(
-            f"timm has no model {name!r}; choose a name of timm.list_models()"
-            + (f", such as {', '.join(near)}" if near else "")
-        )
-    return timm.create_model(name, pretrained=pretrained, num_classes=0)
+            f"{name} cannot be built for images of {image_size} pixels ({error}); "
+            f"set image_size to {known.input_size[-1]}"
+        ) from error
+    _check_patches(backbone, image_size)
+    return backbone
 
 
-def feature_dim(backbone: nn.Module) -> int:
-    """The width D of a timm backbone's pooled features."""
-    return cast(int, backbone.num_features)
+def resize_input(backbone: nn.Module, image_size: int) -> None:
+    """Let a backbone take images of another size; position embeddings are interpolated.
+
+    Raises:
+        ValueError: it takes no images of that size.
+    """
+    if hasattr(backbone, "set_input_size"):
+        cast(Any, backbone).set_input_size(img_size=(image_size, image_size))
+    _check_patches(backbone, image_size)
+    feature_dim(backbone, image_size)
+
+
+def feature_dim(backbone: nn.Module, image_size: int) -> int:
+    """D, the width of a backbone's features (N, D), found without computing anything.
+
+    Raises:
+        ValueError: it takes no images of ``image_size`` pixels.
+    """
+    # A copy on the meta device, whose tensors have shapes and no values.
+    memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in backbone.buffers()}
+    memo |= {id(p): nn.Parameter(p.to("meta"), p.requires_grad) for p in backbone.parameters()}
+    shadow = copy.deepcopy(backbone, memo).eval()
+    try:
+        features = shadow(torch.empty(1, 3, image_size, image_size, device="meta"))
+    except Exception as error:  # the model's own code may raise anything
+        raise ValueError(
+            f"the backbone takes no images of {image_size} pixels ({error}); "
+            "choose another image_size"
+        ) from error
+    return int(features.shape[1])
 
 
 def for_inference(backbone: nn.Module) -> nn.Module:
@@ -42,3 +119,34 @@ def for_inference(backbone: nn.Module) -> nn.Module:
         return fuse(backbone.eval())
     except Exception:  # tracing runs the model's own code, which may raise anything
         return backbone
+
+
+def _pretrained_config(name: str) -> PretrainedCfg:
+    """timm's description of a model's published weights, or of none; ValueError for no model."""
+    if not timm.is_model(name):
+        near = get_close_matches(name, timm.list_models(), n=3)
+        raise ValueError(
+            f"timm has no model {name!r}; choose a name of timm.list_models()"
+            + (f", such as {', '.join(near)}" if near else "")
+        )
+    return get_pretrained_cfg(name) or PretrainedCfg()
+
+
+def _has_projection(name: str, known: PretrainedCfg) -> bool:
+    """Whether the model's head is a projection, whose width timm keeps as a number of classes."""
+    full_name = f"{name}.{known.tag}"
+    contrastive = any(part in full_name for part in _CONTRASTIVE)
+    return contrastive and known.num_classes not in (0, *_CLASS_COUNTS)
+
+
+def _check_patches(backbone: nn.Module, image_size: int) -> None:
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    if patch is None:
+        return
+    side = max(patch) if isinstance(patch, tuple) else patch
+    if image_size % side:
+        below = max(1, image_size // side) * side
+        raise ValueError(
+            f"image_size {image_size} is not a multiple of the backbone's patches of {side} "
+            f"pixels; choose {below} or {below + side}"
+        )

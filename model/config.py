@@ -1,9 +1,14 @@
 """Configuration of networks, objectives and evaluators; importing it loads no torch."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
 
+Interpolation = Literal["bilinear", "bicubic"]
+CropMode = Literal["center", "squash", "border"]
+RGB = tuple[float, float, float]
+MAX_IMAGE_SIZE = 4096
 HeadName = Literal["linear", "mlp"]
 ObjectiveName = Literal["mse", "hinge", "bce", "cross_entropy", "focal"]
 
@@ -14,8 +19,120 @@ RELATIONAL = (
     "significant-logit",
     "relation-knn",
 )
-BASELINES = ("cosine", "euclidean", "mahalanobis", "knn", "knn-normalised")
-EVALUATORS = RELATIONAL + BASELINES
+BASELINES = ("cosine", "euclidean", "mahalanobis", "knn", "knn-normalized")
+EVALUATORS = RELATIONAL + BASELINES  # the keys of model.evaluators.EVALUATORS
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def _check_preprocessing(given: "Preprocessing") -> None:
+    size = given.image_size
+    if not (isinstance(size, int) and 1 <= size <= MAX_IMAGE_SIZE):
+        raise ValueError(
+            f"image_size is {size}; it must be a whole number from 1 to {MAX_IMAGE_SIZE}"
+        )
+    for name in ("mean", "std"):
+        values = getattr(given, name)
+        numbers = isinstance(values, tuple) and all(isinstance(v, int | float) for v in values)
+        if not (numbers and len(values) == 3 and all(0 <= v <= 1 for v in values)):
+            raise ValueError(f"{name} is {values}; it must be three numbers from 0 to 1")
+    if not all(given.std):
+        raise ValueError(f"std is {given.std}; it must be above 0")
+    for name, choices in (
+        ("interpolation", get_args(Interpolation)),
+        ("crop_mode", get_args(CropMode)),
+    ):
+        if getattr(given, name) not in choices:
+            raise ValueError(f"{name} is {getattr(given, name)}; choose {', '.join(choices)}")
+    if not (isinstance(given.crop_pct, int | float) and 0.1 <= given.crop_pct <= 2):
+        raise ValueError(f"crop_pct is {given.crop_pct}; it must be from 0.1 to 2")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an RGB image becomes the network's input; the defaults are the paper's.
+
+    In evaluation the image is resized as ``crop_mode`` says, t being floor(image_size / crop_pct)
+    pixels, and its center of ``image_size`` x ``image_size`` is taken:
+
+    - ``center``: the short side becomes t;
+    - ``squash``: both sides become t, whatever the aspect ratio;
+    - ``border``: the long side becomes t.
+
+    What lies outside the image is the mean. These are the modes of ``timm.data.create_transform``.
+    Training takes random crops instead, and
+    uses ``image_size``, ``interpolation``, ``mean`` and ``std`` alone.
+
+    Attributes:
+        image_size: S, height and width of the network's input in pixels.
+        mean: subtracted from the pixels of each channel, on a scale of 0 to 1.
+        std: what they are then divided by, on the same scale.
+        interpolation: of the resize, which is antialiased.
+        crop_mode: how the evaluation's image is resized.
+        crop_pct: S as a share of the resized side.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    image_size: int = 224
+    mean: RGB = (0.485, 0.456, 0.406)
+    std: RGB = (0.229, 0.224, 0.225)
+    interpolation: Interpolation = "bilinear"
+    crop_mode: CropMode = "squash"
+    crop_pct: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_preprocessing(self)
+
+    @classmethod
+    def of_checkpoint(cls, config: Mapping[str, Any]) -> "Preprocessing":
+        """What the configuration saved with a checkpoint says; what it lacks is the default.
+
+        Raises:
+            ValueError: a value is of another type or out of its range.
+        """
+        saved = config.get("input", {})
+        if not isinstance(saved, Mapping):
+            raise ValueError("input is not a mapping of names to values")
+        given = {field.name: saved[field.name] for field in fields(cls) if field.name in saved}
+        values: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in given.items()
+        }
+        return cls(**values)
+
+
+PAPER_PREPROCESSING = Preprocessing()
+
+
+@dataclass(frozen=True)
+class PreprocessingOptions:
+    """Preprocessing other than the backbone's own; null takes the backbone's.
+
+    Attributes:
+        image_size: height and width of the network's input in pixels.
+        mean: subtracted from the pixels of each channel, on a scale of 0 to 1.
+        std: what they are then divided by, on the same scale.
+        interpolation: of the resize, which is antialiased.
+        crop_mode: the evaluation's image; center crops the middle of the image, squash ignores its
+            aspect ratio, border pads it.
+        crop_pct: the input's size as a share of the side to which the image is resized first.
+    """
+
+    image_size: int | None = None
+    mean: RGB | None = None
+    std: RGB | None = None
+    interpolation: Interpolation | None = None
+    crop_mode: CropMode | None = None
+    crop_pct: float | None = None
+
+    def __post_init__(self) -> None:
+        self.applied_to(PAPER_PREPROCESSING)
+
+    def applied_to(self, preprocessing: Preprocessing) -> Preprocessing:
+        """``preprocessing`` with the values that are given here."""
+        given = {f.name: getattr(self, f.name) for f in fields(PreprocessingOptions)}
+        return replace(preprocessing, **{n: v for n, v in given.items() if v is not None})
 
 
 @dataclass(frozen=True)
@@ -84,3 +201,21 @@ class ObjectiveConfig:
                 raise ValueError(
                     f"objective.{field} is {getattr(self, field)}; it must be finite and > 0"
                 )
+
+
+@dataclass(frozen=True)
+class EvaluatorOptions:
+    """Numbers that evaluators take.
+
+    Attributes:
+        significant: references per class for ``significant-*``.
+        neighbors: k of the k-NN scores.
+        memory: bytes for the intermediate values of relational scoring; None takes
+            ``model.pairwise.tile_memory`` of the device.
+        precision: of the relational module's matrix products.
+    """
+
+    significant: int = 5
+    neighbors: int = 50
+    memory: int | None = None
+    precision: Precision = "float32"

@@ -1,31 +1,23 @@
 """Ways to score test images against references. All need nothing but features.
 
-==================== ==========================================================================
-relation-softmax     relational logits to the class means, largest softmax (the paper's)
-relation-logit       the same logits, largest -z
-significant-softmax  relational logits to the n most significant references of each class
-significant-logit    the same logits, largest -z
-relation-knn         mean of the k best -z over all references, whatever their class
-cosine               cosine to the nearest class mean
-euclidean            distance to the nearest class mean
-mahalanobis          the same under a shared, shrunk covariance
-knn                  distance to the k-th nearest reference (arXiv 2204.06507)
-knn-normalised       the same on L2-normalised features
-==================== ==========================================================================
+An evaluator is a function of a ``Scoring`` and its entry in ``EVALUATORS``; ``model.config`` lists
+the names for those who cannot afford to import torch. What several evaluators need, such as the
+logits to the class means, is a cached property and computed once, whoever asks first.
 
-Those below ``relation-knn`` use the backbone's features alone. The class of a test image is that
-of the nearest prototype or, for the three k-NN scores, of the nearest reference.
+The class of a test image is that of the nearest prototype or, for the k-NN scores, of the nearest
+reference.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from model import distances, scoring
-from model.config import EVALUATORS
+from model.config import EvaluatorOptions
 from model.errors import EvaluatorError
 from model.pairwise import relational_logits, relational_tiles
 from model.prototypes import class_means, most_significant
@@ -60,22 +52,73 @@ class Scores:
     predicted: Tensor
 
 
-@dataclass(frozen=True)
-class EvaluatorOptions:
-    """Numbers that the evaluators take.
+class Scoring:
+    """T test images to be scored against references, and what evaluators share.
 
-    Attributes:
-        significant: n, references a class for ``significant-*``.
-        neighbours: k of the k-NN scores.
-        memory: bytes for the intermediate values of relational scoring; None takes
-            ``model.pairwise.tile_memory`` of the device.
-        dtype: of the relational module's matrix products.
+    Args:
+        relation: the relational module, in evaluation mode.
+        references: of the known classes.
+        tests: float32 (T, D), the test images' features.
+        options: the numbers that evaluators take.
+        progress: is told of the relational pairs that were compared since the last call.
     """
 
-    significant: int = 5
-    neighbours: int = 50
-    memory: int | None = None
-    dtype: torch.dtype = torch.float32
+    def __init__(
+        self,
+        relation: RelationalTransformer,
+        references: References,
+        tests: Tensor,
+        options: EvaluatorOptions,
+        progress: Callable[[int], object],
+    ) -> None:
+        self.relation, self.references, self.tests = relation, references, tests
+        self.options, self.progress = options, progress
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.options.precision)
+
+    @cached_property
+    def means(self) -> Tensor:
+        """(K, D), the class means of the references."""
+        known = self.references
+        return class_means(known.features, known.classes, known.num_classes)
+
+    @cached_property
+    def logits_to_means(self) -> Tensor:
+        """(T, K), relational logits to the class means."""
+        return self._logits(self.means)
+
+    @cached_property
+    def logits_to_significant(self) -> Tensor:
+        """(T, K), the lowest relational logit to any significant reference of each class."""
+        known = self.references
+        positions, classes = most_significant(
+            known.features, known.classes, known.num_classes, self.options.significant
+        )
+        logits = self._logits(known.features[positions])
+        best = logits.new_full((len(logits), known.num_classes), torch.inf)
+        return best.scatter_reduce(1, classes.expand_as(logits), logits, "amin")
+
+    def neighbors(self, name: str) -> int:
+        """k; EvaluatorError where evaluator ``name`` has fewer references than that."""
+        count, available = self.options.neighbors, len(self.references.features)
+        if not 1 <= count <= available:
+            raise EvaluatorError(
+                f"{name} needs {count} neighbors, but there are {available} references; "
+                f"choose between 1 and {available}"
+            )
+        return count
+
+    def _logits(self, references: Tensor) -> Tensor:
+        return relational_logits(
+            self.relation,
+            self.tests,
+            references,
+            memory=self.options.memory,
+            dtype=self.dtype,
+            progress=self.progress,
+        )
 
 
 def evaluate(
@@ -89,24 +132,20 @@ def evaluate(
 ) -> dict[str, Scores]:
     """The scores of ``tests`` (T, D) by each of the named evaluators.
 
-    Evaluators that need the same logits share them. ``progress`` is told of every relational pair.
+    ``progress`` is told of every relational pair; evaluators that need the same pairs share them.
 
     Raises:
         EvaluatorError: an unknown name, a class without reference, or fewer references than
-            neighbours.
+            neighbors.
     """
-    options = options or EvaluatorOptions()
     check_names(names)
-    run = _Run(relation, references, tests, options, progress)
+    run = Scoring(relation, references, tests, options or EvaluatorOptions(), progress)
     with torch.no_grad():
-        found = {
-            key: value for family in _families(names) for key, value in run.family(family).items()
-        }
-    return {name: found[name] for name in names}
+        return {name: EVALUATORS[name].score(run) for name in names}
 
 
 def check_names(names: Sequence[str]) -> None:
-    """EvaluatorError where ``names`` is empty or holds one that is no evaluator."""
+    """Raise EvaluatorError if ``names`` is empty or contains an unknown evaluator."""
     unknown = [name for name in names if name not in EVALUATORS]
     if unknown or not names:
         what = f"no evaluator is called {', '.join(unknown)}" if unknown else "no evaluator given"
@@ -116,115 +155,128 @@ def check_names(names: Sequence[str]) -> None:
 def num_pairs(
     names: Sequence[str], references: References, num_tests: int, options: EvaluatorOptions
 ) -> int:
-    """How many relational pairs ``evaluate`` compares."""
+    """How many relational pairs ``evaluate`` compares; those that evaluators share count once."""
+    columns = {EVALUATORS[name].num_columns for name in names}
+    return num_tests * sum(count(references, options) for count in columns)
+
+
+def relation_softmax(run: Scoring) -> Scores:
+    """Relational logits to the class means, largest softmax (the paper's)."""
+    return _by_class(scoring.max_softmax(run.logits_to_means), run.logits_to_means)
+
+
+def relation_logit(run: Scoring) -> Scores:
+    """The same logits, largest -z."""
+    return _by_class(scoring.max_logit(run.logits_to_means), run.logits_to_means)
+
+
+def significant_softmax(run: Scoring) -> Scores:
+    """Relational logits to the most significant references of each class, largest softmax."""
+    return _by_class(scoring.max_softmax(run.logits_to_significant), run.logits_to_significant)
+
+
+def significant_logit(run: Scoring) -> Scores:
+    """The same logits, largest -z."""
+    return _by_class(scoring.max_logit(run.logits_to_significant), run.logits_to_significant)
+
+
+def relation_knn(run: Scoring) -> Scores:
+    """Mean of the k best -z over all references, whatever their class."""
+    known, tests, count = run.references, run.tests, run.neighbors("relation-knn")
+    best = tests.new_full((len(tests), count), torch.inf, dtype=torch.float32)
+    nearest = torch.zeros_like(best, dtype=torch.int64)
+    for tile in relational_tiles(
+        run.relation, tests, known.features, memory=run.options.memory, dtype=run.dtype
+    ):
+        columns = torch.arange(tile.references.start, tile.references.stop, device=nearest.device)
+        values = torch.cat((best[tile.tests], tile.logits), dim=1)
+        candidates = torch.cat((nearest[tile.tests], columns.expand_as(tile.logits)), dim=1)
+        best[tile.tests], order = torch.topk(values, count, dim=1, largest=False)
+        nearest[tile.tests] = candidates.gather(1, order)
+        run.progress(tile.logits.numel())
+    return Scores(scoring.mean_of_best(best), known.classes[nearest[:, 0]])
+
+
+def cosine(run: Scoring) -> Scores:
+    """Cosine to the nearest class mean."""
+    return _nearest(distances.cosine(run.tests, run.means))
+
+
+def euclidean(run: Scoring) -> Scores:
+    """Distance to the nearest class mean."""
+    return _nearest(distances.euclidean(run.tests, run.means))
+
+
+def mahalanobis(run: Scoring) -> Scores:
+    """The same under a shared covariance with Ledoit-Wolf shrinkage."""
+    known = run.references
+    return _nearest(distances.mahalanobis(run.tests, known.features, known.classes, run.means))
+
+
+def knn(run: Scoring) -> Scores:
+    """Distance to the k-th nearest reference (arXiv 2204.06507)."""
+    return _knn(run, "knn", run.references.features, run.tests)
+
+
+def knn_normalized(run: Scoring) -> Scores:
+    """The same on L2-normalized features."""
+    known, tests = (functional.normalize(x, dim=1) for x in (run.references.features, run.tests))
+    return _knn(run, "knn-normalized", known, tests)
+
+
+def _knn(run: Scoring, name: str, known: Tensor, tests: Tensor) -> Scores:
+    values, positions = distances.nearest(tests, known, run.neighbors(name))
+    return Scores(scoring.normality(values[:, -1]), run.references.classes[positions[:, 0]])
+
+
+def _nearest(to_classes: Tensor) -> Scores:
+    return _by_class(scoring.max_logit(to_classes), to_classes)
+
+
+def _by_class(normality: Tensor, to_classes: Tensor) -> Scores:
+    return Scores(normality, to_classes.argmin(dim=1))
+
+
+def _no_columns(references: References, options: EvaluatorOptions) -> int:
+    return 0
+
+
+def _means(references: References, options: EvaluatorOptions) -> int:
+    return references.num_classes
+
+
+def _significant(references: References, options: EvaluatorOptions) -> int:
     per_class = torch.bincount(references.classes, minlength=references.num_classes)
-    columns = {
-        "relation": references.num_classes,
-        "significant": int(per_class.clamp(max=options.significant).sum()),
-        "relation-knn": len(references.features),
-    }
-    return num_tests * sum(columns.get(family, 0) for family in _families(names))
+    return int(per_class.clamp(max=options.significant).sum())
 
 
-def _families(names: Sequence[str]) -> list[str]:
-    """The names, with one entry for those that are two readings of the same logits."""
-    readings = ("-softmax", "-logit")
-    return list(
-        dict.fromkeys(name.rsplit("-", 1)[0] if name.endswith(readings) else name for name in names)
-    )
+def _all(references: References, options: EvaluatorOptions) -> int:
+    return len(references.features)
 
 
 @dataclass(frozen=True)
-class _Run:
-    relation: RelationalTransformer
-    references: References
-    tests: Tensor
-    options: EvaluatorOptions
-    progress: Callable[[int], object]
+class Evaluator:
+    """An entry of ``EVALUATORS``.
 
-    def family(self, name: str) -> dict[str, Scores]:
-        if name in ("relation", "significant"):
-            logits = self._relation() if name == "relation" else self._significant()
-            return {
-                f"{name}-softmax": _by_class(scoring.max_softmax(logits), logits),
-                f"{name}-logit": _by_class(scoring.max_logit(logits), logits),
-            }
-        if name == "relation-knn":
-            return {name: self._relation_knn()}
-        if name in ("knn", "knn-normalised"):
-            return {name: self._knn(normalised=name == "knn-normalised")}
-        values = self._prototype_distances(name)
-        return {name: _by_class(scoring.max_logit(values), values)}
+    Attributes:
+        score: the scores of all tests.
+        num_columns: how many relational pairs that takes per test; evaluators with the same
+            function share the pairs.
+    """
 
-    def _means(self) -> Tensor:
-        known = self.references
-        return class_means(known.features, known.classes, known.num_classes)
-
-    def _logits(self, references: Tensor) -> Tensor:
-        return relational_logits(
-            self.relation,
-            self.tests,
-            references,
-            memory=self.options.memory,
-            dtype=self.options.dtype,
-            progress=self.progress,
-        )
-
-    def _relation(self) -> Tensor:
-        return self._logits(self._means())
-
-    def _significant(self) -> Tensor:
-        known = self.references
-        positions, classes = most_significant(
-            known.features, known.classes, known.num_classes, self.options.significant
-        )
-        logits = self._logits(known.features[positions])
-        best = logits.new_full((len(logits), known.num_classes), torch.inf)
-        return best.scatter_reduce(1, classes.expand_as(logits), logits, "amin")
-
-    def _relation_knn(self) -> Scores:
-        known, count = self.references, self._neighbours("relation-knn")
-        best = self.tests.new_full((len(self.tests), count), torch.inf, dtype=torch.float32)
-        place = torch.zeros_like(best, dtype=torch.int64)
-        for tile in relational_tiles(
-            self.relation,
-            self.tests,
-            known.features,
-            memory=self.options.memory,
-            dtype=self.options.dtype,
-        ):
-            columns = torch.arange(tile.references.start, tile.references.stop, device=place.device)
-            values = torch.cat((best[tile.tests], tile.logits), dim=1)
-            places = torch.cat((place[tile.tests], columns.expand_as(tile.logits)), dim=1)
-            best[tile.tests], order = torch.topk(values, count, dim=1, largest=False)
-            place[tile.tests] = places.gather(1, order)
-            self.progress(tile.logits.numel())
-        return Scores(scoring.mean_of_best(best), known.classes[place[:, 0]])
-
-    def _knn(self, *, normalised: bool) -> Scores:
-        known, tests = self.references.features, self.tests
-        if normalised:
-            known, tests = functional.normalize(known, dim=1), functional.normalize(tests, dim=1)
-        values, places = distances.nearest(tests, known, self._neighbours("knn"))
-        return Scores(scoring.normality(values[:, -1]), self.references.classes[places[:, 0]])
-
-    def _neighbours(self, name: str) -> int:
-        count, available = self.options.neighbours, len(self.references.features)
-        if not 1 <= count <= available:
-            raise EvaluatorError(
-                f"{name} wants {count} neighbours of {available} references; "
-                f"choose between 1 and {available}"
-            )
-        return count
-
-    def _prototype_distances(self, name: str) -> Tensor:
-        known, means = self.references, self._means()
-        if name == "cosine":
-            return distances.cosine(self.tests, means)
-        if name == "euclidean":
-            return distances.euclidean(self.tests, means)
-        return distances.mahalanobis(self.tests, known.features, known.classes, means)
+    score: Callable[[Scoring], Scores]
+    num_columns: Callable[[References, EvaluatorOptions], int] = _no_columns
 
 
-def _by_class(normality: Tensor, distances_to_classes: Tensor) -> Scores:
-    return Scores(normality, distances_to_classes.argmin(dim=1))
+EVALUATORS: dict[str, Evaluator] = {
+    "relation-softmax": Evaluator(relation_softmax, _means),
+    "relation-logit": Evaluator(relation_logit, _means),
+    "significant-softmax": Evaluator(significant_softmax, _significant),
+    "significant-logit": Evaluator(significant_logit, _significant),
+    "relation-knn": Evaluator(relation_knn, _all),
+    "cosine": Evaluator(cosine),
+    "euclidean": Evaluator(euclidean),
+    "mahalanobis": Evaluator(mahalanobis),
+    "knn": Evaluator(knn),
+    "knn-normalized": Evaluator(knn_normalized),
+}

@@ -1,19 +1,31 @@
 """The networks that are trained: ReSeND on pairs, and a classifier that warms up a backbone."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from model.backbone import create_backbone, feature_dim
-from model.config import ModelConfig
+from model.config import PAPER_PREPROCESSING, ModelConfig, Preprocessing
 from model.relation import RelationalTransformer
 
 
 class ReSeND(nn.Module):
-    """A backbone and the relational module that compares its features."""
+    """A backbone and the relational module that compares its features.
 
-    def __init__(self, backbone: nn.Module, relation: RelationalTransformer) -> None:
+    Attributes:
+        preprocessing: how an image becomes the backbone's input.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        relation: RelationalTransformer,
+        preprocessing: Preprocessing,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.relation = relation
+        self.preprocessing = preprocessing
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B,) of the pairs in ``images`` (2B, 3, H, W): B anchors, then their partners.
@@ -27,27 +39,35 @@ class ReSeND(nn.Module):
 class Classifier(nn.Module):
     """A backbone with a linear classifier, to learn features before training on pairs."""
 
-    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+    def __init__(self, backbone: nn.Module, feature_dim: int, num_classes: int) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes is {num_classes}; a classifier needs at least 2")
         self.backbone = backbone
-        self.head = nn.Linear(feature_dim(backbone), num_classes)
+        self.head = nn.Linear(feature_dim, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits (N, C) of ``images`` (N, 3, H, W)."""
         return self.head(self.backbone(images))
 
 
-def build_network(config: ModelConfig, *, pretrained: bool = False) -> ReSeND:
-    """The network of ``config``; ``pretrained`` starts its backbone at timm's published weights.
+def build_network(
+    config: ModelConfig,
+    preprocessing: Preprocessing = PAPER_PREPROCESSING,
+    *,
+    pretrained: bool = False,
+) -> ReSeND:
+    """The network of ``config`` for images of ``preprocessing``.
+
+    ``pretrained`` starts its backbone at timm's published weights.
 
     Raises:
         ValueError: timm has no such backbone, or a size is out of range.
     """
-    backbone = create_backbone(config.backbone, pretrained=pretrained)
+    size = preprocessing.image_size
+    backbone = create_backbone(config.backbone, image_size=size, pretrained=pretrained)
     relation = RelationalTransformer(
-        feature_dim(backbone),
+        feature_dim(backbone, size),
         embed_dim=config.embed_dim,
         depth=config.depth,
         num_heads=config.num_heads,
@@ -55,4 +75,27 @@ def build_network(config: ModelConfig, *, pretrained: bool = False) -> ReSeND:
         num_logits=config.num_logits,
         similarity_start=config.similarity_start,
     )
-    return ReSeND(backbone, relation)
+    return ReSeND(backbone, relation, preprocessing)
+
+
+def untrained_parts(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Which of ``backbone`` and ``relation`` look as they were initialized at random.
+
+    The biases of normalization layers start at zero, and the first training step moves them.
+
+    Args:
+        weights: a state dict of ``ReSeND``.
+    """
+    parts = []
+    for part in ("backbone", "relation"):
+        biases = [
+            tensor
+            for name, tensor in weights.items()
+            if name.startswith(f"{part}.")
+            and name.endswith(".bias")
+            and (weight := weights.get(name.removesuffix("bias") + "weight")) is not None
+            and weight.ndim == 1
+        ]
+        if biases and not any(bias.any() for bias in biases):
+            parts.append(part)
+    return tuple(parts)

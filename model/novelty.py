@@ -1,4 +1,4 @@
-"""Known or novel, beside a classifier of your own.
+"""A known/novel decision for a classifier of your own.
 
 detector = NoveltyDetector(network).fit(images, classes)
 detector.choose_threshold(held_out_images, recall=0.95)
@@ -6,19 +6,25 @@ answer = torch.where(detector.is_known(batch), my_classifier(batch).argmax(dim=1
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from model.evaluators import EvaluatorOptions, References, Scores, check_names, evaluate
+from model.config import EvaluatorOptions
+from model.evaluators import References, Scores, check_names, evaluate
 from model.network import ReSeND
+from model.transform import prepare
+
+Images = Tensor | Sequence[Tensor]
 
 
 class NoveltyDetector:
     """Compares images with references of the known classes, without any further training.
 
-    Wherever it takes images (N, 3, H, W), normalised as in training, it takes features (N, D) of
-    the network's backbone as well.
+    It takes N images as a sequence of uint8 (3, H, W), RGB and of any sizes, which it prepares as
+    the network's preprocessing says; as float (N, 3, S, S), prepared by ``model.transform.prepare``
+    or a loader; or as features (N, D) of the network's backbone.
 
     Args:
         network: a trained network; it is put into evaluation mode.
@@ -27,7 +33,7 @@ class NoveltyDetector:
         batch_size: images that go through the backbone at a time.
 
     Attributes:
-        threshold: the least normality of a known image; None until it is chosen or set.
+        threshold: the lowest normality that counts as known; None until it is chosen or set.
 
     Raises:
         ValueError: there is no such evaluator.
@@ -48,7 +54,7 @@ class NoveltyDetector:
         self._batch_size = batch_size
         self._references: References | None = None
 
-    def fit(self, inputs: Tensor, classes: Tensor) -> "NoveltyDetector":
+    def fit(self, inputs: Images, classes: Tensor) -> "NoveltyDetector":
         """Take the references: images or features and their classes, int64 (N,), 0 .. K-1.
 
         Raises:
@@ -62,7 +68,7 @@ class NoveltyDetector:
         self._references = References(self.features(inputs), classes, len(counts))
         return self
 
-    def score(self, inputs: Tensor) -> Scores:
+    def score(self, inputs: Images) -> Scores:
         """Normality, high for known, and the nearest known class of N images or features.
 
         Raises:
@@ -79,7 +85,7 @@ class NoveltyDetector:
         )
         return scores[self._evaluator]
 
-    def choose_threshold(self, known: Tensor, recall: float = 0.95) -> float:
+    def choose_threshold(self, known: Images, recall: float = 0.95) -> float:
         """Set the highest threshold that accepts ``recall`` of ``known`` images or features.
 
         Take images that were not given to ``fit``: references resemble themselves too well.
@@ -90,7 +96,7 @@ class NoveltyDetector:
         self.threshold = normality[math.ceil(recall * len(normality)) - 1].item()
         return self.threshold
 
-    def is_known(self, inputs: Tensor) -> Tensor:
+    def is_known(self, inputs: Images) -> Tensor:
         """bool (N,), whether each image or feature belongs to a known class.
 
         Raises:
@@ -101,8 +107,15 @@ class NoveltyDetector:
         return self.score(inputs).normality >= self.threshold
 
     @torch.no_grad()
-    def features(self, inputs: Tensor) -> Tensor:
-        """Features (N, D) of images (N, 3, H, W); features are returned as they are."""
-        if inputs.ndim == 2:
+    def features(self, inputs: Images) -> Tensor:
+        """Features (N, D) of images; features are returned as they are."""
+        if isinstance(inputs, Tensor) and inputs.ndim == 2:
             return inputs
-        return torch.cat([self._network.backbone(b) for b in inputs.split(self._batch_size)])
+        starts = range(0, len(inputs), self._batch_size)
+        return torch.cat([self._features(inputs[i : i + self._batch_size]) for i in starts])
+
+    def _features(self, inputs: Images) -> Tensor:
+        if not isinstance(inputs, Tensor):
+            preprocessing = self._network.preprocessing
+            inputs = torch.stack([prepare(image, preprocessing) for image in inputs])
+        return self._network.backbone(inputs)

@@ -1,9 +1,10 @@
-"""Random crop, flip and colour jitter, drawn for each image by hashing and carried out by DALI."""
+"""Random crop, flip and color jitter, drawn for each image by hashing and carried out by DALI."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from model.geometry import View, crop_view
 from pipelines.config import AugmentConfig
 from pipelines.hashing import draw, uniform
 
@@ -19,13 +20,13 @@ class Augmentation:
     the mean gray, saturation, hue, flip. Grayscale is a saturation of 0.
 
     Attributes:
-        crop: int32 (n, 4), left, top, width and height in source pixels.
+        view: the part of each image that is shown.
         flip: bool (n,).
         brightness, contrast, saturation: float32 (n,), factors, 1 changes nothing.
-        hue: float32 (n,), turns of the colour circle, 0 changes nothing.
+        hue: float32 (n,), turns of the color circle, 0 changes nothing.
     """
 
-    crop: np.ndarray
+    view: View
     flip: np.ndarray
     brightness: np.ndarray
     contrast: np.ndarray
@@ -33,17 +34,19 @@ class Augmentation:
     hue: np.ndarray
 
 
-def whole_images(width: np.ndarray, height: np.ndarray) -> Augmentation:
-    """No augmentation for images of the given sizes, int32 (n,): the evaluation's transform."""
-    n = len(width)
-    crop = np.zeros((n, 4), dtype=np.int32)
-    crop[:, 2], crop[:, 3] = width, height
+def unchanged(view: View) -> Augmentation:
+    """Images that are shown as they are, in evaluation."""
+    n = len(view.window)
     one = np.ones(n, dtype=np.float32)
-    return Augmentation(crop, np.zeros(n, dtype=bool), one, one, one, np.zeros_like(one))
+    return Augmentation(view, np.zeros(n, dtype=bool), one, one, one, np.zeros_like(one))
 
 
 def draw_augmentation(
-    config: AugmentConfig, key: np.ndarray, width: np.ndarray, height: np.ndarray
+    config: AugmentConfig,
+    image_size: int,
+    key: np.ndarray,
+    width: np.ndarray,
+    height: np.ndarray,
 ) -> Augmentation:
     """Draw the augmentation of n images.
 
@@ -53,16 +56,18 @@ def draw_augmentation(
 
     Args:
         config: the strengths.
+        image_size: S, height and width in pixels to which the crops are resized.
         key: uint64 (n,), a random stream for each image.
         width: int (n,), of the source images in pixels.
-        height: int (n,), likewise.
+        height: int (n,), of the source images in pixels.
     """
     chance = uniform(draw(key[:, None], np.arange(_NUM_DRAWS)[None, :]))
     jitter = chance[:, _APPLY_JITTER] < config.jitter
     saturation = _factor(jitter, chance[:, _SATURATION], config.saturation)
     hue = config.hue * (2 * chance[:, _HUE] - 1)
+    crop = _crop(config, chance[:, _CROPS:].reshape(-1, _CROP_TRIES, 4), width, height)
     return Augmentation(
-        crop=_crop(config, chance[:, _CROPS:].reshape(-1, _CROP_TRIES, 4), width, height),
+        view=crop_view(crop, image_size),
         flip=chance[:, _FLIP] < config.flip,
         brightness=_factor(jitter, chance[:, _BRIGHTNESS], config.brightness),
         contrast=_factor(jitter, chance[:, _CONTRAST], config.contrast),

@@ -3,20 +3,21 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from model.config import Preprocessing
 from runtime.checks import check_numbers, number, whole
 
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How images are decoded.
+    """How images are read and decoded.
 
     Attributes:
         device: where DALI decodes; ``auto`` is the GPU where torch sees one.
-        image_size: height and width of the images in pixels.
         num_threads: DALI's worker threads; 0 stands for this process's share of the cores.
         prefetch: batches prepared ahead of the one in use.
         dtype: type of the images.
-        check_crc: compare each image's checksum with the index when it is read.
+        check_crc: in training, compare each image's checksum with the index when it is read; null
+            does so on a GPU, whose decoder may crash on damaged images. Evaluation always does.
         max_damaged: damaged samples of a pack that training replaces before it gives up.
         hw_decoder_load: share of the images given to the GPU's JPEG engine, 0 to 1.
         preallocate: quantile of the pack's image widths and heights for which the GPU decoder
@@ -24,11 +25,10 @@ class InputConfig:
     """
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    image_size: int = 224
     num_threads: int = 0
     prefetch: int = 2
     dtype: Literal["float32", "float16"] = "float32"
-    check_crc: bool = False
+    check_crc: bool | None = None
     max_damaged: int = 100
     hw_decoder_load: float = 0.65
     preallocate: float = 0.99
@@ -37,13 +37,27 @@ class InputConfig:
         check_numbers(
             "input",
             self,
-            image_size=whole(8, 4096),
             num_threads=whole(0, 1024),
             prefetch=whole(1, 64),
             max_damaged=whole(0),
             hw_decoder_load=number(0, 1),
             preallocate=number(0, 1),
         )
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How encoded images become the network's input.
+
+    Attributes:
+        preprocessing: which pixels the network sees.
+        config: how they are decoded.
+        device_id: the GPU's number, where they are decoded on a GPU.
+    """
+
+    preprocessing: Preprocessing
+    config: InputConfig
+    device_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,8 +72,8 @@ class AugmentConfig:
         brightness: factors are uniform in ``[max(0, 1 - brightness), 1 + brightness]``.
         contrast: likewise, about the mean gray.
         saturation: likewise.
-        hue: turns are uniform in ``[-hue, hue]``, 1 being the whole colour circle.
-        grayscale: probability of dropping the colour.
+        hue: turns are uniform in ``[-hue, hue]``, 1 being the full color circle.
+        grayscale: probability of dropping the color.
     """
 
     scale: tuple[float, float] = (0.8, 1.0)

@@ -1,6 +1,7 @@
 """The DALI graph, the same for training and evaluation and for CPU and GPU."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import nvidia.dali.fn as fn
@@ -8,130 +9,176 @@ import nvidia.dali.math as math
 import nvidia.dali.types as types
 from nvidia.dali import Pipeline, pipeline_def
 
+from model.config import Preprocessing
 from pipelines.augmentation import Augmentation
+from pipelines.config import Decoding, InputConfig
+from pipelines.threads import cores_per_process
+from runtime.device import dali_device
 
-# ImageNet statistics on a scale of 0 to 255, as torchvision's models expect them.
-MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's and torchvision's grayscale
+_INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
+# Pillow does not rotate by EXIF, so neither does the decoder.
+DECODING = {"output_type": types.RGB, "adjust_orientation": False, "jpeg_fancy_upsampling": True}
 
-_INPUT_TYPES = [types.UINT8] + 4 * [types.INT32] + 4 * [types.FLOAT]
+
+class GraphInputs(NamedTuple):
+    """What the graph's source returns for n images; positions are (y, x)."""
+
+    encoded: list[np.ndarray]  # n of uint8 (size,)
+    start: np.ndarray  # int32 (n, 2), of the window that is decoded, in source pixels
+    end: np.ndarray  # int32 (n, 2)
+    region_start: np.ndarray  # float32 (n, 2), of the region that is resized, in the window
+    region_end: np.ndarray  # float32 (n, 2)
+    size: np.ndarray  # float32 (n, 2), height and width after the resize
+    flip: np.ndarray  # int32 (n,)
+    recolor: np.ndarray  # int32 (n,), whether any of the following changes the image
+    brightness: np.ndarray  # float32 (n,)
+    contrast: np.ndarray  # float32 (n,)
+    saturation: np.ndarray  # float32 (n,)
+    hue: np.ndarray  # float32 (n,), degrees
+
+
+_INPUT_TYPES = [types.UINT8, *2 * [types.INT32], *3 * [types.FLOAT], *2 * [types.INT32]]
+_INPUT_TYPES += 4 * [types.FLOAT]
+
+
+def graph_inputs(encoded: list[np.ndarray], augmentation: Augmentation) -> GraphInputs:
+    """What the graph's source returns for n ``encoded`` images, uint8 (size,) each."""
+    a, (window, region, size) = augmentation, augmentation.view
+    start = _columns(window, 1, 0)
+    recolor = (a.brightness != 1) | (a.contrast != 1) | (a.saturation != 1) | (a.hue != 0)
+    return GraphInputs(
+        encoded,
+        start=start,
+        end=start + _columns(window, 3, 2),
+        region_start=_columns(region, 1, 0),
+        region_end=_columns(region, 3, 2),
+        size=_columns(size, 1, 0).astype(np.float32),
+        flip=a.flip.astype(np.int32),
+        recolor=recolor.astype(np.int32),
+        brightness=a.brightness,
+        contrast=a.contrast,
+        saturation=a.saturation,
+        hue=a.hue * np.float32(360),
+    )
+
+
+def _columns(array: np.ndarray, first: int, second: int) -> np.ndarray:
+    return np.stack([array[:, first], array[:, second]], axis=1)
 
 
 def image_pipeline(
     source: Callable,
+    decoding: Decoding,
     *,
     batch_size: int,
-    image_size: int,
-    device: str,
-    device_id: int | None,
-    num_threads: int,
-    prefetch: int,
-    half: bool = False,
-    hw_decoder_load: float = 0.0,
-    width_hint: int = 0,
-    height_hint: int = 0,
+    size_hint: tuple[int, int] = (0, 0),
 ) -> Pipeline:
-    """Build the graph from encoded bytes to normalised images.
+    """Build the graph from encoded bytes to normalized images.
 
     Args:
-        source: called with a ``BatchInfo``; returns ``graph_inputs`` of at most ``batch_size``
+        source: called with a ``BatchInfo``; returns ``GraphInputs`` of at most ``batch_size``
             images.
-        batch_size: most images a batch.
-        image_size: S, height and width of the results in pixels.
-        device: ``"cpu"`` or ``"gpu"``.
-        device_id: the GPU's number, None on a CPU.
-        num_threads: DALI's worker threads.
-        prefetch: batches prepared ahead.
-        half: float16 in place of float32.
-        hw_decoder_load: share of the images given to the GPU's JPEG engine.
-        width_hint: width in pixels for which the GPU decoder reserves memory; 0 for none.
-        height_hint: likewise the height.
+        decoding: which pixels, and how they are decoded.
+        batch_size: most images per batch.
+        size_hint: width and height in pixels for which the GPU's decoder reserves memory.
 
     Returns:
-        A built pipeline whose one output is (n, S, S, 3), normalised with ImageNet's statistics.
+        A built pipeline whose one output is (n, S, S, 3), normalized.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none.
     """
-    pipeline = _graph(
+    config = decoding.config
+    device = dali_device(config.device)
+    pipeline = image_graph(
         source,
-        image_size,
-        _decoder_options(device, hw_decoder_load, width_hint, height_hint),
-        types.FLOAT16 if half else types.FLOAT,
+        decoding.preprocessing,
+        decoder_options(config, size_hint) if device == "gpu" else {"device": "cpu"},
+        types.FLOAT16 if config.dtype == "float16" else types.FLOAT,
         batch_size=batch_size,
-        num_threads=num_threads,
-        device_id=device_id,
-        prefetch_queue_depth=prefetch,
+        num_threads=config.num_threads or cores_per_process(),
+        device_id=decoding.device_id if device == "gpu" else None,
+        prefetch_queue_depth=config.prefetch,
     )
     pipeline.build()
     return pipeline
 
 
-def _decoder_options(
-    device: str, hw_decoder_load: float, width_hint: int, height_hint: int
-) -> dict[str, object]:
-    if device == "cpu":
-        return {"device": "cpu"}
+def decoder_options(config: InputConfig, size_hint: tuple[int, int] = (0, 0)) -> dict[str, Any]:
+    """The options of DALI's decoder on a GPU."""
     return {
         "device": "mixed",
-        "hw_decoder_load": hw_decoder_load,
-        "preallocate_width_hint": width_hint,
-        "preallocate_height_hint": height_hint,
+        "hw_decoder_load": config.hw_decoder_load,
+        "preallocate_width_hint": size_hint[0],
+        "preallocate_height_hint": size_hint[1],
     }
-
-
-def graph_inputs(encoded: list[np.ndarray], augmentation: Augmentation) -> tuple:
-    """What the pipeline's source returns for n ``encoded`` images, uint8 (size,) each."""
-    a = augmentation
-    start = np.ascontiguousarray(a.crop[:, 1::-1], dtype=np.int32)
-    end = start + a.crop[:, :1:-1]
-    recolour = (a.brightness != 1) | (a.contrast != 1) | (a.saturation != 1) | (a.hue != 0)
-    return (
-        encoded,
-        start,
-        end,
-        a.flip.astype(np.int32),
-        recolour.astype(np.int32),
-        a.brightness,
-        a.contrast,
-        a.saturation,
-        a.hue * np.float32(360),
-    )
 
 
 @pipeline_def(enable_conditionals=True, exec_dynamic=True)
-def _graph(source, image_size, decoder_options, dtype):
-    encoded, start, end, flip, recolour, brightness, contrast, saturation, hue = fn.external_source(
-        source=source,
-        num_outputs=len(_INPUT_TYPES),
-        batch=True,
-        batch_info=True,
-        no_copy=True,
-        dtype=_INPUT_TYPES,
+def image_graph(source, preprocessing: Preprocessing, decoder: dict[str, Any], dtype):
+    """The graph, not built; ``decoder`` has the device and the options of the decoder."""
+    on_gpu = decoder["device"] != "cpu"
+    data: Any = GraphInputs(  # of DALI's nodes
+        *fn.external_source(
+            source=source,
+            num_outputs=len(_INPUT_TYPES),
+            batch=True,
+            batch_info=True,
+            no_copy=True,
+            dtype=_INPUT_TYPES,
+        )
     )
-    # Pillow does not rotate by EXIF, so neither does the decoder.
-    options = {
-        "output_type": types.RGB,
-        "adjust_orientation": False,
-        "jpeg_fancy_upsampling": True,
-        **decoder_options,
-    }
-    if decoder_options["device"] == "cpu":
-        images = fn.decoders.image_slice(encoded, start=start, end=end, axes=[0, 1], **options)
-    else:  # decoding regions is faulty on some GPUs (nvImageCodec issue 55)
-        whole = fn.decoders.image(encoded, **options)
-        images = fn.slice(whole, start=start, end=end, axes=[0, 1])
+    window = {"start": data.start, "end": data.end, "axes": [0, 1]}
+    if on_gpu:  # decoding regions is faulty on some GPUs (nvImageCodec issue 55)
+        images = fn.slice(fn.decoders.image(data.encoded, **DECODING, **decoder), **window)
+    else:
+        images = fn.decoders.image_slice(data.encoded, **window, **DECODING, **decoder)
     images = fn.resize(
-        images, size=[image_size, image_size], interp_type=types.INTERP_LINEAR, antialias=True
+        images,
+        size=data.size,
+        roi_start=data.region_start,
+        roi_end=data.region_end,
+        interp_type=_INTERPOLATION[preprocessing.interpolation],
+        antialias=True,
     )
-    if recolour > 0:
-        bright = fn.brightness_contrast(images, brightness=brightness)
-        channels = fn.reductions.mean(bright, axes=[0, 1], dtype=types.FLOAT)
-        gray = fn.reductions.sum(channels * types.Constant(_LUMA, dtype=types.FLOAT))
-        contrasted = fn.brightness_contrast(bright, contrast=contrast, contrast_center=gray.cpu())
+    if data.recolor > 0:
+        bright = fn.brightness_contrast(images, brightness=data.brightness)
+        gray = _mean_gray(bright)
+        if on_gpu:  # where the host would have to wait for the gray as an operator's argument
+            contrasted = mix_with_gray(bright, data.contrast.gpu(), gray)
+        else:
+            contrasted = fn.brightness_contrast(
+                bright, contrast=data.contrast, contrast_center=gray
+            )
         # On the CPU a float result and its bounds take half the time of a rounded one.
-        twisted = fn.color_twist(contrasted, saturation=saturation, hue=hue, dtype=types.FLOAT)
+        twisted = fn.color_twist(
+            contrasted, saturation=data.saturation, hue=data.hue, dtype=types.FLOAT
+        )
         images = math.max(math.min(twisted, np.float32(255)), np.float32(0))
     else:
         images = fn.cast(images, dtype=types.FLOAT)
-    return fn.crop_mirror_normalize(
-        images, dtype=dtype, output_layout="HWC", mirror=flip, mean=MEAN, std=STD
+    side = preprocessing.image_size
+    return fn.crop_mirror_normalize(  # fills what is smaller than the input with the mean
+        images,
+        dtype=dtype,
+        output_layout="HWC",
+        crop=(side, side),
+        rounding="truncate",
+        out_of_bounds_policy="pad",
+        mirror=data.flip,
+        mean=[255 * value for value in preprocessing.mean],
+        std=[255 * value for value in preprocessing.std],
     )
+
+
+def mix_with_gray(images, contrast, gray):
+    """The contrast of uint8 images changed about ``gray`` by arithmetic. Unlike that of DALI's own
+    operator the result is not rounded, so that they differ by up to 1 level of 255."""
+    mixed = images * contrast + gray * (np.float32(1) - contrast)
+    return math.clamp(mixed, np.float32(0), np.float32(255))
+
+
+def _mean_gray(images):
+    channels = fn.reductions.mean(images, axes=[0, 1], dtype=types.FLOAT)
+    return fn.reductions.sum(channels * types.Constant(_LUMA, dtype=types.FLOAT))

@@ -8,9 +8,9 @@ from pipelines.hashing import below, draw, stream
 from pipelines.permutation import permute
 from runtime.errors import PackError
 
-_ORDER, _ANCHORS, _PAIRS = range(3)  # what a stream key is for
-# The draws of a pair's stream. An augmentation takes one for each side; substitutes take the rest.
-_PARTNER_CLASS, _PARTNER_IMAGE, AUGMENTATION, _, _SUBSTITUTE = range(5)
+_ANCHORS, _PAIRS = 1, 2  # what a stream key is for
+# The draws of a pair's stream; substitutes take the rest.
+_PARTNER_CLASS, _PARTNER_IMAGE, _AUGMENT_ANCHOR, _AUGMENT_PARTNER, _SUBSTITUTE = range(5)
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Pairs:
 
     Attributes:
         anchor: int64 (n,), positions in the plan's labels.
-        partner: int64 (n,), likewise, never equal to the anchor.
+        partner: int64 (n,), positions in the plan's labels, never equal to the anchor.
         different: bool (n,), True where anchor and partner are of different classes.
         key: uint64 (n,), the pair's random stream, from which its augmentation is drawn.
     """
@@ -28,6 +28,16 @@ class Pairs:
     partner: np.ndarray
     different: np.ndarray
     key: np.ndarray
+
+    @property
+    def images(self) -> np.ndarray:
+        """int64 (2n,), the anchors and then the partners."""
+        return np.concatenate([self.anchor, self.partner])
+
+    @property
+    def augmentation_keys(self) -> np.ndarray:
+        """uint64 (2n,), a random stream for the augmentation of each of ``images``."""
+        return np.concatenate([draw(self.key, _AUGMENT_ANCHOR), draw(self.key, _AUGMENT_PARTNER)])
 
 
 class PairPlan:
@@ -44,6 +54,11 @@ class PairPlan:
         seed: selects the sequence.
         num_negatives: negative pairs for each positive one (ReSeND, ECCV 2022, section 4: 20).
         balanced: whether each class has the same number of anchors.
+
+    Attributes:
+        num_classes: C, the number of different labels.
+        classes: int32 (N,), the class of each image, 0 .. C-1 in the order of the labels.
+        anchors_per_epoch: the slots of an epoch, each of which has one pair for each role.
 
     Raises:
         PackError: fewer than two classes, or a class with a single image, which has no positive.
@@ -82,7 +97,7 @@ class PairPlan:
         epoch, position = np.divmod(
             np.arange(start, start + count, dtype=np.int64), self.pairs_per_epoch
         )
-        slot = permute(position, self.pairs_per_epoch, self.seed + _ORDER, epoch)
+        slot = permute(position, self.pairs_per_epoch, self.seed, epoch)
         anchor_slot, role = np.divmod(slot, 1 + self.num_negatives)
         different = role > 0
         key = stream(self.seed, epoch, slot, np.array(_PAIRS))

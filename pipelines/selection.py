@@ -1,10 +1,12 @@
 """Views on a pack: samples chosen by domain, class and split, or by their place in their class."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.hashing import stream
 from pipelines.pack import Pack
 from runtime.errors import PackError
 
@@ -39,7 +41,11 @@ class Selection:
         leading: a part of each (domain, class).
         masks: for each class that is selected a bit string in hexadecimal digits, a bit for each
             image of a (domain, class) by name, from the left; 1 is selected.
-        inverted: 0 is selected.
+        fraction: of the images of each (domain, class), between 0 and 1, drawn by a hash of the
+            seed and the image's source path: the nearest whole number of images, at least one on
+            either side where there are two. It depends neither on the pack's order nor on NumPy.
+        seed: of that draw, 0 .. 2**63 - 1.
+        inverted: select what ``leading``, ``masks`` or ``fraction`` leave out.
     """
 
     domains: tuple[str, ...] | None = None
@@ -47,6 +53,8 @@ class Selection:
     splits: tuple[str, ...] | None = None
     leading: Leading | None = None
     masks: Mapping[str, str] | None = None
+    fraction: float | None = None
+    seed: int = 0
     inverted: bool = False
 
     def rows(self, pack: Pack) -> np.ndarray:
@@ -67,23 +75,38 @@ class Selection:
                 positions = indices_of(tuple(wanted), known, what)
                 chosen &= np.isin(column, positions.astype(column.dtype))
         rows = np.flatnonzero(chosen)
+        if self.fraction is not None:
+            return self._draw(pack, rows)
         return rows if self.leading is None and self.masks is None else self._part(pack, rows)
+
+    def _draw(self, pack: Pack, rows: np.ndarray) -> np.ndarray:
+        """The ``fraction`` of each (domain, class) among ``rows`` with the lowest hashes."""
+        assert self.fraction is not None
+        digests = b"".join(
+            hashlib.blake2b(source.encode(errors="surrogateescape"), digest_size=8).digest()
+            for source in pack.sources(rows)
+        )
+        order = stream(self.seed, np.frombuffer(digests, dtype="<u8"))
+        drawn = np.zeros(len(rows), dtype=bool)
+        for members in _groups(pack, rows):
+            count = int(self.fraction * len(members) + 0.5)
+            count = max(1, min(count, len(members) - 1))
+            drawn[members[np.argsort(order[members], kind="stable")[:count]]] = True
+        return rows[drawn != self.inverted]
 
     def _part(self, pack: Pack, rows: np.ndarray) -> np.ndarray:
         """Those of ``rows`` that ``leading`` or ``masks`` choose by place in (domain, class)."""
         if pack.manifest.rejects:
             raise PackError(
-                f"the protocol counts the images of a class, but {pack.path} lacks "
-                f"{pack.manifest.rejects} of them, see rejects.jsonl; mend the tree and pack again"
+                "this protocol selects images by their position within a class, but "
+                f"{pack.manifest.rejects} images of {pack.path} were rejected, see rejects.jsonl; "
+                "fix the tree and pack it again"
             )
-        index = pack.index
-        group = index.domain[rows].astype(np.int64) * len(pack.manifest.classes) + index.label[rows]
-        parts = []
-        for number in np.unique(group):
-            members = rows[group == number]
-            name = pack.manifest.classes[int(number) % len(pack.manifest.classes)]
-            parts.append(members[self._mask(name, len(members))])
-        return np.sort(np.concatenate(parts)) if parts else rows
+        chosen = np.zeros(len(rows), dtype=bool)
+        for members in _groups(pack, rows):
+            name = pack.manifest.classes[int(pack.index.label[rows[members[0]]])]
+            chosen[members] = self._mask(name, len(members)) != self.inverted
+        return rows[chosen]
 
     def _mask(self, name: str, count: int) -> np.ndarray:
         if self.masks is None:
@@ -95,8 +118,16 @@ class Selection:
                 f"class {name} has {count} images, the protocol's mask is for {4 * len(digits)}; "
                 "pack the published tree"
             )
-        bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8)).astype(bool)
-        return ~bits if self.inverted else bits
+        return np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8)).astype(bool)
+
+
+def _groups(pack: Pack, rows: np.ndarray) -> list[np.ndarray]:
+    """Positions in ``rows`` of each (domain, class), ascending within it."""
+    index = pack.index
+    group = index.domain[rows].astype(np.int64) * len(pack.manifest.classes) + index.label[rows]
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order])) + 1
+    return [members for members in np.split(order, starts) if len(members)]
 
 
 def indices_of(wanted: Sequence[str], known: Sequence[str], what: str) -> np.ndarray:

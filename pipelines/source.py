@@ -4,12 +4,14 @@ import logging
 
 import numpy as np
 
-from pipelines.augmentation import draw_augmentation, whole_images
-from pipelines.config import AugmentConfig
-from pipelines.graph import graph_inputs
-from pipelines.hashing import draw
+from model.geometry import evaluation_view
+from pipelines.augmentation import draw_augmentation, unchanged
+from pipelines.config import AugmentConfig, Decoding
+from pipelines.damage import DamageCheck, undecodable
+from pipelines.graph import GraphInputs, graph_inputs
 from pipelines.pack import Pack
-from pipelines.plan import AUGMENTATION, PairPlan, Pairs
+from pipelines.pairs import DrawnPairs, PairData, Share
+from runtime.device import dali_device
 from runtime.errors import PackError
 
 _SUBSTITUTE_TRIES = 20
@@ -18,151 +20,157 @@ log = logging.getLogger(__name__)
 
 
 class PairSource:
-    """Feeds the images of one rank's pairs, step after step, and announces those that follow.
+    """Feeds the images of one process's pairs, step after step, and announces those that follow.
 
     A sample that is found damaged is replaced by another image of its class, drawn by the plan.
 
     Args:
-        pack: where the images are.
-        rows: int64 (N,), the pack's rows to whose positions the plan refers.
-        plan: the pairs.
+        data: the pairs.
         augment: the strength of the augmentation.
-        global_batch: pairs of a step over all ranks.
-        first: this rank's first pair in each step.
-        count: B, this rank's pairs in each step.
+        decoding: how the images are decoded; more damaged samples than its ``max_damaged`` are an
+            error.
+        share: which pairs of a step this process takes.
         start_step: the step of DALI's first iteration.
-        read_ahead: how many steps ahead the kernel is told what will be read.
-        check_crc: compare the checksum of each image that is read.
-        max_damaged: how many damaged samples are put up with.
+
+    Attributes:
+        damaged: the rows of the damaged samples found so far.
     """
 
     def __init__(
         self,
-        pack: Pack,
-        rows: np.ndarray,
-        plan: PairPlan,
+        data: PairData,
         augment: AugmentConfig,
+        decoding: Decoding,
+        share: Share,
         *,
-        global_batch: int,
-        first: int,
-        count: int,
         start_step: int,
-        read_ahead: int,
-        check_crc: bool,
-        max_damaged: int,
     ) -> None:
-        self._pack, self._rows, self._plan, self._augment = pack, rows, plan, augment
-        self._global_batch, self._first, self._count = global_batch, first, count
-        self._start_step, self._read_ahead = start_step, read_ahead
-        self._check_crc, self._max_damaged = check_crc, max_damaged
-        self._planned: dict[int, tuple[Pairs, np.ndarray]] = {}
+        config = decoding.config
+        check_crc = config.check_crc
+        if check_crc is None:
+            check_crc = dali_device(config.device) == "gpu"
+        self._data, self._pack, self._augment, self._share = data, data.pack, augment, share
+        self._decoding, self._start_step = decoding, start_step
+        self._check = DamageCheck(data.pack, check_crc=check_crc)
+        self._drawn: dict[int, DrawnPairs] = {}
         self.damaged: set[int] = set()
 
-    def __call__(self, info) -> tuple:
+    def __call__(self, info) -> GraphInputs:
         step = self._start_step + info.iteration
-        for later in range(step, step + self._read_ahead + 1):
-            if later not in self._planned:
-                self._planned[later] = self._draw(later)
-                self._pack.prefetch(self._planned[later][1])
-        pairs, rows = self._planned[step]
-        images = self._pack.read(rows)
-        self._find_damage(rows, images, self._check_crc)
-        for place, row in enumerate(rows.tolist()):
+        for later in range(step, step + self._decoding.config.prefetch + 1):
+            if later not in self._drawn:
+                self._drawn[later] = self._data.draw(self._share.start(later), self._share.count)
+                self._pack.prefetch(self._drawn[later].rows)
+        drawn = self._drawn[step]
+        images = self._pack.read(drawn.rows)
+        self._record(drawn.rows[self._check.items(drawn.rows, images)])
+        for item, row in enumerate(drawn.rows.tolist()):
             if row in self.damaged:
-                rows[place], images[place] = self._substitute(pairs, place)
-        keys = np.concatenate([draw(pairs.key, AUGMENTATION), draw(pairs.key, AUGMENTATION + 1)])
+                # In the drawn pairs themselves, so that ``take`` tells what was really shown.
+                drawn.rows[item], images[item] = self._substitute(drawn, item)
         index = self._pack.index
-        return graph_inputs(
-            images, draw_augmentation(self._augment, keys, index.width[rows], index.height[rows])
+        augmentation = draw_augmentation(
+            self._augment,
+            self._decoding.preprocessing.image_size,
+            drawn.pairs.augmentation_keys,
+            index.width[drawn.rows],
+            index.height[drawn.rows],
         )
+        return graph_inputs(images, augmentation)
 
-    def take(self, step: int) -> tuple[Pairs, np.ndarray]:
-        """The pairs of ``step`` and the rows (2B,) of their images, which are then forgotten."""
-        return self._planned.pop(step)
+    def take(self, step: int) -> DrawnPairs:
+        """The pairs of ``step`` with the rows that were shown; they are then forgotten."""
+        return self._drawn.pop(step)
 
     def restart(self, step: int) -> bool:
         """Feed from ``step`` on to a new pipeline, after the old one failed to decode an image.
 
         Returns:
-            Whether a damaged sample was found among those handed out, by their checksums; if
-            there was none, the failure had another cause.
+            Whether a damaged sample was found among those handed out, by its checksum or by
+            decoding each by itself; if there was none, the failure had another cause.
+
+        Raises:
+            RuntimeError: DALI decodes no image any more.
         """
+        rows = np.unique(np.concatenate([drawn.rows for drawn in self._drawn.values()]))
+        images = self._pack.read(rows)
+        damaged = self._check.items(rows, images, check_crc=True) or undecodable(
+            images, self._decoding.config, self._decoding.device_id
+        )
         before = len(self.damaged)
-        for _, rows in self._planned.values():
-            self._find_damage(rows, self._pack.read(rows), check_crc=True)
-        self._planned.clear()
+        self._record(rows[damaged])
+        self._drawn.clear()
         self._start_step = step
         return len(self.damaged) > before
 
-    def _draw(self, step: int) -> tuple[Pairs, np.ndarray]:
-        pairs = self._plan.pairs(step * self._global_batch + self._first, self._count)
-        return pairs, self._rows[np.concatenate([pairs.anchor, pairs.partner])]
-
-    def _find_damage(self, rows: np.ndarray, images: list[np.ndarray], check_crc: bool) -> None:
-        for row, image in zip(rows.tolist(), images, strict=True):
-            if row in self.damaged or self._pack.intact(row, image, check_crc=check_crc):
-                continue
+    def _record(self, rows: np.ndarray) -> None:
+        """Count and name damaged samples that were not known yet."""
+        most = self._decoding.config.max_damaged
+        for row in sorted({*rows.tolist()} - self.damaged):
             self.damaged.add(row)
             (key,) = self._pack.keys(np.array([row]))
             log.warning("sample %s of %s is damaged, it is replaced", key, self._pack.path)
-            if len(self.damaged) > self._max_damaged:
+            if len(self.damaged) > most:
                 raise PackError(
-                    f"more than {self._max_damaged} samples of {self._pack.path} are damaged; "
+                    f"more than {most} samples of {self._pack.path} are damaged; "
                     f"run `python -m sharding verify {self._pack.path}`"
                 )
 
-    def _substitute(self, pairs: Pairs, place: int) -> tuple[int, np.ndarray]:
-        """Another readable image, its row and bytes, for ``place`` among the 2B of the pairs."""
-        side, number = divmod(place, self._count)
-        position = (pairs.partner if side else pairs.anchor)[number]
+    def _substitute(self, drawn: DrawnPairs, item: int) -> tuple[int, np.ndarray]:
+        """Another readable image in place of ``item`` of the 2B: its row and bytes."""
         for attempt in range(_SUBSTITUTE_TRIES):
-            row = int(self._rows[self._plan.substitute(position, pairs.key[number], side, attempt)])
-            (image,) = self._pack.read(np.array([row]))
-            self._find_damage(np.array([row]), [image], self._check_crc)
-            if row not in self.damaged:
+            rows = np.array([self._data.substitute(drawn, item, attempt)])
+            (image,) = self._pack.read(rows)
+            if self._check.items(rows, [image]):
+                self._record(rows)
+            if (row := int(rows[0])) not in self.damaged:
                 return row, image
-        label = self._pack.index.label[self._rows[position]]
+        label = self._pack.index.label[drawn.rows[item]]
         raise PackError(
-            f"class {self._pack.manifest.classes[label]} of {self._pack.path} has hardly a "
-            f"readable image; run `python -m sharding verify {self._pack.path}`"
+            f"class {self._pack.manifest.classes[label]} of {self._pack.path} has almost no "
+            f"readable images; run `python -m sharding verify {self._pack.path}`"
         )
 
 
-class RowSource:
-    """Feeds whole images of ``rows``, int64 (N,), in order; after the last batch, that one again.
+class ImageSource:
+    """Feeds the images of ``rows``, int64 (N,), in order; after the last batch, that one again.
 
     Raises:
         PackError: a sample is damaged. Nothing takes the place of an evaluation's image.
     """
 
-    def __init__(self, pack: Pack, rows: np.ndarray, batch_size: int, *, check_crc: bool) -> None:
-        self._pack, self._rows, self._batch_size = pack, rows, batch_size
-        self._check_crc = check_crc
+    def __init__(self, pack: Pack, rows: np.ndarray, decoding: Decoding, batch_size: int) -> None:
+        self._pack, self._rows, self._decoding = pack, rows, decoding
+        self._batch_size = batch_size
+        self._check = DamageCheck(pack, check_crc=True)
 
-    def __call__(self, info) -> tuple:
+    def __call__(self, info) -> GraphInputs:
         last = (len(self._rows) - 1) // self._batch_size
         rows = self.batch(min(info.iteration, last))
         self._pack.prefetch(self.batch(min(info.iteration + 1, last)))
         images = self._pack.read(rows)
-        self._refuse_damage(rows, images, self._check_crc)
+        self._refuse(rows[self._check.items(rows, images)])
         index = self._pack.index
-        return graph_inputs(images, whole_images(index.width[rows], index.height[rows]))
+        view = evaluation_view(self._decoding.preprocessing, index.width[rows], index.height[rows])
+        return graph_inputs(images, unchanged(view))
 
     def batch(self, number: int) -> np.ndarray:
         """The rows of a batch, int64 (b,)."""
         return self._rows[number * self._batch_size : (number + 1) * self._batch_size]
 
     def refuse_undecodable(self, number: int) -> None:
-        """Raise PackError for a sample from batch ``number`` on whose checksum is wrong; called
-        when DALI has failed, which happens a few batches ahead of the one that is wanted."""
-        rows = self._rows[number * self._batch_size :]
-        self._refuse_damage(rows, self._pack.read(rows), check_crc=True)
+        """Raise PackError for a sample that DALI cannot decode, in batch ``number`` or those that
+        were prepared ahead of it; called when a pipeline has failed."""
+        ahead = self._decoding.config.prefetch + 1
+        rows = self._rows[number * self._batch_size : (number + 1 + ahead) * self._batch_size]
+        images = self._pack.read(rows)
+        self._refuse(rows[undecodable(images, self._decoding.config, self._decoding.device_id)])
 
-    def _refuse_damage(self, rows: np.ndarray, images: list[np.ndarray], check_crc: bool) -> None:
-        for row, image in zip(rows.tolist(), images, strict=True):
-            if not self._pack.intact(row, image, check_crc=check_crc):
-                (key,) = self._pack.keys(np.array([row]))
-                raise PackError(
-                    f"sample {key} of {self._pack.path} is damaged; "
-                    f"run `python -m sharding verify {self._pack.path}`"
-                )
+    def _refuse(self, rows: np.ndarray) -> None:
+        """Raise PackError for the first of the damaged ``rows``, if there is any."""
+        if len(rows):
+            (key,) = self._pack.keys(rows[:1])
+            raise PackError(
+                f"sample {key} of {self._pack.path} is damaged; "
+                f"run `python -m sharding verify {self._pack.path}`"
+            )

@@ -137,7 +137,7 @@ def _exit_now(status: int) -> NoReturn:
 def _output_is_broken() -> bool:
     """Whether standard output is what failed; if so it is closed, so that exiting stays quiet."""
     try:
-        sys.stdout.flush()
+        print(flush=True)  # a failed write may have left nothing to flush
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

@@ -23,7 +23,7 @@ from runtime.errors import ConfigError, PeerError, first_line
 _TIMEOUT = timedelta(minutes=10)
 # What gloo and NCCL say where the process at the other end is gone.
 _PEER_IS_GONE = re.compile(
-    r"gloo.*(closed by peer|reset by peer|broken pipe|timed? ?out)|ncclRemoteError", re.I | re.S
+    r"gloo.*(closed by peer|reset by peer|broken pipe|timed out)|(ncclRemoteError)", re.I | re.S
 )
 
 
@@ -108,11 +108,13 @@ def process_group(device: DeviceName) -> Iterator[Process]:
         )
         yield process
     except RuntimeError as error:
-        if isinstance(error, dist.DistNetworkError) or _PEER_IS_GONE.search(str(error)):
-            raise PeerError(
-                f"another process of this run has ended, see its output ({first_line(error)})"
-            ) from error
-        raise
+        gone = _PEER_IS_GONE.search(str(error))
+        if gone is None and not isinstance(error, dist.DistNetworkError):
+            raise
+        what = gone[gone.lastindex or 0] if gone else "its store is gone"
+        raise PeerError(
+            f"another process of this run has ended; see its output ({what})"
+        ) from error
     dist.destroy_process_group()
 
 

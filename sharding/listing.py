@@ -42,7 +42,11 @@ class Listing:
 
     @staticmethod
     def load(folder: Path) -> "Listing":
-        """Open the listing in ``folder``; a process that works on many shards reads it once."""
+        """Open the listing in ``folder``; a process that works on many shards reads it once.
+
+        Raises:
+            PackError: its plan is damaged or was written by a different version.
+        """
         written = (folder / "plan.json").stat()
         return _load(folder, written.st_ino, written.st_mtime_ns)
 
@@ -84,7 +88,13 @@ class Listing:
 @lru_cache(maxsize=2)
 def _load(folder: Path, inode: int, mtime_ns: int) -> Listing:
     """Inode and time are part of the cache's key, so that a rewritten listing is loaded again."""
-    return Listing(folder, ShardPlan.from_json((folder / "plan.json").read_text()))
+    try:
+        return Listing(folder, ShardPlan.from_json((folder / "plan.json").read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise PackError(
+            f"the listing in {folder} is damaged or of a different version; remove "
+            f"{folder.parent.parent} and pack again"
+        ) from error
 
 
 def write_listing(dataset: Dataset, options: PackOptions, folder: Path) -> Listing:

@@ -159,11 +159,8 @@ def _write_shards(
     part: Part | None = None,
 ) -> Listing:
     work = out / WORK
-    if part is None:
-        for leftover in out.glob(".*.tmp"):  # of a run that was killed
-            leftover.unlink()
-        if not any(work.glob("shard-*.json")):  # nothing was written from an earlier listing
-            shutil.rmtree(work / LISTING, ignore_errors=True)
+    if part is None and not any(work.glob("shard-*.json")):
+        shutil.rmtree(work / LISTING, ignore_errors=True)  # nothing was written from it
     listing = write_listing(dataset, options, work / LISTING)
     first, step = (part.number - 1, part.count) if part else (0, 1)
     numbers = range(first, listing.plan.num_shards, step)

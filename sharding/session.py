@@ -29,8 +29,8 @@ def packing_session(out: Path, part: Part | None = None) -> Iterator[Manifest | 
     """Keep other runs out of the pack's folder ``out`` while a ``part`` or all of it is written.
 
     Yields the manifest if the pack is already complete; nothing is locked or written then, except
-    that the leftovers of a run that was killed right after writing the manifest are removed. A run
-    that fails before it has a listing leaves nothing behind.
+    that what a run left that was killed right after writing the manifest is removed. A run that
+    fails before it has a listing leaves nothing behind.
 
     Raises:
         PackError: as ``locked``.
@@ -43,6 +43,9 @@ def packing_session(out: Path, part: Part | None = None) -> Iterator[Manifest | 
             shutil.rmtree(out / WORK)
             yield Manifest.load(out)
             return
+        if part is None:
+            for leftover in out.glob(".*.tmp"):  # of a run that was killed
+                leftover.unlink()
         try:
             yield None
         except BaseException:

@@ -1,4 +1,10 @@
-"""A small image tree and its pack, made once with the real command."""
+"""What several packages test with: a small image tree and its pack, and ranks that fail."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +12,7 @@ from PIL import Image
 
 from sharding.__main__ import main
 
+ROOT = Path(__file__).parent.parent
 DOMAINS, CLASSES, IMAGES = ("day", "night"), ("ant", "bee", "cat", "dog", "eel"), 6
 
 
@@ -34,3 +41,50 @@ def pack_path(image_tree, tmp_path_factory):
     status = main(["pack", "imagefolder", "--root", str(image_tree), "--out", str(path), *options])
     assert status == 0
     return path
+
+
+_RANK = """
+import importlib, os, sys, time
+import torch.distributed
+torch.distributed.destroy_process_group = lambda: time.sleep(600)  # NCCL's may wait like this
+sabotage, command, *arguments = sys.argv[1:]
+if os.environ["RANK"] == "1":
+    exec(sabotage)
+sys.exit(importlib.import_module(command).main(arguments))
+"""
+
+
+@pytest.fixture
+def fail_on_rank_1():
+    """Runs a command as two gloo ranks, rank 1 after ``sabotage``, a piece of Python that may
+    change ``arguments``; returns each rank's (exit status, standard error) once both have ended.
+
+    Destroying the process group blocks, as NCCL's does where one rank alone arrives there.
+    """
+    started = []
+
+    def run(sabotage, command, *arguments):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        for rank in range(2):
+            environment = os.environ | {
+                "PYTHONPATH": str(ROOT),
+                "OMP_NUM_THREADS": "1",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "WORLD_SIZE": "2",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+            }
+            words = [sys.executable, "-c", _RANK, sabotage, command, *map(str, arguments)]
+            pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+            started.append(subprocess.Popen(words, env=environment, text=True, **pipes))
+        errors = [process.communicate(timeout=200)[1] for process in started]
+        return [(process.returncode, error) for process, error in zip(started, errors)]
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()

@@ -1,10 +1,10 @@
 """The configuration of a training run, and how a recipe follows the number of devices."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from model.config import ModelConfig, ObjectiveConfig
+from model.config import ModelConfig, ObjectiveConfig, Preprocessing, PreprocessingOptions
 from pipelines.config import AugmentConfig, InputConfig
 from runtime.checks import above, check_numbers, number, whole
 from runtime.errors import ConfigError
@@ -54,6 +54,20 @@ class NetworkConfig(ModelConfig):
 
 
 @dataclass(frozen=True)
+class TrainInputConfig(PreprocessingOptions, InputConfig):
+    """How images are read, decoded and prepared."""
+
+    def __post_init__(self) -> None:
+        PreprocessingOptions.__post_init__(self)
+        InputConfig.__post_init__(self)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of a configuration that has been resolved, where nothing is null."""
+        return Preprocessing(**{f.name: getattr(self, f.name) for f in fields(Preprocessing)})
+
+
+@dataclass(frozen=True)
 class LoopConfig:
     """The training loop.
 
@@ -65,7 +79,8 @@ class LoopConfig:
         accumulate: gradient-accumulation steps (micro-batches per optimizer step), to save memory;
             with ``scale: linear`` a micro-batch is as large as a step of one of the recipe's ranks.
         clip: maximum gradient norm; null disables clipping.
-        precision: bfloat16 computes in mixed precision; weights and optimizer stay float32.
+        precision: float32 computes products in TF32 on GPUs that have it, bfloat16 in mixed
+            precision; weights and optimizer stay float32.
         compile: let torch.compile make the network faster, where it can.
         max_loss: a mean loss above this, or one that is not finite, stops the run.
     """
@@ -243,7 +258,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: LoopConfig = field(default_factory=LoopConfig)
-    input: InputConfig = field(default_factory=InputConfig)
+    input: TrainInputConfig = field(default_factory=TrainInputConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -1,10 +1,10 @@
 """Whether training has diverged, and the report of where."""
 
+from pipelines.pairs import PairData
 from runtime import checkpoint
 from runtime.distributed import Process
 from runtime.errors import TrainingError
 from training.config import TrainConfig
-from training.data import TrainingSet
 from training.metrics import StepMetrics
 from training.run_log import write_report
 
@@ -17,7 +17,7 @@ def first_bad_step(metrics: StepMetrics, max_loss: float) -> int | None:
 
 
 def check(
-    metrics: StepMetrics, first: int, config: TrainConfig, data: TrainingSet, process: Process
+    metrics: StepMetrics, first: int, config: TrainConfig, data: PairData, process: Process
 ) -> None:
     """Check the ``metrics`` of consecutive steps, the first of which is step ``first``.
 

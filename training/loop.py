@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.loader import PairLoader
+from pipelines.pairs import PairData
 from runtime import checkpoint
 from runtime.config import plain
 from runtime.distributed import Process
 from runtime.stop_signal import StopSignal
 from training import cost, divergence
 from training.config import TrainConfig
-from training.data import TrainingSet
 from training.metrics import StepMetrics
-from training.run_log import LogError, RunLog, write_report
+from training.run_log import LogError, RunLog, remove_report, write_report
 from training.step import Stepper
 from training.validation import Validation
 
@@ -35,7 +35,7 @@ class Run:
 
     config: TrainConfig
     process: Process
-    data: TrainingSet
+    data: PairData
     validation: Validation | None
     step_flops: float
 
@@ -69,7 +69,7 @@ class Loop:
             LogError: the log could not be written; the steps until then are saved.
         """
         if self._process.is_first:
-            (self._config.out / INTERRUPTED_FILE).unlink(missing_ok=True)
+            remove_report(self._config.out / INTERRUPTED_FILE)
         with StopSignal(self._process) as stop:
             stopped = self._steps(start, stop)
         if stopped is None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
+from model.config import ModelConfig, Preprocessing
 from model.network import Classifier, ReSeND
 from pipelines.pack import Pack
 from runtime import checkpoint
@@ -77,6 +77,11 @@ def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
         pairs += [
             (f"{group}.{name}", found.setting(group, name), now[group][name]) for name in names
         ]
+    begun_with, own = Preprocessing.of_checkpoint(found.config), config.input.preprocessing
+    pairs += [
+        (f"input.{field.name}", getattr(begun_with, field.name), getattr(own, field.name))
+        for field in fields(Preprocessing)
+    ]
     pairs.append(("train.global_batch", saved_batch(found), config.train.global_batch))
     pairs.append(("the pack's fingerprint", found.training.get("pack"), pack.manifest.fingerprint))
     for name, old, new in pairs:

@@ -5,14 +5,17 @@ from dataclasses import dataclass, replace
 import torch
 
 from model.network import Classifier, ReSeND
+from pipelines.pairs import PairData
+from pipelines.threads import cores_per_process
 from runtime.checkpoint import Checkpoint
 from runtime.config import to_yaml
+from runtime.device import dali_device
 from runtime.distributed import Process
 from runtime.run_lock import run_lock
 from training import resume, task
 from training.config import NetworkConfig, TrainConfig, resolve, scaling_line
 from training.cost import Cost, training_cost
-from training.data import TrainingSet
+from training.data import load_pairs, pair_loader
 from training.loop import Loop, Run
 from training.optimization import build_optimizer, num_moments
 from training.run_log import RunLog
@@ -34,7 +37,7 @@ class _Prepared:
 
     found: Checkpoint | None
     config: TrainConfig
-    data: TrainingSet
+    data: PairData
     network: ReSeND | Classifier
     cost: Cost
 
@@ -64,7 +67,8 @@ def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
     found = resume.find(recipe, process)
     saved_batch = None if found is None else resume.saved_batch(found)
     config = resolve(recipe, process.world_size, saved_batch)
-    data = TrainingSet.load(config)
+    config = task.resolve_preprocessing(config)
+    data = load_pairs(config)
     if found is not None:
         resume.check_same_run(config, found, data.pack)
     torch.manual_seed(config.seed)
@@ -73,7 +77,7 @@ def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
     cost = training_cost(
         network,
         2 * config.train.global_batch // process.world_size // config.train.accumulate,
-        config.input.image_size,
+        config.input.preprocessing.image_size,
         num_moments(config.optimizer),
     )
     return _Prepared(found, config, data, network, cost)
@@ -101,7 +105,7 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
     validation = None
     if config.validation.protocol is not None:
         validation = Validation(config, prepared.data.pack, process)
-    loader = prepared.data.loader(config, process, start)
+    loader = pair_loader(prepared.data, config, process, start)
     step_flops = prepared.cost.flops * config.train.accumulate
     run = Run(config, process, prepared.data, validation, step_flops)
     with RunLog(
@@ -128,6 +132,7 @@ def _summary(recipe: TrainConfig, prepared: _Prepared, process: Process) -> list
         f"{loop.iterations:,} steps of {loop.global_batch:,} pairs = {pairs:,} pairs, "
         f"{pairs / plan.pairs_per_epoch:.2f} epochs; {loop.global_batch // micro_batches:,} pairs "
         f"at a time on each of {process.world_size} x {process.device.type}",
+        _input_line(config),
     ]
     if config.scale != recipe.scale:
         lines.insert(0, scaling_line(recipe, config))
@@ -143,6 +148,15 @@ def _summary(recipe: TrainConfig, prepared: _Prepared, process: Process) -> list
             "model.pretrained or model.backbone_weights"
         )
     return lines
+
+
+def _input_line(config: TrainConfig) -> str:
+    p, device = config.input.preprocessing, dali_device(config.input.device)
+    threads = config.input.num_threads or cores_per_process()
+    return (
+        f"input: {p.image_size} x {p.image_size} pixels, {p.interpolation}, evaluated with "
+        f"crop_mode {p.crop_mode}; DALI on {device} with {threads} threads per process"
+    )
 
 
 def _memory(cost: Cost) -> str:

@@ -36,6 +36,14 @@ def write_report(path: Path, content: Mapping[str, Any]) -> None:
         raise LogError(f"cannot write {path}: {first_line(error)}") from error
 
 
+def remove_report(path: Path) -> None:
+    """Delete an earlier run's report, if there is one; LogError where that fails."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise LogError(f"cannot delete {path}: {first_line(error)}") from error
+
+
 class RunLog:
     """Writes a run's metrics to ``RUN/log.jsonl`` and ``RUN/tensorboard`` and its progress to
     the terminal. Where ``active`` is False, as on all ranks but the first, it does nothing.

@@ -1,11 +1,12 @@
 """What a network is trained for: how it is built, its loss and its accuracies."""
 
+from dataclasses import asdict, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from model.backbone import create_backbone
+from model.backbone import backbone_preprocessing, create_backbone, feature_dim
 from model.network import Classifier, ReSeND, build_network
 from model.objectives import build_objective
 from pipelines.loader import PairBatch
@@ -41,7 +42,8 @@ class Relation:
         self._objective = build_objective(config.objective)
 
     def network(self, num_classes: int) -> ReSeND:
-        return build_network(self._config.model, pretrained=self._config.model.pretrained)
+        model = self._config.model
+        return build_network(model, self._config.input.preprocessing, pretrained=model.pretrained)
 
     def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
         different = batch.different
@@ -59,9 +61,11 @@ class Classification:
         self._config = config
 
     def network(self, num_classes: int) -> Classifier:
-        settings = self._config.model
-        backbone = create_backbone(settings.backbone, pretrained=settings.pretrained)
-        return Classifier(backbone, num_classes)
+        settings, size = self._config.model, self._config.input.preprocessing.image_size
+        backbone = create_backbone(
+            settings.backbone, image_size=size, pretrained=settings.pretrained
+        )
+        return Classifier(backbone, feature_dim(backbone, size), num_classes)
 
     def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
         correct = (output.argmax(1) == batch.labels).sum().float()
@@ -72,6 +76,19 @@ class Classification:
 def create_task(config: TrainConfig) -> Task:
     """The configured task."""
     return Relation(config) if config.task == "relation" else Classification(config)
+
+
+def resolve_preprocessing(config: TrainConfig) -> TrainConfig:
+    """The configuration with the backbone's preprocessing where it names none.
+
+    Raises:
+        ConfigError: timm has no such backbone.
+    """
+    try:
+        own = backbone_preprocessing(config.model.backbone)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from error
+    return replace(config, input=replace(config.input, **asdict(config.input.applied_to(own))))
 
 
 def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:

@@ -1,18 +1,17 @@
-"""AUROC on a benchmark while training goes on."""
+"""AUROC on a benchmark during training."""
 
 import copy
-from pathlib import Path
 
 import torch
 
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
+from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
-from evaluation.trained import Trained
+from evaluation.trained import TrainedNetwork
 from model.errors import EvaluatorError
 from model.evaluators import check_names
 from model.network import Classifier, ReSeND
 from pipelines.pack import Pack
-from runtime.config import plain
 from runtime.distributed import Process
 from runtime.errors import ConfigError
 from runtime.precision import exact_float32
@@ -20,11 +19,12 @@ from training.config import TrainConfig
 
 
 class Validation:
-    """A protocol that the network is evaluated on from time to time.
+    """A protocol that the network is evaluated on after each checkpoint.
 
     Raises:
         ConfigError: the run trains a classifier, or there is no such evaluator.
-        PackError: the protocol or its pack cannot be read, or they do not fit.
+        ConfigError: the protocol cannot be read.
+        PackError: its pack cannot be read, or they do not fit.
     """
 
     def __init__(self, config: TrainConfig, pack: Pack, process: Process) -> None:
@@ -48,30 +48,15 @@ class Validation:
         assert isinstance(network, ReSeND)
         frozen = copy.deepcopy(network).requires_grad_(False).eval()
         settings = self._config.validation
-        trained = Trained(
-            network=frozen,
-            extractor=frozen.backbone,
-            path=Path(self._config.out),
-            config=plain(self._config),
-            image_size=self._config.input.image_size,
-            sha256="",
-            backbone_sha256="",
+        extractor = FeatureExtractor(
+            TrainedNetwork(frozen, frozen.backbone),
+            self._pack,
+            self._process,
+            ExtractionConfig(self._config.input, settings.batch_size),
         )
+        config = BenchmarkConfig(evaluators=(settings.evaluator,), resamples=1)
         with torch.no_grad():
-            result = run_benchmark(
-                self._protocol,
-                self._targets,
-                self._pack,
-                trained,
-                self._process,
-                BenchmarkConfig(
-                    evaluators=(settings.evaluator,),
-                    input=self._config.input,
-                    batch_size=settings.batch_size,
-                    resamples=1,
-                ),
-                cache=None,
-            )
+            result = run_benchmark(self._protocol, self._targets, extractor, config)
         areas = {
             target.name: target.evaluators[settings.evaluator].metrics["auroc"]
             for target in result.targets

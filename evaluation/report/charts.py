@@ -1,9 +1,10 @@
-"""Line and bar charts as SVG text, coloured by the page's style sheet."""
+"""Line and bar charts as SVG text, colored by the page's style sheet."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from evaluation.report.text import html_text
 from model.metrics import rates, threshold_at_recall
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 400, 300, 56, 40, 10, 26
@@ -12,7 +13,7 @@ _BINS = 40
 
 
 def roc_chart(known: np.ndarray, scores: Mapping[str, np.ndarray]) -> str:
-    """ROC curves, one a score; ``known`` bool (T,), each score (T,).
+    """ROC curves, one per score; ``known`` bool (T,), each score (T,).
 
     The n-th curve has the class ``series-n``.
     """
@@ -27,7 +28,7 @@ def roc_chart(known: np.ndarray, scores: Mapping[str, np.ndarray]) -> str:
         )
         parts.append(
             f'<polyline class="curve series-{number}" points="{points}">'
-            f"<title>{name}</title></polyline>"
+            f"<title>{html_text(name)}</title></polyline>"
         )
     return _svg("ROC curves, known is positive", parts)
 

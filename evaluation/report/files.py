@@ -1,4 +1,4 @@
-"""Results as files: everything, a table, a table to paste, and each image's scores."""
+"""Results as JSON, CSV, Markdown and Parquet files."""
 
 import csv
 import json
@@ -11,33 +11,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evaluation.benchmark import BenchmarkResult
+from evaluation.receipt import Receipt
 from evaluation.report import table
+from evaluation.report.text import csv_cell, markdown_cell
 from evaluation.results import KNOWN_IS_POSITIVE, METRICS, means
 
 
-def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: dict[str, Any]) -> None:
+def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
     """All metrics, counts and times, and what they come from."""
     content = {
         "positive": KNOWN_IS_POSITIVE,
-        **receipt,
+        **receipt.plain(),
         "benchmarks": [_benchmark(benchmark) for benchmark in benchmarks],
     }
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # A file name's bytes that are not UTF-8 become \udcXX, which is JSON's own escape.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A line for each benchmark, target and evaluator, the mean over targets last."""
+    """A row for each protocol, target and evaluator, the mean over targets last."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         counts = ("references", "tests", "known", "unknown")
         writer.writerow(("benchmark", "target", "evaluator", "positive", *counts, *METRICS))
         for benchmark in benchmarks:
-            name = benchmark.protocol.name
+            name = csv_cell(benchmark.protocol.name)
             for target in benchmark.targets:
                 for evaluator, result in target.evaluators.items():
                     writer.writerow(
                         (
-                            *(name, target.name, evaluator, "known"),
+                            *(name, csv_cell(target.name), evaluator, "known"),
                             *(target.counts[count] for count in counts),
                             *(result.metrics[metric] for metric in METRICS),
                         )
@@ -52,17 +56,16 @@ def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
 
 
 def write_markdown(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A table for each benchmark, to paste."""
+    """A table for each protocol, to paste."""
     parts = [
         "Known is positive; all values are fractions of 1, the interval is a 95 % bootstrap.\n"
     ]
     for benchmark in benchmarks:
         header = tuple(table.HEADINGS.values())
         rule = tuple("---" if number < 2 else "---:" for number in range(len(header)))
-        lines = "\n".join(
-            f"| {' | '.join(line)} |" for line in (header, rule, *table.rows(benchmark))
-        )
-        parts.append(f"## {benchmark.protocol.name}\n\n{lines}\n")
+        cells = ([markdown_cell(cell) for cell in row] for row in table.rows(benchmark))
+        lines = "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *cells))
+        parts.append(f"## {markdown_cell(benchmark.protocol.name)}\n\n{lines}\n")
     path.write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -85,12 +88,12 @@ def _score_table(benchmark: BenchmarkResult, number: int) -> pa.Table:
     manifest, index = pack.manifest, pack.index
     known = np.array(benchmark.protocol.known, dtype=object)
     columns: dict[str, Any] = {
-        "benchmark": [benchmark.protocol.name] * len(target.test),
-        "target": [target.name] * len(target.test),
-        "key": pack.keys(target.test),
-        "domain": np.array(manifest.domains, dtype=object)[index.domain[target.test]],
-        "class": np.array(manifest.classes, dtype=object)[index.label[target.test]],
-        "known": target.test_class >= 0,
+        "benchmark": [benchmark.protocol.name] * len(target.rows.test),
+        "target": [target.name] * len(target.rows.test),
+        "key": pack.keys(target.rows.test),
+        "domain": np.array(manifest.domains, dtype=object)[index.domain[target.rows.test]],
+        "class": np.array(manifest.classes, dtype=object)[index.label[target.rows.test]],
+        "known": target.rows.test_class >= 0,
     }
     for evaluator, result in target.evaluators.items():
         columns[f"{evaluator}.normality"] = result.normality
@@ -110,9 +113,9 @@ def _benchmark(benchmark: BenchmarkResult) -> dict[str, Any]:
             "sha256": manifest.fingerprint,
         },
         "features": {
-            "images": len(benchmark.features.rows),
-            "extracted": benchmark.features.extracted,
-            "seconds": round(benchmark.seconds, 3),
+            "images": len(benchmark.extraction.features.rows),
+            "extracted": benchmark.extraction.computed,
+            "seconds": round(benchmark.extraction.seconds, 3),
         },
         "precision_error": benchmark.logit_error,
         "targets": [

@@ -1,4 +1,4 @@
-"""Where an evaluator is wrong: confusions, and the images it is most sure and wrong about."""
+"""Where an evaluator is wrong: confusions, and its most confident mistakes."""
 
 import base64
 import io

@@ -1,17 +1,18 @@
 """``report.html``: what was found, where it is wrong and what it comes from, in one file."""
 
+import html
 import json
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from evaluation.benchmark import BenchmarkResult
+from evaluation.receipt import Receipt
 from evaluation.report import table
 from evaluation.report.charts import histogram, roc_chart
 from evaluation.report.mistakes import Mistake, confusion, most_confident, thumbnail, typical
+from evaluation.report.text import html_text
 from evaluation.results import TargetResult
 
 _FULL_CONFUSION = 15  # classes; with more, the most frequent confusions are listed
@@ -22,13 +23,11 @@ _PALETTE = (
 )  # fmt: skip
 
 
-def write_report(
-    path: Path, benchmarks: Sequence[BenchmarkResult], receipt: dict[str, Any]
-) -> None:
+def write_report(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
     """Write the page; it needs no other file and no network."""
     names = ", ".join(benchmark.protocol.name for benchmark in benchmarks)
     body = [
-        f"<h1>Evaluation: {escape(names)}</h1>",
+        f"<h1>Evaluation: {html_text(names)}</h1>",
         "<p>Known is the positive class: a high normality says known. AUROC of .5 is chance. "
         "FPR95 is the share of unknown images accepted when 95 % of the known ones are. "
         "Accuracy is closed-set, on the known images.</p>",
@@ -38,14 +37,14 @@ def write_report(
     path.write_text(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Evaluation: {escape(names)}</title><style>{_style()}</style></head>"
+        f"<title>Evaluation: {html_text(names)}</title><style>{_style()}</style></head>"
         f"<body><main>{''.join(body)}</main></body></html>\n",
         encoding="utf-8",
     )
 
 
 def _benchmark(benchmark: BenchmarkResult) -> str:
-    name = escape(benchmark.protocol.name)
+    name = html_text(benchmark.protocol.name)
     heading = f"<h2>{name}</h2>{_results_table(benchmark)}"
     return heading + "".join(_target(benchmark, target) for target in benchmark.targets)
 
@@ -54,32 +53,32 @@ def _results_table(benchmark: BenchmarkResult) -> str:
     rows, previous = [], None
     for row in table.rows(benchmark):
         first = row[0] != previous
-        cells = "".join(f'<td class="number">{escape(cell)}</td>' for cell in row[2:])
-        label = escape(row[0]) if first else ""
+        cells = "".join(f'<td class="number">{html_text(cell)}</td>' for cell in row[2:])
+        label = html_text(row[0]) if first else ""
         rows.append(
             f'<tr{" class=first" if first else ""}><th scope="row">{label}</th>'
-            f"<td>{escape(row[1])}</td>{cells}</tr>"
+            f"<td>{html_text(row[1])}</td>{cells}</tr>"
         )
         previous = row[0]
     return _table(table.HEADINGS.values(), rows)
 
 
 def _target(benchmark: BenchmarkResult, target: TargetResult) -> str:
-    known = target.test_class >= 0
+    known = target.rows.test_class >= 0
     counts = target.counts
     scores = {name: result.normality for name, result in target.evaluators.items()}
     legend = "".join(
-        f'<li><span class="swatch" style="background:{_colour(number)}"></span>{escape(name)}'
+        f'<li><span class="swatch" style="background:{_color(number)}"></span>{html_text(name)}'
         f" {result.metrics['auroc']:.3f}</li>"
         for number, (name, result) in enumerate(target.evaluators.items())
     )
     histograms = "".join(
-        f"<figure>{histogram(known, normality)}<figcaption>{escape(name)}</figcaption></figure>"
+        f"<figure>{histogram(known, normality)}<figcaption>{html_text(name)}</figcaption></figure>"
         for name, normality in scores.items()
     )
     first = next(iter(target.evaluators))
     return (
-        f"<h3>{escape(benchmark.protocol.name)}: {escape(target.name)}</h3>"
+        f"<h3>{html_text(benchmark.protocol.name)}: {html_text(target.name)}</h3>"
         f"<p>{counts['known']} known and {counts['unknown']} unknown test images of "
         f"{_domains(benchmark, target)}, {counts['references']} references of "
         f"{len(benchmark.protocol.known)} known classes.</p>"
@@ -89,21 +88,21 @@ def _target(benchmark: BenchmarkResult, target: TargetResult) -> str:
         '<p class="note"><span class="swatch known"></span> known '
         '<span class="swatch unknown"></span> unknown; the dashed line accepts 95 % of the known. '
         "Hover over a curve for its name.</p>"
-        f"<h4>Confusions of {escape(first)} at 95 % recall</h4>{_confusions(benchmark, target)}"
-        f"<h4>Most confident mistakes of {escape(first)}</h4>{_mistakes(benchmark, target)}"
+        f"<h4>Confusions of {html_text(first)} at 95 % recall</h4>{_confusions(benchmark, target)}"
+        f"<h4>Most confident mistakes of {html_text(first)}</h4>{_mistakes(benchmark, target)}"
     )
 
 
 def _domains(benchmark: BenchmarkResult, target: TargetResult) -> str:
     pack = benchmark.pack
-    numbers = np.unique(pack.index.domain[target.test])
-    return escape(" and ".join(pack.manifest.domains[number] for number in numbers))
+    numbers = np.unique(pack.index.domain[target.rows.test])
+    return html_text(" and ".join(pack.manifest.domains[number] for number in numbers))
 
 
 def _confusions(benchmark: BenchmarkResult, target: TargetResult) -> str:
     result = next(iter(target.evaluators.values()))
     names = [*benchmark.protocol.known, "unknown"]
-    counts = confusion(target.test_class, result, len(benchmark.protocol.known))
+    counts = confusion(target.rows.test_class, result, len(benchmark.protocol.known))
     if len(names) > _FULL_CONFUSION + 1:
         return _listed_confusions(counts, names)
     rows = []
@@ -114,7 +113,7 @@ def _confusions(benchmark: BenchmarkResult, target: TargetResult) -> str:
             f'style="--share:{count / total * 100:.0f}%">{count or "·"}</td>'
             for column, count in enumerate(counts[number].tolist())
         )
-        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{html_text(name)}</th>{cells}</tr>')
     note = '<p class="note">Rows: what an image shows. Columns: what it was taken for.</p>'
     return note + _table(("", *names), rows, "confusion")
 
@@ -124,7 +123,7 @@ def _listed_confusions(counts: np.ndarray, names: list[str]) -> str:
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:_LISTED]
     rows = [
-        f"<tr><td>{escape(names[truth])}</td><td>{escape(names[given])}</td>"
+        f"<tr><td>{html_text(names[truth])}</td><td>{html_text(names[given])}</td>"
         f'<td class="number">{wrong[truth, given]}</td>'
         f'<td class="number">{wrong[truth, given] / counts[truth].sum():.0%}</td></tr>'
         for truth, given in zip(*np.unravel_index(order, wrong.shape), strict=True)
@@ -135,7 +134,7 @@ def _listed_confusions(counts: np.ndarray, names: list[str]) -> str:
 
 
 def _mistakes(benchmark: BenchmarkResult, target: TargetResult) -> str:
-    found = most_confident(target.test_class, next(iter(target.evaluators.values())))
+    found = most_confident(target.rows.test_class, next(iter(target.evaluators.values())))
     if not found:
         return "<p>None.</p>"
     parts = ['<p class="note">Left the image, right a typical reference of the nearest class.</p>']
@@ -152,12 +151,12 @@ def _mistakes(benchmark: BenchmarkResult, target: TargetResult) -> str:
 
 
 def _mistake(benchmark: BenchmarkResult, target: TargetResult, mistake: Mistake) -> str:
-    pack, row = benchmark.pack, int(target.test[mistake.position])
-    members = target.reference[target.reference_class == mistake.predicted]
-    example = int(members[typical(benchmark.features.of(members))])
-    shows = escape(pack.manifest.classes[pack.index.label[row]])
-    nearest = escape(benchmark.protocol.known[mistake.predicted])
-    key, example_key = (escape(key) for key in pack.keys(np.array([row, example])))
+    pack, row = benchmark.pack, int(target.rows.test[mistake.position])
+    members = target.rows.reference[target.rows.reference_class == mistake.predicted]
+    example = int(members[typical(benchmark.extraction.features.of(members))])
+    shows = html_text(pack.manifest.classes[pack.index.label[row]])
+    nearest = html_text(benchmark.protocol.known[mistake.predicted])
+    key, example_key = (html_text(key) for key in pack.keys(np.array([row, example])))
     return (
         f'<figure class="card"><img src="{thumbnail(pack, row)}" alt="{shows}" title="{key}">'
         f'<img src="{thumbnail(pack, example)}" alt="{nearest}" title="{example_key}">'
@@ -166,22 +165,26 @@ def _mistake(benchmark: BenchmarkResult, target: TargetResult, mistake: Mistake)
     )
 
 
-def _receipt(benchmarks: Sequence[BenchmarkResult], receipt: dict[str, Any]) -> str:
+def _receipt(benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> str:
     packs = {
         str(benchmark.pack.path): benchmark.pack.manifest.fingerprint for benchmark in benchmarks
     }
+    network = receipt.network
     lines = {
-        "command": receipt["command"],
-        "checkpoint": receipt["checkpoint"]["path"],
-        "checkpoint sha256": receipt["checkpoint"]["sha256"],
+        "command": receipt.command,
+        "checkpoint": str(network.path),
+        "step": "not known" if network.step is None else str(network.step),
+        "checkpoint sha256": network.sha256,
         **{f"pack {path} sha256": sha256 for path, sha256 in packs.items()},
     }
+    if network.untrained:
+        lines["random weights"] = " and ".join(network.untrained)
     rows = [
-        f'<tr><th scope="row">{escape(name)}</th><td><code>{escape(value)}</code></td></tr>'
+        f'<tr><th scope="row">{html_text(name)}</th><td><code>{html_text(value)}</code></td></tr>'
         for name, value in lines.items()
     ]
-    rest = {key: value for key, value in receipt.items() if key not in ("command", "checkpoint")}
-    dump = escape(json.dumps(rest, indent=1, ensure_ascii=False))
+    rest = {k: v for k, v in receipt.plain().items() if k not in ("command", "checkpoint")}
+    dump = html.escape(json.dumps(rest, indent=1))
     return (
         f"<h2>Receipt</h2>{_table((), rows, 'receipt')}"
         f"<details><summary>Configuration and versions</summary><pre>{dump}</pre></details>"
@@ -189,7 +192,7 @@ def _receipt(benchmarks: Sequence[BenchmarkResult], receipt: dict[str, Any]) -> 
 
 
 def _table(headings: Iterable[str], rows: Sequence[str], kind: str = "") -> str:
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    head = "".join(f'<th scope="col">{html_text(heading)}</th>' for heading in headings)
     return (
         f'<div class="wide"><table class="{kind}">'
         f"{f'<thead><tr>{head}</tr></thead>' if head else ''}"
@@ -197,12 +200,12 @@ def _table(headings: Iterable[str], rows: Sequence[str], kind: str = "") -> str:
     )
 
 
-def _colour(number: int) -> str:
+def _color(number: int) -> str:
     return _PALETTE[number % len(_PALETTE)]
 
 
 def _style() -> str:
-    series = "".join(f".series-{n}{{stroke:{colour}}}" for n, colour in enumerate(_PALETTE))
+    series = "".join(f".series-{n}{{stroke:{color}}}" for n, color in enumerate(_PALETTE))
     return _STYLE + series
 
 

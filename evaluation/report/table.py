@@ -1,8 +1,10 @@
-"""The table that the terminal, the markdown file and the report show."""
+"""The table that the terminal, the Markdown file and the report show."""
 
 from rich.table import Table
+from rich.text import Text
 
 from evaluation.benchmark import BenchmarkResult
+from evaluation.report.text import plain
 from evaluation.results import means
 
 MEAN = "mean"
@@ -45,7 +47,7 @@ def rows(benchmark: BenchmarkResult) -> list[tuple[str, ...]]:
 def terminal_table(benchmark: BenchmarkResult) -> Table:
     """The columns that fit 80 characters."""
     table = Table(
-        title=f"{benchmark.protocol.name}: known is positive",
+        title=Text(f"{plain(benchmark.protocol.name)}: known is positive"),
         caption="accuracy: closed-set, on known images",
     )
     for column, heading in _TERMINAL.items():
@@ -56,7 +58,7 @@ def terminal_table(benchmark: BenchmarkResult) -> Table:
     for row in rows(benchmark):
         if previous not in (None, row[0]):
             table.add_section()
-        cells = [row[place] for place in places]
+        cells = [Text(plain(row[place])) for place in places]
         table.add_row("" if row[0] == previous else cells[0], *cells[1:])
         previous = row[0]
     return table

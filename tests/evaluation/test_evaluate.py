@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from safetensors.torch import load_file
 
 import evaluate
 from model.config import EVALUATORS
-from pipelines.pack import Pack
+from pipelines.loader import ImageLoader
 from runtime import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -25,12 +28,12 @@ ROOT = Path(__file__).parents[2]
 def arguments(pack_path, protocol_file, run_folder, tmp_path):
     def build(out: str = "out", **options):
         values = {
-            "config": protocol_file,
+            "protocol": protocol_file,
             "pack": pack_path,
             "checkpoint": run_folder,
             "out": tmp_path / out,
             "cache": tmp_path / "cache",
-            "neighbours": 5,
+            "neighbors": 5,
             "resamples": 20,
             "device": "cpu",
             **options,
@@ -64,6 +67,7 @@ def test_results_say_what_was_scored_and_from_what(arguments, tmp_path, capsys):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["positive"].startswith("known is the positive class")
     assert len(results["checkpoint"]["sha256"]) == 64
+    assert results["checkpoint"]["step"] == 1
     (benchmark,) = results["benchmarks"]
     assert len(benchmark["pack"]["sha256"]) == 64
     assert [target["name"] for target in benchmark["targets"]] == ["day", "night"]
@@ -120,9 +124,41 @@ def test_scores_do_not_depend_on_the_number_of_processes(arguments, tmp_path, pr
     assert_equal_scores(scores(tmp_path / "several"), scores(tmp_path / "one"))
 
 
-def test_nothing_is_reported_unless_each_key_was_scored_once(arguments, tmp_path, monkeypatch):
-    monkeypatch.setattr(Pack, "keys", lambda self, rows: ["one"] * len(rows))
-    with pytest.raises(RuntimeError, match="nothing is reported"):
+def test_a_mistake_on_one_rank_is_its_line_and_ends_the_others(fail_on_rank_1, arguments):
+    sabotage = "arguments.append('--target=dusk')"
+    words = arguments(no_cache=True)
+    (status, error), (mistake_status, mistake) = fail_on_rank_1(sabotage, "evaluate", *words)
+    assert (status, mistake_status) == (1, 2)
+    assert mistake.startswith("rank 1: ")
+    assert "dusk" in mistake
+    assert error.startswith("error: another process of this run has ended")
+    assert mistake.count("\n") == error.count("\n") == 1
+
+
+def test_ctrl_c_is_one_line_and_leaves_no_results(arguments, pack_path, tmp_path):
+    words = [sys.executable, str(ROOT / "evaluate.py"), *arguments(resamples=10**6)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while str(pack_path) not in maps.read_text():  # it has opened the pack and begun its work
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert error == "error: interrupted; rerun the same command to resume\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_reported_if_the_loader_gives_other_images(arguments, tmp_path, monkeypatch):
+    in_order = ImageLoader.__iter__
+
+    def swapped(self):
+        for batch in in_order(self):
+            yield replace(batch, rows=batch.rows[::-1])
+
+    monkeypatch.setattr(ImageLoader, "__iter__", swapped)
+    with pytest.raises(RuntimeError, match="other images than it was asked for"):
         evaluate.main(arguments())
     assert not (tmp_path / "out").exists()
 
@@ -157,7 +193,7 @@ def test_several_benchmarks_take_the_pack_of_their_data_set(
 ):
     other = yaml.safe_load(protocol_file.read_text()) | {"name": "Again"}
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(other))
-    words = arguments(config=f"{protocol_file} {tmp_path / 'again.yaml'}")
+    words = arguments(protocol=f"{protocol_file} {tmp_path / 'again.yaml'}")
     assert evaluate.main(words) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [benchmark["name"] for benchmark in results["benchmarks"]] == ["Animals", "Again"]
@@ -168,7 +204,7 @@ def test_a_pack_of_another_data_set_is_not_taken_when_there_are_several(
     arguments, pack_path, capsys
 ):
     line = refusal(arguments(pack=f"{pack_path} {pack_path}"), capsys)
-    assert "wants a pack of imagefolder, 2 of the given are" in line
+    assert "needs exactly one pack of imagefolder, 2 of the given packs match" in line
 
 
 def test_few_shots_leave_that_many_references(arguments, tmp_path):
@@ -215,24 +251,24 @@ def test_protocols_that_do_not_fit_the_pack_are_refused(
     arguments, protocol_file, tmp_path, capsys, change, message
 ):
     path = change_protocol(protocol_file, tmp_path, change)
-    assert message in refusal(arguments(config=path), capsys)
+    assert message in refusal(arguments(protocol=path), capsys)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"target": "oil"}, "has no target oil; it has: day, night"),
-        ({"evaluators": "cosine magic"}, "no evaluator is called magic; choose from"),
-        ({"evaluators": "knn", "neighbours": 50}, "knn wants 50 neighbours of 18 references"),
+        ({"evaluators": "cosine magic"}, "no evaluator is called magic; choose all, or from"),
+        ({"evaluators": "knn", "neighbors": 50}, "knn needs 50 neighbors, but there are 18"),
         ({"shots": 30}, "has 6 reference image(s), fewer than --shots 30"),
         ({"min_references": 7}, "has 6 reference image(s), fewer than 7"),
         ({"pack": "nowhere"}, "nowhere is not a complete pack"),
         ({"checkpoint": "nowhere"}, "no checkpoint at nowhere"),
-        ({"config": "nowhere.yaml"}, "cannot read protocol nowhere.yaml"),
-        ({"resamples": 0}, "0 is not a whole number above 0"),
+        ({"protocol": "nowhere.yaml"}, "cannot read nowhere.yaml"),
+        ({"resamples": 0}, "argument --resamples: invalid number '0'"),
         ({"colour": "red"}, "unrecognized arguments: --colour red"),
         ({"out": "/dev/null/x"}, "choose another --out"),
-        ({"cache": "/dev/null/x"}, "give another folder with --cache, or --no-cache"),
+        ({"cache": "/dev/null/x"}, "choose another folder with --cache, or --no-cache"),
     ],
 )
 def test_options_that_cannot_work_are_refused(arguments, capsys, options, message):
@@ -262,7 +298,7 @@ def test_a_checkpoint_of_another_backbone_is_refused(arguments, run_folder, tmp_
         return {**settings, "model": {**settings["model"], "backbone": "resnet18"}}
 
     run = changed_run(run_folder, tmp_path, config=other)
-    assert "it was made by another architecture" in refusal(arguments(checkpoint=run), capsys)
+    assert "it was made by a different architecture" in refusal(arguments(checkpoint=run), capsys)
 
 
 def test_a_checkpoint_without_relation_is_refused(arguments, run_folder, tmp_path, capsys):

@@ -86,7 +86,7 @@ def test_a_pack_that_lacks_images_does_not_answer_a_count(packs):
         index=pack.index,
     )
     protocol = Protocol.load(BENCHMARKS / "dtd.yaml")
-    with pytest.raises(PackError, match="mend the tree"):
+    with pytest.raises(PackError, match="fix the tree"):
         protocol.rows(short, protocol.targets[0])
 
 

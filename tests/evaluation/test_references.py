@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from evaluation.config import ReferenceConfig
 from evaluation.protocol import ProtocolRows
-from evaluation.references import ReferenceConfig, choose_references
+from evaluation.references import choose_references
 from runtime.errors import PackError
 
 CLASSES = np.repeat([0, 1, 2], [4, 6, 3])

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import BASELINES, EVALUATORS
-from model.evaluators import EvaluatorOptions, References, evaluate, num_pairs
+from model import evaluators
+from model.config import BASELINES, EVALUATORS, EvaluatorOptions
+from model.evaluators import References, evaluate, num_pairs
 from model.prototypes import most_significant
 from model.relation import RelationalTransformer
 
@@ -16,7 +17,7 @@ FEATURES = torch.randn(R, D, generator=GENERATOR) + 2 * torch.eye(K, D)[CLASSES]
 TESTS = torch.randn(T, D, generator=GENERATOR) + torch.eye(K, D)[torch.arange(T) % K]
 REFERENCES = References(FEATURES, CLASSES, K)
 MEANS = np.stack([FEATURES[number == CLASSES].numpy().mean(axis=0) for number in range(K)])
-OPTIONS = EvaluatorOptions(significant=3, neighbours=5)
+OPTIONS = EvaluatorOptions(significant=3, neighbors=5)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_relational_scores_by_class(family, relation):
 @pytest.mark.parametrize("memory", [1, 1 << 14, 1 << 26])
 def test_relation_knn_is_the_mean_of_the_best(relation, memory):
     z = np.array([[logit(relation, test, feature) for feature in FEATURES] for test in TESTS])
-    options = EvaluatorOptions(neighbours=5, memory=memory)
+    options = EvaluatorOptions(neighbors=5, memory=memory)
     found = evaluate(["relation-knn"], relation, REFERENCES, TESTS, options)["relation-knn"]
     close(found.normality, -np.sort(z, axis=1)[:, :5].mean(axis=1))
     assert found.predicted.tolist() == CLASSES[z.argmin(axis=1)].tolist()
@@ -106,7 +107,7 @@ def test_euclidean_is_that_to_the_nearest_mean(relation):
 def test_knn_is_the_distance_to_the_kth_reference(relation):
     for name, of in (
         ("knn", lambda x: x.numpy()),
-        ("knn-normalised", lambda x: (x / x.norm(dim=1, keepdim=True)).numpy()),
+        ("knn-normalized", lambda x: (x / x.norm(dim=1, keepdim=True)).numpy()),
     ):
         distances, nearest = sorted_distances(of(FEATURES), of(TESTS))
         normality, predicted = score(name, relation)
@@ -149,6 +150,10 @@ def test_scores_do_not_depend_on_the_order_of_the_references(relation):
         assert torch.equal(again[name].predicted, found[name].predicted)
 
 
+def test_the_names_known_without_torch_are_the_registry():
+    assert tuple(evaluators.EVALUATORS) == EVALUATORS
+
+
 def test_baselines_compare_no_pairs():
     assert num_pairs(BASELINES, REFERENCES, T, OPTIONS) == 0
 
@@ -159,8 +164,12 @@ def test_baselines_compare_no_pairs():
         (["distance"], REFERENCES, "no evaluator is called distance; choose from relation-"),
         ([], REFERENCES, "no evaluator given"),
         (["cosine"], References(FEATURES, CLASSES, K + 1), "class 4 has no reference"),
-        (["knn"], References(FEATURES[:4], CLASSES[:4], K), "wants 5 neighbours of 4"),
-        (["relation-knn"], References(FEATURES[:4], CLASSES[:4], K), "wants 5 neighbours of 4"),
+        (["knn"], References(FEATURES[:4], CLASSES[:4], K), "needs 5 neighbors, but there are 4"),
+        (
+            ["relation-knn"],
+            References(FEATURES[:4], CLASSES[:4], K),
+            "needs 5 neighbors, but there are 4",
+        ),
         (["mahalanobis"], References(FEATURES[:4], CLASSES[:4], K), "no covariance"),
     ],
 )

@@ -4,7 +4,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from model.pairwise import pairs_per_tile, relational_logits, relational_tiles
+from model.pairwise import pairs_per_tile, relational_logits, relational_tiles, tile_memory
 from model.relation import RelationalTransformer
 
 
@@ -68,6 +68,20 @@ def test_any_budget_covers_each_pair_once(pairs):
     torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_tile_exceeds_the_batch_that_cudas_attention_kernels_take(dtype):
+    assert pairs_per_tile(relation(), 1 << 40, dtype) == 65_535
+
+
+def test_the_budget_of_a_gpu_is_a_quarter_of_what_is_free_and_of_a_cpu_48_mib(monkeypatch):
+    free, reserved, allocated = 10 << 30, 60 << 30, 50 << 30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+    assert tile_memory(torch.device("cuda", 0)) == 5 << 30
+    assert tile_memory(torch.device("cpu")) == 48 << 20
+
+
 def test_progress_is_told_of_every_pair():
     done: list[int] = []
     module = relation(depth=2)
@@ -90,7 +104,7 @@ def test_no_tests_give_no_logits():
 
 
 def _bytes_per_pair(module) -> int:
-    return (1 << 30) // pairs_per_tile(module, 1 << 30, torch.float32) + 1
+    return (1 << 27) // pairs_per_tile(module, 1 << 27, torch.float32) + 1
 
 
 class _Peak(TorchDispatchMode):

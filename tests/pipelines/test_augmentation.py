@@ -4,7 +4,8 @@ import torch
 from scipy.stats import ks_2samp, kstest
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 
-from pipelines.augmentation import draw_augmentation, whole_images
+from model.geometry import crop_view
+from pipelines.augmentation import draw_augmentation, unchanged
 from pipelines.config import AugmentConfig
 from pipelines.hashing import stream
 
@@ -14,14 +15,14 @@ SIGNIFICANCE = 1e-3  # of each test below; the seeds are fixed
 
 def drawn(config=AugmentConfig(), width=500, height=375, seed=7):  # noqa: B008
     return draw_augmentation(
-        config, stream(seed, np.arange(N)), np.full(N, width), np.full(N, height)
+        config, 64, stream(seed, np.arange(N)), np.full(N, width), np.full(N, height)
     )
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (64, 64), (1000, 150), (20, 90)])
 def test_crops_are_distributed_as_torchvisions(width, height):
     config = AugmentConfig()
-    crop = drawn(config, width, height).crop
+    crop = drawn(config, width, height).view.window
     torch.manual_seed(0)
     image = torch.empty(3, height, width)
     reference = np.array(
@@ -63,7 +64,8 @@ def test_probabilities_of_flip_jitter_and_grayscale():
 
 def test_draws_of_one_image_are_independent():
     a = drawn(AugmentConfig(jitter=1.0, grayscale=0.0))
-    columns = [a.flip, a.brightness, a.contrast, a.saturation, a.hue, a.crop[:, 0], a.crop[:, 2]]
+    crop = a.view.window
+    columns = [a.flip, a.brightness, a.contrast, a.saturation, a.hue, crop[:, 0], crop[:, 2]]
     correlation = np.corrcoef(np.array(columns, dtype=float))
     np.fill_diagonal(correlation, 0)
     correlation[-1, -2] = correlation[-2, -1] = 0  # a wider crop has less room to its left
@@ -77,10 +79,12 @@ def test_uniform_draws_are_uniform():
 
 def test_augmentation_switched_off_leaves_the_image_alone():
     off = AugmentConfig(scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grayscale=0)
-    whole = whole_images(np.full(N, 96), np.full(N, 96))
+    whole = unchanged(crop_view(np.tile(np.array([0, 0, 96, 96], np.int32), (N, 1)), 64))
     a = drawn(off, 96, 96)
-    for name in ("crop", "flip", "brightness", "contrast", "saturation", "hue"):
+    for name in ("flip", "brightness", "contrast", "saturation", "hue"):
         assert (getattr(a, name) == getattr(whole, name)).all(), name
+    for name in ("window", "region", "size"):
+        assert (getattr(a.view, name) == getattr(whole.view, name)).all(), name
 
 
 @pytest.mark.parametrize(

@@ -3,63 +3,49 @@
 import io
 
 import numpy as np
+import nvidia.dali.fn as fn
+import nvidia.dali.types as types
 import pytest
 import torch
 import torchvision.transforms.functional as F
-from PIL import Image, ImageFilter
+from nvidia.dali import pipeline_def
+from PIL import Image
 
+from model.config import Preprocessing
+from model.geometry import crop_view
 from pipelines.augmentation import Augmentation
-from pipelines.graph import MEAN, STD, graph_inputs, image_pipeline
+from pipelines.config import Decoding, InputConfig
+from pipelines.graph import (
+    decoder_options,
+    graph_inputs,
+    image_graph,
+    image_pipeline,
+    mix_with_gray,
+)
+from tests.pipelines.photographs import JPEGS, SIZES, encoded, photograph
 
 SIZE = 96
+PREPROCESSING = Preprocessing(image_size=SIZE)
 
 
-def photograph(seed, width, height):
-    """A smooth, colourful image with some fine structure, as a photograph has."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (7, 9, 3), dtype=np.uint8)
-    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    noise = rng.normal(0, 12, (height, width, 3))
-    noisy = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
-    return Image.fromarray(noisy).filter(ImageFilter.GaussianBlur(0.7))
-
-
-def encoded(image, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, **options)
-    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
-
-
-SIZES = [(500, 375), (375, 500), (320, 240), (130, 97), (640, 480), (96, 96)]
-JPEGS = [
-    encoded(photograph(n, *size), format="JPEG", quality=90, progressive=n % 2 == 1)
-    for n, size in enumerate(SIZES)
-]
-
-
-def through_dali(jpegs, augmentation, half=False):
+def through_dali(jpegs, augmentation, preprocessing=PREPROCESSING, dtype="float32"):
     pipeline = image_pipeline(
         lambda _info: graph_inputs(jpegs, augmentation),
+        Decoding(preprocessing, InputConfig(device="cpu", num_threads=2, prefetch=1, dtype=dtype)),
         batch_size=len(jpegs),
-        image_size=SIZE,
-        device="cpu",
-        device_id=None,
-        num_threads=2,
-        prefetch=1,
-        half=half,
     )
     (output,) = pipeline.run()
-    return torch.from_dlpack(output.as_tensor()).clone().permute(0, 3, 1, 2)
+    return torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
 
 
 def pixels(normalised):
-    mean, std = torch.tensor(MEAN), torch.tensor(STD)
-    return normalised.float() * std[:, None, None] + mean[:, None, None]
+    mean, std = torch.tensor(PREPROCESSING.mean), torch.tensor(PREPROCESSING.std)
+    return 255 * (normalised.float() * std[:, None, None] + mean[:, None, None])
 
 
 def through_torchvision(jpeg, a, n):
     image = Image.open(io.BytesIO(jpeg.tobytes())).convert("RGB")
-    left, top, width, height = a.crop[n].tolist()
+    left, top, width, height = a.view.window[n].tolist()
     image = F.resized_crop(image, top, left, height, width, [SIZE, SIZE])
     if a.brightness[n] != 1:
         image = F.adjust_brightness(image, float(a.brightness[n]))
@@ -74,20 +60,24 @@ def through_torchvision(jpeg, a, n):
     return F.pil_to_tensor(image).float()
 
 
-def augmentation(**changes):
+def augmentation(crop=None, **changes):
+    """The given crop, or one of each image; ``changes`` are repeated over the images."""
     n = len(JPEGS)
     width, height = np.array(SIZES).T
     one = np.ones(n, np.float32)
-    crop = np.stack([width // 9, height // 7, width * 4 // 5, height * 3 // 4], 1)
+    if crop is None:
+        crop = np.stack([width // 9, height // 7, width * 4 // 5, height * 3 // 4], 1)
     values = {
-        "crop": crop.astype(np.int32),
+        "view": crop_view(np.broadcast_to(crop, (n, 4)).astype(np.int32), SIZE),
         "flip": np.arange(n) % 2 == 0,
         "brightness": one,
         "contrast": one,
         "saturation": one,
         "hue": 0 * one,
     }
-    spread = {name: np.resize(np.asarray(value, np.float32), n) for name, value in changes.items()}
+    spread = {
+        name: np.resize(np.asarray(value, values[name].dtype), n) for name, value in changes.items()
+    }
     return Augmentation(**(values | spread))
 
 
@@ -120,8 +110,7 @@ def test_pixels_equal_torchvisions(changes, tolerance):
 def test_nothing_beyond_the_crop_is_seen():
     white = np.full((200, 300, 3), 255, np.uint8)
     white[50:150, 60:240] = 0
-    a = augmentation()
-    a.crop[:] = (60, 50, 180, 100)
+    a = augmentation(crop=(60, 50, 180, 100))
     images = through_dali([encoded(Image.fromarray(white), format="PNG")] * len(JPEGS), a)
     assert pixels(images).abs().max() < 0.01
 
@@ -141,9 +130,7 @@ def test_hue_turns_the_same_way_as_torchvisions():
 
 def test_evaluation_images_equal_the_squashed_resize():
     width, height = np.array(SIZES).T
-    whole = augmentation()
-    whole.crop[:] = np.stack([0 * width, 0 * height, width, height], 1)
-    whole.flip[:] = False
+    whole = augmentation(crop=np.stack([0 * width, 0 * height, width, height], 1), flip=False)
     assert max(mean_difference(whole)) < 0.3
 
 
@@ -161,16 +148,14 @@ def test_evaluation_images_equal_the_squashed_resize():
 )
 def test_other_encodings_decode_as_pillow_does(mode, options):
     data = encoded(photograph(3, SIZE, SIZE).convert(mode), **options)
-    a = augmentation()
-    a.crop[:] = [0, 0, SIZE, SIZE]
-    a.flip[:] = False
+    a = augmentation(crop=[0, 0, SIZE, SIZE], flip=False)
     ours = pixels(through_dali([data] * len(JPEGS), a))
     assert float((ours[0] - through_torchvision(data, a, 0)).abs().mean()) < 0.6
 
 
 def test_half_precision_is_the_same_image():
     a = augmentation(brightness=[0.6, 1.5])
-    half = through_dali(JPEGS, a, half=True)
+    half = through_dali(JPEGS, a, dtype="float16")
     assert half.dtype == torch.float16
     assert float((half.float() - through_dali(JPEGS, a)).abs().max()) < 4e-3
 
@@ -179,3 +164,42 @@ def test_the_output_is_channels_last():
     images = through_dali(JPEGS, augmentation())
     assert images.shape == (len(JPEGS), 3, SIZE, SIZE)
     assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_gpus_contrast_differs_from_the_cpus_by_a_rounding():
+    """The form that runs on a GPU, computed on the CPU, against DALI's own operator."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (16, 40, 50, 3), dtype=np.uint8)
+    contrast = np.linspace(0.2, 1.8, 16, dtype=np.float32)
+    gray = rng.uniform(60, 200, 16).astype(np.float32)
+
+    @pipeline_def(batch_size=16, num_threads=1, device_id=None, exec_dynamic=True)
+    def both():
+        images, factor, center = (
+            fn.external_source(source=[list(values)], batch=True)
+            for values in (pictures, contrast, gray)
+        )
+        rounded = fn.brightness_contrast(images, contrast=factor, contrast_center=center)
+        return rounded, mix_with_gray(images, factor, center)
+
+    rounded, exact = (np.stack([np.asarray(i) for i in out]) for out in both().run())
+    assert np.abs(rounded.astype(np.float32) - exact).max() <= 1.01
+    assert exact.min() >= 0
+    assert exact.max() <= 255
+
+
+def test_the_gpus_graph_never_copies_from_the_gpu_to_the_host():
+    graph = image_graph(
+        lambda _info: None,
+        PREPROCESSING,
+        decoder_options(InputConfig()),
+        types.FLOAT16,
+        batch_size=4,
+        num_threads=1,
+        device_id=None,  # so that the graph can be made, though not built, without a GPU
+    )
+    assert graph.serialize()
+    inputs = [node for operator in graph._ops for node in operator.inputs]
+    assert any(node.device == "gpu" for node in inputs)
+    made_on = {node.name: node.device for operator in graph._ops for node in operator.outputs}
+    assert not [node.name for node in inputs if (made_on[node.name], node.device) == ("gpu", "cpu")]

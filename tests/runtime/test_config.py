@@ -43,9 +43,12 @@ def test_options_override_the_file_wherever_they_stand(file):
     assert load("--inner.size", "7", f"--config={file}") == expected
 
 
-def test_a_switch_needs_no_value(file):
-    assert load("--config", str(file), "--dry-run").dry_run
+@pytest.mark.parametrize("switch", ["--dry-run", "--dry_run"])
+def test_a_switch_needs_no_value_in_either_spelling(file, switch):
+    assert load("--config", str(file), switch).dry_run
     assert not load("--config", str(file)).dry_run
+    with pytest.raises(ConfigError, match="false"):
+        load("--config", str(file), switch, "false")
 
 
 def test_yaml_reads_back_as_the_same_configuration(file, tmp_path):
@@ -64,6 +67,9 @@ def test_yaml_reads_back_as_the_same_configuration(file, tmp_path):
         ("path: x\ninner: {size: -1}\n", "inner.size must not be negative"),
         ("rate: 1\n", "path"),
         ("path: [\n", "config"),
+        ("path: x\ninner: {names: ab}\n", r"inner.names must be a list such as .* not ab"),
+        ("path: x\ninner: {size: 1.5}\n", "inner.size must be a whole number, not 1.5"),
+        ("path: x\ninner: " + "[" * 1500 + "]" * 1500, "nested too deeply"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line_that_names_it(tmp_path, text, words):
@@ -79,3 +85,8 @@ def test_unknown_options_and_missing_files_are_named(file):
         load("--config", str(file), "--inner.nothing=3")
     with pytest.raises(ConfigError, match="absent"):
         load("--config", "absent.yaml")
+
+
+def test_an_argument_that_the_locale_cannot_hold_is_named(file):
+    with pytest.raises(ConfigError, match=r"l\\udce4uft.*LC_ALL"):
+        load("--config", str(file), "--path=l\udce4uft")

@@ -173,11 +173,12 @@ def test_what_dali_refuses_is_rejected(name, dali):
         pack_image(content, ImageOptions())
 
 
+@pytest.mark.filterwarnings("ignore:Tag data larger than file")  # Pillow's, on damaged EXIF
 @pytest.mark.parametrize("seed", range(4))
 def test_dali_decodes_whatever_damage_is_accepted(seed, dali):
     """Random damage: bits, bytes, insertions, deletions, cuts; for PNGs with right checksums too.
 
-    The names of KEPT that share a seed get 15 alterations each; 12,000 others were tried once.
+    Each image of KEPT is altered 15 times.
     """
     rng, accepted = random.Random(seed), 0
     for content in KEPT.values():

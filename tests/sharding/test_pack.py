@@ -278,6 +278,13 @@ def test_a_file_that_changed_at_equal_size_does_not_resume_a_pack(tree, stopped,
     assert pack(tree, stopped) == 0
 
 
+def test_a_listing_that_cannot_be_read_does_not_resume_a_pack(tree, stopped, capsys):
+    (stopped / ".work" / "listing" / "plan.json").write_text('{"dataset": "imagefolder"}')
+    for arguments in (["merge", str(stopped)], None):
+        assert (main(arguments) if arguments else pack(tree, stopped)) == 2
+        assert "is damaged or of a different version; remove" in error_line(capsys)
+
+
 def test_a_copy_of_the_tree_with_its_times_resumes_a_pack(tree, stopped, tmp_path):
     assert pack(shutil.copytree(tree, tmp_path / "copy"), stopped) == 0
 

@@ -6,8 +6,7 @@ from published_trees import MAKERS
 
 from runtime.errors import PackError
 from sharding.__main__ import main
-from sharding.format.index import Index, read_strings
-from sharding.format.manifest import Manifest
+from sharding.format.opening import open_pack
 from sharding.listing import write_listing
 from sharding.shard_plan import PackOptions
 from sharding.sources.imagenet import imagenet
@@ -180,7 +179,7 @@ def test_photos_beside_class_folders_are_noted(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("note: 1 images directly in ")
     assert "loose.jpg is the first" in line
-    assert read_strings(tmp_path / "p", "source") == ["ant/1.jpg", "bee/1.jpg"]
+    assert open_pack(tmp_path / "p").read_sources().to_pylist() == ["ant/1.jpg", "bee/1.jpg"]
 
 
 def test_a_text_file_beside_class_folders_does_not_make_a_domain_a_class(tmp_path):
@@ -210,7 +209,8 @@ def test_imagenets_splits_reach_the_pack(tmp_path):
             (folder / "1.JPEG").hardlink_to(image)
     out = tmp_path / "pack"
     assert main(["pack", "imagenet", "--root", str(tmp_path / "tree"), "--out", str(out)]) == 0
-    manifest, index = Manifest.load(out), Index.load(out)
+    contents = open_pack(out)
+    manifest, index = contents.manifest, contents.index
     assert manifest.splits == ("train", "val")
     assert [int((index.split == split).sum()) for split in (0, 1)] == [1000, 1000]
     assert manifest.classes == tuple(SYNSETS)

@@ -1,5 +1,6 @@
 """Costs are counted, not measured."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -29,3 +30,28 @@ def test_arithmetic_and_memory_of_a_convolution_are_exact():
 def test_a_cpu_has_memory_but_no_known_peak():
     assert memory_gib(torch.device("cpu")) > 0.01
     assert peak_flops(torch.device("cpu"), "bfloat16") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "float32", "bfloat16"),
+    [
+        ("NVIDIA H100 80GB HBM3", 495, 989),
+        ("NVIDIA H100 PCIe", 378, 756),
+        ("NVIDIA H100 NVL", 418, 835),
+        ("NVIDIA A100-SXM4-80GB", 156, 312),
+        ("NVIDIA A10", 62.5, 125),
+        ("NVIDIA A10G", 35, 70),
+        ("NVIDIA L4", 60, 121),
+        ("NVIDIA L40", 90.5, 181),
+        ("NVIDIA L40S", 183, 362),
+        ("Tesla V100-SXM2-16GB", 15.7, None),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", None, None),
+        ("NVIDIA GeForce RTX 4090", None, None),
+    ],
+)
+def test_peaks_are_those_of_the_gpu_and_of_the_precision(monkeypatch, name, float32, bfloat16):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    gpu = torch.device("cuda", 0)
+    for precision, tflops in (("float32", float32), ("bfloat16", bfloat16)):
+        expected = None if tflops is None else pytest.approx(tflops * 1e12)
+        assert peak_flops(gpu, precision) == expected

@@ -129,6 +129,20 @@ def test_validation_is_logged_and_keeps_the_best_checkpoint(train, protocol_file
     assert max(areas.values()) in {round(areas[step], 6) for step in kept}
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_float16_images_train_and_validate(train, tmp_path, protocol_file, precision):
+    options = ["--train.iterations=1", f"--validation.protocol={protocol_file}"]
+    assert train(*options) == 0
+    options += ["--input.dtype=float16", f"--train.precision={precision}"]
+    assert train(*options, run="half") == 0
+    exact, half = (
+        {name: value for record in log(tmp_path / run) for name, value in record.items()}
+        for run in ("run", "half")
+    )
+    for name in ("loss", "auroc"):
+        assert half[name] == pytest.approx(exact[name], abs=0.05), name
+
+
 def test_divergence_stops_with_step_keys_and_last_good_checkpoint(
     train, tmp_path, capsys, error_line
 ):

@@ -168,3 +168,28 @@ def test_two_nodes_restart_after_a_killed_rank_and_save_on_sigterm(start, config
     options = ["--log.every=1000", f"--train.iterations={step}"]
     main(["--config", str(config_file), "--out", str(tmp_path / "one"), *options])
     assert_same_weights(tmp_path / "one", tmp_path / "run", rtol=1e-2, atol=1e-4)
+
+
+def test_ctrl_c_under_torchrun_saves_the_step_on_all_ranks(start, tmp_path):
+    process = start("--train.iterations=100000", "--checkpoint.every=100000", ranks=2)
+    wait_for_step(tmp_path / "run", 2, process)
+    for pid in (*workers(process.pid), process.pid):  # a terminal signals them all, torchrun again
+        os.kill(pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert "SIGINT: saved step" in out
+    assert "KeyboardInterrupt" not in out
+    step = json.loads((tmp_path / "run" / "interrupted.json").read_text())["step"]
+    assert newest(tmp_path / "run").step == step == max(losses(tmp_path / "run"))
+
+
+def test_a_bug_on_one_rank_shows_its_traceback_and_ends_the_others(
+    fail_on_rank_1, config_file, tmp_path
+):
+    sabotage = "import training.run; training.run.train = lambda *_: 1 / 0"
+    options = ["--config", config_file, "--out", tmp_path / "run", "--train.iterations=100000"]
+    (status, error), (bug_status, bug) = fail_on_rank_1(sabotage, "train_ddp", *options)
+    assert (status, bug_status) == (1, 1)
+    assert bug.startswith("Traceback")
+    assert "ZeroDivisionError" in bug
+    assert error.startswith("error: another process of this run has ended")
+    assert error.count("\n") == 1

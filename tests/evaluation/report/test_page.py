@@ -76,13 +76,19 @@ class _Page(HTMLParser):
 def test_the_page_is_one_well_formed_file_with_its_receipt(
     pack_path, protocol_file, run_folder, tmp_path
 ):
-    words = ["--config", protocol_file, "--pack", pack_path, "--checkpoint", run_folder]
-    words += ["--out", tmp_path, "--no-cache", "--device", "cpu", "--resamples", "10"]
+    words = ["--protocol", protocol_file, "--pack", pack_path, "--checkpoint", run_folder]
+    words += ["--out", tmp_path / "out", "--no-cache", "--device", "cpu", "--resamples", "10"]
     assert evaluate.main([str(word) for word in words]) == 0
     page = _Page()
-    page.feed((tmp_path / "report.html").read_text())
+    page.feed((tmp_path / "out" / "report.html").read_text())
     assert page.open == []
     assert page.addresses
     assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
-    for part in ("Animals", "day", "night", "evaluate.py --config", "Known is the positive class"):
+    for part in (
+        "Animals",
+        "day",
+        "night",
+        "evaluate.py --protocol",
+        "Known is the positive class",
+    ):
         assert part in page.text

@@ -1,0 +1,293 @@
+"""Ways of loading images: each yields the number of images in its batches, endlessly.
+
+A way imports what it needs when it starts, so that a process measures the memory of its own way.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BATCH = 128
+SIZE = 224
+
+
+def ours(work: Path, threads: int, pack: str = "pack") -> Iterator[int]:
+    """Pairs of the plan through `pipelines`."""
+    from pipelines.config import AugmentConfig, InputConfig
+    from pipelines.loader import PairLoader
+    from pipelines.pack import Pack
+    from pipelines.plan import PairPlan
+    from pipelines.selection import Selection
+
+    opened = Pack(work / pack)
+    rows = Selection().rows(opened)
+    plan = PairPlan(opened.index.label[rows], seed=0)
+    config = InputConfig(image_size=SIZE, num_threads=threads)
+    loader = PairLoader(opened, rows, plan, AugmentConfig(), config, global_batch=BATCH // 2)
+    for batch in loader:
+        yield len(batch.images)
+
+
+def ours_resized(work: Path, threads: int) -> Iterator[int]:
+    """The same from a pack made with `--resize-short 256`."""
+    return ours(work, threads, "pack256")
+
+
+def ours_of_imagenets_size(work: Path, threads: int) -> Iterator[int]:
+    """The same with 1,281,167 rows in the index, of 1,000 classes."""
+    return ours(work, threads, "packlarge")
+
+
+def _from_memory(work: Path, threads: int, build: Callable) -> Iterator[int]:
+    from nvidia.dali import pipeline_def
+
+    from pipelines.augmentation import draw_augmentation
+    from pipelines.config import AugmentConfig
+    from pipelines.graph import graph_inputs
+    from pipelines.hashing import stream
+    from pipelines.pack import Pack
+
+    pack = Pack(work / "pack")
+    on_gpu = device() == "gpu"
+
+    def source(info) -> tuple:
+        rows = (np.arange(BATCH) * 7919 + info.iteration * BATCH) % len(pack.index)
+        key = stream(0, rows, np.array(info.iteration))
+        augmentation = draw_augmentation(
+            AugmentConfig(), key, pack.index.width[rows], pack.index.height[rows]
+        )
+        return graph_inputs(pack.read(rows), augmentation)
+
+    pipeline = pipeline_def(build)(
+        source,
+        "mixed" if on_gpu else "cpu",
+        batch_size=BATCH,
+        num_threads=threads,
+        device_id=0 if on_gpu else None,
+        exec_dynamic=True,
+    )
+    pipeline.build()
+    while True:
+        (output,) = pipeline.run()
+        yield len(output)
+
+
+def _fed(source: Callable, decoder: str) -> tuple:
+    from nvidia.dali import fn, types
+
+    encoded, start, end, *numbers = fn.external_source(
+        source=source, num_outputs=9, batch=True, batch_info=True, no_copy=True
+    )
+    region = [fn.cast(corner, dtype=types.FLOAT) for corner in (start, end)]
+    images = fn.decoders.image(
+        encoded, device=decoder, output_type=types.RGB, adjust_orientation=False
+    )
+    return images, (*region, *numbers)
+
+
+def decode_only(work: Path, threads: int) -> Iterator[int]:
+    """DALI decoding, from memory: the bound."""
+    return _from_memory(work, threads, lambda source, decoder: _fed(source, decoder)[0])
+
+
+def decode_and_resize(work: Path, threads: int) -> Iterator[int]:
+    """DALI decoding and resizing the crop, from memory."""
+    from nvidia.dali import fn
+
+    def build(source: Callable, decoder: str):
+        images, (start, end, *_) = _fed(source, decoder)
+        return fn.resize(images, size=[SIZE, SIZE], roi_start=start, roi_end=end)
+
+    return _from_memory(work, threads, build)
+
+
+def bare_graph(work: Path, threads: int) -> Iterator[int]:
+    """DALI decode, resize, `color_twist` of each image, normalise, from memory; contrast at 128."""
+    from nvidia.dali import fn, types
+
+    from pipelines.graph import MEAN, STD
+
+    def build(source: Callable, decoder: str):
+        images, numbers = _fed(source, decoder)
+        start, end, flip, _, brightness, contrast, saturation, hue = numbers
+        images = fn.resize(images, size=[SIZE, SIZE], roi_start=start, roi_end=end)
+        images = fn.color_twist(
+            images, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue
+        )
+        return fn.crop_mirror_normalize(
+            images, dtype=types.FLOAT, output_layout="HWC", mirror=flip, mean=MEAN, std=STD
+        )
+
+    return _from_memory(work, threads, build)
+
+
+def dali_reader(work: Path, threads: int) -> Iterator[int]:
+    """DALI's own sequential WebDataset reader with its own random crops and colours; no pairs."""
+    from nvidia.dali import fn, pipeline_def, types
+
+    from pipelines.graph import MEAN, STD
+
+    on_gpu = device() == "gpu"
+    shards = sorted(str(path) for path in (work / "pack").glob("*.tar"))
+
+    @pipeline_def(batch_size=BATCH, num_threads=threads, device_id=0 if on_gpu else None, seed=0)
+    def graph():
+        encoded = fn.readers.webdataset(
+            paths=shards,
+            index_paths=[shard.removesuffix("tar") + "idx" for shard in shards],
+            ext=["jpg"],
+            name="reader",
+            random_shuffle=True,
+            initial_fill=1000,
+        )
+        images = fn.decoders.image(encoded, device="mixed" if on_gpu else "cpu")
+        images = fn.random_resized_crop(images, size=SIZE, random_area=[0.8, 1.0])
+        jitter = fn.random.coin_flip(probability=0.5, dtype=types.INT32)
+
+        def factor():
+            return 1.0 + jitter * fn.random.uniform(range=[-0.8, 0.8])
+
+        images = fn.color_twist(
+            images,
+            brightness=factor(),
+            contrast=factor(),
+            saturation=factor(),
+            hue=jitter * fn.random.uniform(range=[-36.0, 36.0]),
+        )
+        return fn.crop_mirror_normalize(
+            images,
+            output_layout="HWC",
+            mirror=fn.random.coin_flip(dtype=types.INT32),
+            mean=MEAN,
+            std=STD,
+        )
+
+    pipeline = graph()
+    pipeline.build()
+    while True:
+        (output,) = pipeline.run()
+        yield len(output)
+
+
+def _paper_transform() -> Callable:
+    from benchmarks.original import augmenting_transform
+    from pipelines.config import AugmentConfig
+
+    return augmenting_transform(AugmentConfig(), SIZE)
+
+
+def original_way(work: Path, threads: int) -> Iterator[int]:
+    """Pillow and torchvision in a DataLoader's worker processes, one file per image."""
+    import torch
+
+    from benchmarks.original import PairImages
+
+    files = sorted((work / "tree").rglob("*.jpg"))
+
+    def read(number: int) -> tuple[bytes, bytes, bool]:
+        anchor, partner = (files[number * step % len(files)] for step in (7919, 104729))
+        return anchor.read_bytes(), partner.read_bytes(), True
+
+    pairs = PairImages(read, 10**9, _paper_transform())
+    loader: Any = torch.utils.data.DataLoader(pairs, batch_size=BATCH // 2, num_workers=threads)
+    for anchors, partners, _ in loader:
+        yield len(anchors) + len(partners)
+
+
+def webdataset_way(work: Path, threads: int) -> Iterator[int]:
+    """WebDataset reading the pack's shards, with torchvision in a DataLoader's workers."""
+    import torch
+    import webdataset
+    from PIL import Image
+
+    transform = _paper_transform()
+    shards = sorted(str(path) for path in (work / "pack").glob("*.tar"))
+    dataset = (
+        webdataset.WebDataset(shards * 1000, shardshuffle=False, empty_check=False)
+        .shuffle(1000)
+        .to_tuple("jpg")
+        .map_tuple(lambda data: transform(Image.open(io.BytesIO(data)).convert("RGB")))
+        .batched(BATCH)
+    )
+    for (images,) in torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=threads):
+        yield len(images)
+
+
+def streaming_way(work: Path, threads: int) -> Iterator[int]:
+    """MosaicML StreamingDataset with torchvision, where `mosaicml-streaming` is installed."""
+    import torch
+    from PIL import Image
+    from streaming import MDSWriter, StreamingDataset
+
+    out = work / "mds"
+    if not out.exists():
+        with MDSWriter(out=str(out), columns={"jpg": "bytes"}) as writer:
+            for path in sorted((work / "tree").rglob("*.jpg")):
+                writer.write({"jpg": path.read_bytes()})
+    transform = _paper_transform()
+
+    class Images(StreamingDataset):
+        def __getitem__(self, number):
+            return transform(Image.open(io.BytesIO(super().__getitem__(number)["jpg"])))
+
+    while True:
+        dataset = Images(local=str(out), shuffle=True, batch_size=BATCH)
+        loader: Any = torch.utils.data.DataLoader(dataset, batch_size=BATCH, num_workers=threads)
+        yield from map(len, loader)
+
+
+def _read_jpeg(path: str) -> dict[str, bytes]:
+    return {"jpg": Path(path).read_bytes()}
+
+
+class _DecodeJpeg:
+    """What `_read_jpeg` gave, decoded and transformed."""
+
+    def __init__(self) -> None:
+        self.transform = _paper_transform()
+
+    def __call__(self, sample: dict[str, bytes]):
+        from PIL import Image
+
+        return self.transform(Image.open(io.BytesIO(sample["jpg"])).convert("RGB"))
+
+
+def litdata_way(work: Path, threads: int) -> Iterator[int]:
+    """litdata's StreamingDataset with torchvision, where `litdata` is installed."""
+    import litdata
+
+    out = work / "litdata"
+    if not out.exists():
+        files = sorted(str(path) for path in (work / "tree").rglob("*.jpg"))
+        litdata.optimize(
+            fn=_read_jpeg,
+            inputs=files, output_dir=str(out), chunk_bytes="64MB", num_workers=1,
+        )  # fmt: skip
+    while True:
+        dataset = litdata.StreamingDataset(str(out), shuffle=True, transform=_DecodeJpeg())
+        loader = litdata.StreamingDataLoader(dataset, batch_size=BATCH, num_workers=threads)
+        yield from map(len, loader)
+
+
+WAYS: dict[str, Callable[[Path, int], Iterator[int]]] = {
+    "ours": ours,
+    "ours, packed to 256": ours_resized,
+    "ours, 1,281,167 rows": ours_of_imagenets_size,
+    "DALI decode only": decode_only,
+    "DALI decode + resize": decode_and_resize,
+    "DALI bare graph": bare_graph,
+    "DALI WebDataset reader": dali_reader,
+    "original (Pillow)": original_way,
+    "WebDataset + Pillow": webdataset_way,
+    "StreamingDataset + Pillow": streaming_way,
+    "litdata + Pillow": litdata_way,
+}
+
+
+def device() -> str:
+    from runtime.device import dali_device
+
+    return dali_device("auto")

@@ -1,0 +1,173 @@
+"""Extraction of backbone features: each image once, over all processes, looked up in a cache."""
+
+import hashlib
+import time
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from nvidia import dali
+from torch import Tensor
+
+from evaluation.cache import FeatureCache, FeatureKey
+from evaluation.features import Features
+from evaluation.progress import Progress
+from evaluation.trained import TrainedNetwork
+from model.config import Precision
+from pipelines.config import Decoding, InputConfig
+from pipelines.loader import ImageLoader
+from pipelines.pack import Pack
+from runtime.device import dali_device
+from runtime.distributed import Process
+from runtime.errors import CheckpointError
+from runtime.gather import share_of, together
+
+
+@dataclass(frozen=True)
+class ExtractionConfig:
+    """How features are computed.
+
+    Attributes:
+        input: how images are decoded; their checksums are compared in any case.
+        batch_size: images per batch and process.
+        precision: of the backbone's arithmetic.
+    """
+
+    input: InputConfig
+    batch_size: int = 32
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Features, and what it took to get them.
+
+    Attributes:
+        features: on the process's device.
+        computed: how many of them were computed; the others come from the cache.
+        seconds: what that took.
+    """
+
+    features: Features
+    computed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """Gives the features of a pack's images.
+
+    Attributes:
+        network: its backbone is used.
+        pack: where the images are.
+        process: this process; each computes its share.
+        config: how features are computed.
+        cache: where they are looked up first and stored afterwards; None keeps nothing.
+    """
+
+    network: TrainedNetwork
+    pack: Pack
+    process: Process
+    config: ExtractionConfig
+    cache: FeatureCache | None = None
+
+    def extract(self, rows: np.ndarray) -> Extraction:
+        """The features of ``rows``, int64 (N,) ascending; every process returns all of them.
+
+        Raises:
+            PackError: an image is damaged.
+            CheckpointError: the backbone gives features that are not finite.
+        """
+        started = time.perf_counter()
+        values = torch.zeros(len(rows), self.width, device=self.process.device)
+        key = self._key(self.cache) if self.cache and self.process.is_first else None
+        missing = np.flatnonzero(~self._from_cache(key, rows, values))
+        share = share_of(len(missing), self.process)
+        computed = together(self.run(rows[missing[share.slice]]), share, self.process)
+        self._check_finite(computed, rows[missing])
+        values[torch.from_numpy(missing).to(values.device)] = computed
+        if self.cache is not None and key is not None and len(missing):
+            self.cache.store(key, Features(rows[missing], computed.cpu()))
+        return Extraction(Features(rows, values), len(missing), time.perf_counter() - started)
+
+    def run(self, rows: np.ndarray) -> Tensor:
+        """Features, float32 (n, D), of ``rows``, int64 (n,), computed by this process alone.
+
+        Raises:
+            PackError: an image is damaged.
+        """
+        device, precision = self.process.device, getattr(torch, self.config.precision)
+        values = torch.zeros(len(rows), self.width, device=device)
+        if not len(rows):
+            return values
+        decoding = Decoding(
+            self.network.network.preprocessing, self.config.input, self.process.local_rank
+        )
+        loader = ImageLoader(self.pack, rows, decoding, batch_size=self.config.batch_size)
+        loaded, first = np.full(len(rows), -1, dtype=np.int64), 0
+        with (
+            Progress("features", len(rows), "image", self.process) as progress,
+            torch.no_grad(),
+            torch.autocast(device.type, precision, enabled=precision != torch.float32),
+        ):
+            for batch in loader:
+                features = self.network.extractor(batch.images.to(device, precision))
+                values[first : first + len(features)] = features.float()
+                loaded[first : first + len(features)] = batch.rows
+                first += len(features)
+                progress.add(len(features))
+        if not np.array_equal(loaded, rows):
+            raise RuntimeError("the loader gave other images than it was asked for")
+        return values
+
+    @property
+    def width(self) -> int:
+        """D, the width of a feature."""
+        return self.network.network.relation.proj.in_features
+
+    def _key(self, cache: FeatureCache) -> FeatureKey:
+        settings = self.config.input
+        return FeatureKey(
+            backbone=cache.backbone,
+            pack=self.pack.manifest.fingerprint,
+            index=_index_sha256(self.pack),
+            transform=f"{self.network.network.preprocessing} {settings.dtype} "
+            f"on {dali_device(settings.device)}, DALI {dali.__version__}, "
+            f"torch {torch.__version__}",
+            precision=self.config.precision,
+            rows=len(self.pack.index),
+            width=self.width,
+        )
+
+    def _from_cache(self, key: FeatureKey | None, rows: np.ndarray, values: Tensor) -> np.ndarray:
+        """Fill ``values`` with what the first process finds; bool (N,), what is found."""
+        flags = torch.zeros(len(rows), dtype=torch.int64, device=values.device)
+        if self.cache is not None and key is not None:
+            stored = self.cache.load(key, rows)
+            positions = torch.from_numpy(np.searchsorted(rows, stored.rows)).to(values.device)
+            flags[positions] = 1
+            values[positions] = stored.values.to(values.device)
+        self.process.broadcast_(flags)
+        if flags.any():
+            self.process.broadcast_(values)
+        return flags.bool().cpu().numpy()
+
+    def _check_finite(self, values: Tensor, rows: np.ndarray) -> None:
+        broken = ~torch.isfinite(values).all(dim=1)
+        if broken.any():
+            first = rows[[int(broken.int().argmax())]]
+            raise CheckpointError(
+                f"the backbone gives NaN or infinite features for {int(broken.sum())} of "
+                f"{len(rows)} images, first {self.pack.keys(first)[0]}; its training has "
+                "diverged, take an earlier checkpoint"
+            )
+
+
+def _index_sha256(pack: Pack) -> str:
+    """Of the index's columns, which say where each image lies and what its checksum is."""
+    digest = hashlib.sha256()
+    for name in (field.name for field in fields(pack.index)):
+        column = getattr(pack.index, name)
+        digest.update(f"{name} {column.dtype} {column.shape}\n".encode())
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()

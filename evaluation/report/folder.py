@@ -1,0 +1,165 @@
+"""The folder of the results, which appears complete or not at all."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from evaluation.benchmark import BenchmarkResult
+from evaluation.receipt import Receipt
+from evaluation.report import files
+from evaluation.report.page import write_report
+from runtime.errors import ConfigError, first_line
+
+_LOCK = ".lock"
+_FILES = ("results.csv", "results.md", "scores.parquet", "report.html", "results.json")
+
+
+class ResultsFolder:
+    """A place reserved for results: a hidden folder next to ``out`` that is renamed at the end.
+
+    Args:
+        out: where the results will be.
+        work: the hidden folder.
+    """
+
+    def __init__(self, out: Path, work: Path) -> None:
+        self._out, self._work = out, work
+
+    def write(self, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
+        """Write all files and make them appear; results that were there are replaced.
+
+        Raises:
+            ConfigError: they cannot be written; what was there stays.
+        """
+        with _reporting(self._out):
+            files.write_csv(self._work / "results.csv", benchmarks)
+            files.write_markdown(self._work / "results.md", benchmarks)
+            files.write_scores(self._work / "scores.parquet", benchmarks)
+            write_report(self._work / "report.html", benchmarks, receipt)
+            files.write_json(self._work / "results.json", benchmarks, receipt)
+            for path in (*self._work.iterdir(), self._work):
+                _sync(path)
+            previous = _previous(self._out)
+            if self._out.exists():
+                self._out.rename(previous)
+            self._work.rename(self._out)
+            (self._out / _LOCK).unlink()
+            shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def reserve(out: Path, overwrite: bool) -> Iterator[ResultsFolder]:
+    """Reserve ``out`` for results; what was not written when the block is left leaves nothing.
+
+    Raises:
+        ConfigError: ``out`` holds results and ``overwrite`` is not set, it holds other files,
+            another evaluation is writing to it, or it cannot be written.
+    """
+    target = Path(os.path.realpath(out))
+    if not target.name:
+        raise ConfigError(f"{out} cannot be a folder of results; choose another --out")
+    work = target.with_name(f".{target.name}.partial")
+    with _reporting(out):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = _lock(work)
+    try:
+        with _reporting(out):
+            _recover(target)
+            _check(target, overwrite)
+        yield ResultsFolder(target, work)
+    finally:
+        if _is_file(lock, work / _LOCK):
+            shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _reporting(out: Path) -> Iterator[None]:
+    """Turn any OSError inside into a ConfigError."""
+    try:
+        yield
+    except BlockingIOError as error:
+        raise ConfigError(
+            f"another evaluation is writing to {out}; wait for it, or choose another --out"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write the results to {out}: {first_line(error)}; choose another --out"
+        ) from error
+
+
+def _lock(work: Path) -> int:
+    """Create ``work`` empty and lock it; BlockingIOError where another process has the lock."""
+    while True:
+        work.mkdir(exist_ok=True)
+        try:
+            lock = os.open(work / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+        except FileNotFoundError:  # the other process has just finished
+            continue
+        try:
+            _take(lock)
+            if _is_file(lock, work / _LOCK):
+                for path in work.iterdir():  # of an evaluation that was killed
+                    if path.name != _LOCK:
+                        path.unlink()
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+
+
+def _take(lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks, as some clusters mount theirs
+        pass
+
+
+def _is_file(descriptor: int, path: Path) -> bool:
+    """Whether ``path`` still names the file that is open; not after a rename."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError:
+        return False
+
+
+def _recover(target: Path) -> None:
+    """Put back results whose replacement was killed between its two renames."""
+    previous = _previous(target)
+    if previous.exists():
+        if target.exists():
+            shutil.rmtree(previous)
+        else:
+            previous.rename(target)
+
+
+def _check(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise ConfigError(f"{target} is not a folder; choose another --out")
+    names = {path.name for path in target.iterdir()}
+    if foreign := sorted(names - set(_FILES) - {_LOCK}):
+        raise ConfigError(
+            f"{target} holds other files than results, such as {foreign[0]}; choose another --out"
+        )
+    if names and not overwrite:
+        raise ConfigError(f"{target} holds results; choose another --out, or give --overwrite")
+
+
+def _previous(target: Path) -> Path:
+    return target.with_name(f".{target.name}.previous")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,71 @@
+"""A contact sheet of training pairs."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+
+from model.config import PAPER_PREPROCESSING
+from pipelines.loader import PairBatch
+from pipelines.pack import Pack
+from runtime.errors import ConfigError
+
+_PAIRS_PER_ROW = 4
+
+
+def show(batch: PairBatch, pack: Pack, out: Path, title: str) -> None:
+    """Draw the pairs of ``batch``, normalized by the default preprocessing, on one page.
+
+    Raises:
+        ConfigError: matplotlib has no such image format as ``out`` names.
+        OSError: ``out`` cannot be written.
+    """
+    num_pairs = len(batch.different)
+    rows = -(-num_pairs // _PAIRS_PER_ROW)
+    figure, axes = plt.subplots(
+        rows,
+        _PAIRS_PER_ROW,
+        figsize=(14, 0.6 + 2.4 * rows),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat[num_pairs:]:
+        axis.axis("off")
+    for number, axis in enumerate(axes.flat[:num_pairs]):
+        _draw(axis, number, batch, pack)
+    figure.suptitle(title)
+    try:
+        figure.savefig(out, dpi=100)
+    except ValueError as error:
+        raise ConfigError(f"--out {out}: {error}") from error
+
+
+def _draw(axis: Axes, number: int, batch: PairBatch, pack: Pack) -> None:
+    """Anchor and partner of one pair, next to each other in a frame whose color is the answer."""
+    different = bool(batch.different[number])
+    color = "tab:red" if different else "tab:green"
+    items = [number, number + len(batch.different)]
+    anchor, partner = _pixels(batch.images[items])
+    gap = np.full((len(anchor), max(1, len(anchor) // 16), 3), 255, dtype=np.uint8)
+    axis.imshow(np.concatenate([anchor, gap, partner], axis=1))
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set(color=color, linewidth=3)
+    axis.set_title("different classes" if different else "same class", fontsize=8, color=color)
+    rows = batch.rows[items]
+    names = [pack.manifest.classes[label] for label in pack.index.label[rows]]
+    for x, name, key in zip((0.25, 0.75), names, pack.keys(rows), strict=True):
+        axis.text(
+            x, -0.04, f"{name}\n{key}", transform=axis.transAxes, fontsize=7, ha="center", va="top"
+        )
+
+
+def _pixels(images: torch.Tensor) -> np.ndarray:
+    """Normalized images (n, 3, S, S) as uint8 (n, S, S, 3)."""
+    mean, std = torch.tensor(PAPER_PREPROCESSING.mean), torch.tensor(PAPER_PREPROCESSING.std)
+    pixels = images.float().cpu().permute(0, 2, 3, 1) * std + mean
+    return (255 * pixels).round().clamp(0, 255).to(torch.uint8).numpy()

@@ -1,0 +1,58 @@
+"""Which network an evaluation uses: a run, a checkpoint of it, or the original's files."""
+
+import shutil
+
+import pytest
+import torch
+
+from evaluation.trained import load_network
+from model.config import ModelConfig
+from model.network import build_network
+from runtime import checkpoint
+from runtime.errors import CheckpointError
+from runtime.original import export_original, import_original
+
+CPU = torch.device("cpu")
+
+
+def test_the_newest_checkpoint_is_used_and_its_step_known(run_folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    first = load_network(run, CPU)
+    assert (first.step, first.verified) == (1, True)
+    newest = run / "checkpoints" / "step-00000007"
+    shutil.copytree(run / "checkpoints" / "step-00000001", newest)
+    assert load_network(run, CPU).step == 7
+    weights = newest / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match="step-00000007") as caught:
+        load_network(run, CPU)
+    assert "\n" not in str(caught.value)
+    assert load_network(run / "checkpoints" / "step-00000001", CPU).sha256 == first.sha256
+
+
+def test_original_files_are_evaluated_without_importing_them(tmp_path):
+    torch.manual_seed(0)
+    model = {"backbone": "resnet18", "embed_dim": 24, "depth": 1, "num_heads": 12}
+    weights = build_network(ModelConfig(**model)).state_dict()
+    checkpoint.save(tmp_path / "run", 4, weights=weights, config={"model": model}, metrics={})
+    export_original(tmp_path / "run", tmp_path / "original")
+    import_original(tmp_path / "original", tmp_path / "imported")
+    digests = {
+        load_network(tmp_path / name, CPU).sha256 for name in ("run", "original", "imported")
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("kind", ["nothing", "empty folder", "text file", "one of the two files"])
+def test_what_is_not_a_checkpoint_is_one_line(tmp_path, kind):
+    path = tmp_path / "x"
+    if kind != "nothing":
+        path.write_text("x") if kind == "text file" else path.mkdir()
+    if kind == "one of the two files":
+        torch.save({"a": torch.zeros(1)}, path / "feature_extractor.pkl")
+    with pytest.raises(CheckpointError, match=str(path)) as caught:
+        load_network(path, CPU)
+    assert "\n" not in str(caught.value)
