@@ -12,13 +12,14 @@ from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
 from evaluation.trained import Provenance, load_network, read_checkpoint
-from model.config import ModelConfig
+from model.config import ModelConfig, Preprocessing
 from model.network import build_network
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime import checkpoint
 from runtime.distributed import Process
 
+ALONE = Process(0, 0, 1, torch.device("cpu"))
 MODEL = ModelConfig(backbone="resnet10t", embed_dim=24, depth=2, num_heads=3)
 
 
@@ -61,10 +62,9 @@ def run_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def results(pack_path, protocol_file, run_folder) -> list[BenchmarkResult]:
     """The protocol evaluated by cosine."""
-    process = Process(0, 0, 1, torch.device("cpu"))
-    network = load_network(run_folder, process.device)
-    config = ExtractionConfig(InputConfig(device="cpu", image_size=network.image_size))
-    extractor = FeatureExtractor(network, Pack(pack_path), process, config)
+    network = load_network(run_folder, ALONE.device)
+    config = ExtractionConfig(InputConfig(device="cpu"))
+    extractor = FeatureExtractor(network, Pack(pack_path), ALONE, config)
     protocol = Protocol.load(protocol_file)
     targets = [target.name for target in protocol.targets]
     return [run_benchmark(protocol, targets, extractor, BenchmarkConfig(("cosine",), resamples=2))]
@@ -73,4 +73,4 @@ def results(pack_path, protocol_file, run_folder) -> list[BenchmarkResult]:
 @pytest.fixture(scope="session")
 def receipt(run_folder) -> Receipt:
     provenance = Provenance.of(read_checkpoint(run_folder))
-    return Receipt("evaluate.py", provenance, {}, "cpu", 1, 1.0)
+    return Receipt("evaluate.py", provenance, Preprocessing(), {}, ALONE, 1.0)

@@ -54,7 +54,7 @@ def test_a_failure_leaves_nothing(place):
 def test_results_are_replaced_only_when_asked(write, place):
     write(place / "out")
     before = (place / "out" / "results.json").stat().st_ino
-    with pytest.raises(ConfigError, match="holds results; choose another --out, or.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"holds results; choose another --out, or.*--overwrite"):
         write(place / "out")
     assert (place / "out" / "results.json").stat().st_ino == before
     write(place / "out", overwrite=True)
@@ -124,7 +124,7 @@ def test_a_full_disk_leaves_the_earlier_results(write, place, limit):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
-        with pytest.raises(ConfigError, match="cannot write the results to .*File too large"):
+        with pytest.raises(ConfigError, match=r"cannot write the results to .*File too large"):
             write(place / "out", overwrite=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
