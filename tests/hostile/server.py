@@ -14,9 +14,9 @@ import json
 import os
 import pkgutil
 import resource
-import select
+import selectors
 import signal
-import socketserver
+import socket
 import sys
 import threading
 import time
@@ -57,36 +57,60 @@ def serve(address: str, names: Sequence[str]) -> None:
             for module in pkgutil.walk_packages(package.__path__, f"{name}."):
                 importlib.import_module(module.name)
     gc.freeze()  # a collection in a fork would copy every page
-    with _Server(address, _Handler) as server:
-        server.serve_forever()
+    with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as ready:
+        listener.bind(f"{address}.new")
+        listener.listen()
+        os.rename(f"{address}.new", address)  # who sees it can connect
+        ready.register(listener, selectors.EVENT_READ)
+        while True:
+            for key, _ in ready.select(timeout=0.5):
+                if key.fileobj is listener:
+                    command = _Running(listener.accept()[0])
+                    ready.register(command.ended, selectors.EVENT_READ, command)
+                else:
+                    ready.unregister(key.fileobj)
+                    key.data.report()
+            for key in list(ready.get_map().values()):
+                if key.data is not None:
+                    key.data.end_late()
 
 
-class _Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
-    pass
+class _Running:
+    """A command in a fork, begun when it is made.
 
+    Attributes:
+        ended: a file that is readable once it has ended.
+    """
 
-class _Handler(socketserver.StreamRequestHandler):
-    """Runs in a fork, forks again for the command and waits for it."""
-
-    def handle(self) -> None:
-        job = json.loads(self.rfile.readline())
-        inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        started = time.monotonic()
-        child = os.fork()
-        if not child:
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._hung = connection, False
+        job = json.loads(connection.makefile().readline())
+        self._inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self._began = time.monotonic()
+        self._deadline = self._began + job["timeout"]
+        self._child = os.fork()
+        if not self._child:
             _run(job)
-        with os.fdopen(os.pidfd_open(child)) as ended:
-            hung = not select.select([ended], [], [], job["timeout"])[0]
-        if hung:
-            os.killpg(child, signal.SIGKILL)
-        _, status, usage = os.wait4(child, 0)
+        self.ended = os.fdopen(os.pidfd_open(self._child))
+
+    def end_late(self) -> None:
+        """Kill the command if its time is over."""
+        if not self._hung and time.monotonic() > self._deadline:
+            self._hung = True
+            os.killpg(self._child, signal.SIGKILL)
+
+    def report(self) -> None:
+        """Send the outcome of the command, which has ended."""
+        _, status, usage = os.wait4(self._child, 0)
         outcome = {
             "status": os.waitstatus_to_exitcode(status),
-            "hung": hung,
-            "seconds": time.monotonic() - started,
-            "memory": (usage.ru_maxrss - inherited) * 1024,
+            "hung": self._hung,
+            "seconds": time.monotonic() - self._began,
+            "memory": (usage.ru_maxrss - self._inherited) * 1024,
         }
-        self.wfile.write(json.dumps(outcome).encode() + b"\n")
+        self._connection.sendall(json.dumps(outcome).encode() + b"\n")
+        self._connection.close()
+        self.ended.close()
 
 
 def _run(job: dict[str, Any]) -> NoReturn:
