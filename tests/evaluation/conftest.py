@@ -19,8 +19,8 @@ from pipelines.pack import Pack
 from runtime import checkpoint
 from runtime.distributed import Process
 
-MODEL = ModelConfig(backbone="resnet10t", embed_dim=24, depth=2, num_heads=3)
 ALONE = Process(0, 0, 1, torch.device("cpu"))
+MODEL = ModelConfig(backbone="resnet10t", embed_dim=24, depth=2, num_heads=3)
 
 
 @pytest.fixture(autouse=True, scope="session")
