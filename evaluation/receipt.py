@@ -23,7 +23,7 @@ class Receipt:
         network: the checkpoint that was read.
         preprocessing: how images became the network's input.
         configuration: the command's options, defaults included.
-        process: this one, of all that computed.
+        process: one of those that ran.
         seconds: how long the command took.
     """
 

@@ -12,7 +12,7 @@ from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
 from evaluation.trained import Provenance, load_network, read_checkpoint
-from model.config import ModelConfig, Preprocessing
+from model.config import PAPER_PREPROCESSING, ModelConfig
 from model.network import build_network
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
@@ -73,4 +73,4 @@ def results(pack_path, protocol_file, run_folder) -> list[BenchmarkResult]:
 @pytest.fixture(scope="session")
 def receipt(run_folder) -> Receipt:
     provenance = Provenance.of(read_checkpoint(run_folder))
-    return Receipt("evaluate.py", provenance, Preprocessing(), {}, ALONE, 1.0)
+    return Receipt("evaluate.py", provenance, PAPER_PREPROCESSING, {}, ALONE, 1.0)

@@ -15,7 +15,7 @@ from runtime.original import export_original, import_original
 CPU = torch.device("cpu")
 
 
-def provenance(path) -> Provenance:
+def provenance(path):
     return Provenance.of(read_checkpoint(path))
 
 

@@ -132,10 +132,10 @@ def test_network_compares_anchors_with_their_partners():
 
 def test_classifier_gives_a_logit_a_class():
     network = build_network(ModelConfig(embed_dim=24, depth=1, num_heads=3))
-    classifier = Classifier(network.backbone, 5)
+    classifier = Classifier(network.backbone, 512, 5)
     assert classifier(torch.randn(2, 3, 32, 32)).shape == (2, 5)
     with pytest.raises(ValueError, match="at least 2"):
-        Classifier(network.backbone, 1)
+        Classifier(network.backbone, 512, 1)
 
 
 def test_folded_backbone_gives_the_same_features():
