@@ -1,5 +1,6 @@
 """What is altered, made once by the real commands, and the commands that read it."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,9 +94,11 @@ def make_kit(folder: Path, runner: Runner, classes: tuple[str, ...] = CLASSES) -
     (folder / "train.yaml").write_text(
         yaml.safe_dump({**CONFIG, "data": {**CONFIG["data"], "pack": str(kit.pack)}})
     )
-    kit.protocol.write_text(yaml.safe_dump(protocol(classes[1:]), allow_unicode=True), "utf-8")
     packing = ("pack", "imagefolder", "--root", kit.tree, "--out", kit.pack)
     succeed(runner, kit.sharding("pack", *packing, "--shard-size", "40KB", "--workers", "1"))
+    names = json.loads((kit.pack / "manifest.json").read_text("utf-8"))["classes"]
+    known = tuple(name for name in names if name != classes[0])
+    kit.protocol.write_text(yaml.safe_dump(protocol(known), allow_unicode=True), "utf-8")
     succeed(
         runner,
         kit.train("train", kit.run),
