@@ -92,7 +92,7 @@ for slug, expectation, change in (
     ("are-partly-infinite", DIVERGED, partial(_fill, float("inf"), 20)),
     ("lack-a-tensor", UNUSABLE, lambda tensors: tensors.pop(_first(tensors))),
     ("have-a-tensor-too-many", UNUSABLE, lambda tensors: tensors.update(more=torch.zeros(3))),
-    ("have-a-tensor-of-another-shape", UNUSABLE, partial(_replace, torch.flatten)),
+    ("have-a-tensor-of-another-shape", UNUSABLE, partial(_replace, lambda old: old[None])),
     ("have-a-tensor-of-no-elements", UNUSABLE, partial(_replace, lambda old: old[:0])),
     ("have-a-tensor-of-integers", UNUSABLE, partial(_replace, lambda old: old.to(torch.int8))),
     (

@@ -46,7 +46,7 @@ def test_nothing_is_to_be_seen_before_the_end(results, receipt, place):
 
 
 def test_a_failure_leaves_nothing(place):
-    with pytest.raises(KeyboardInterrupt), reserve(place / "out", False):
+    with pytest.raises(KeyboardInterrupt), reserve(place / "deep" / "out", False):
         raise KeyboardInterrupt
     assert names(place) == set()
 
