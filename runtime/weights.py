@@ -1,9 +1,11 @@
 """Reading a backbone's weights from any of the places where they come from."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from runtime.checkpoint import WEIGHTS, load_weights
@@ -15,7 +17,8 @@ _CLASSIFIERS = ("fc.", "head.", "head_dist.", "classifier.")
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> None:
-    """Copy weights into a backbone, strictly; a classifier in the file is ignored.
+    """Copy weights into a backbone, strictly; a classifier in the file is ignored, and position
+    embeddings for images of another size are interpolated.
 
     Args:
         backbone: a timm model without classifier.
@@ -34,7 +37,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
         for name, tensor in weights.items()
         if name in own or not name.startswith(_CLASSIFIERS)
     }
-    load_strictly(backbone, weights, str(path))
+    load_strictly(backbone, _interpolate_positions(backbone, weights), str(path))
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -55,6 +58,23 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str)
                 "it was made by a different architecture, set model.* as it was"
             )
     module.load_state_dict(dict(weights))
+
+
+def _interpolate_positions(
+    backbone: nn.Module, weights: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """The weights with ``pos_embed`` (1, P + H * W, D), for P prefix tokens and a grid of H x W
+    patches, resampled to the backbone's grid where that is what differs."""
+    own, given = backbone.state_dict().get("pos_embed"), weights.get("pos_embed")
+    grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    if own is None or given is None or grid is None or own.ndim != 3 or given.ndim != 3:
+        return weights
+    num_prefix = own.shape[1] - math.prod(grid)
+    side = math.isqrt(max(0, given.shape[1] - num_prefix))
+    if side < 1 or given.shape != (1, num_prefix + side**2, own.shape[2]):
+        return weights
+    resampled = resample_abs_pos_embed(given, list(grid), num_prefix_tokens=num_prefix)
+    return {**weights, "pos_embed": resampled}
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ def decode_and_resize(work: Path, threads: int) -> Iterator[int]:
 
 
 def bare_graph(work: Path, threads: int) -> Iterator[int]:
-    """DALI decode, resize, `color_twist` of each image, normalise, from memory; contrast at 128."""
+    """DALI decode, resize, `color_twist` of each image, normalize, from memory; contrast at 128."""
     from nvidia.dali import fn
 
     def build(source: Callable, decoder: str):
@@ -141,7 +141,7 @@ def bare_graph(work: Path, threads: int) -> Iterator[int]:
 
 
 def dali_reader(work: Path, threads: int) -> Iterator[int]:
-    """DALI's own sequential WebDataset reader with its own random crops and colours; no pairs."""
+    """DALI's own sequential WebDataset reader with its own random crops and colors; no pairs."""
     from nvidia.dali import fn, pipeline_def, types
 
     on_gpu = device() == "gpu"

@@ -1,5 +1,6 @@
 """Which network an evaluation uses: a run, a checkpoint of it, or the original's files."""
 
+import resource
 import shutil
 
 import pytest
@@ -46,6 +47,19 @@ def test_original_files_are_evaluated_without_importing_them(tmp_path):
     import_original(tmp_path / "original", tmp_path / "imported")
     digests = {provenance(tmp_path / name).sha256 for name in ("run", "original", "imported")}
     assert len(digests) == 1
+
+
+def test_a_configuration_larger_than_its_weights_is_refused_before_it_takes_memory(
+    run_folder, tmp_path
+):
+    saved = checkpoint.load_weights(run_folder)
+    config = saved.config | {"model": saved.config["model"] | {"embed_dim": 8192, "depth": 128}}
+    config["model"]["num_heads"] = 8
+    checkpoint.save(tmp_path, 1, weights=saved.weights, config=config, metrics={})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="embed_dim and depth"):
+        load_network(tmp_path, CPU)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
 
 
 @pytest.mark.parametrize("kind", ["nothing", "empty folder", "text file", "one of the two files"])

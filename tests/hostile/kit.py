@@ -88,7 +88,7 @@ class Kit:
 
 
 def make_kit(folder: Path, runner: Runner, classes: tuple[str, ...] = CLASSES) -> Kit:
-    """All but the first of ``classes`` are known."""
+    """All but the first class of the pack are known."""
     kit = Kit(folder, folder)
     draw_tree(kit.tree, classes)
     (folder / "train.yaml").write_text(
@@ -96,8 +96,7 @@ def make_kit(folder: Path, runner: Runner, classes: tuple[str, ...] = CLASSES) -
     )
     packing = ("pack", "imagefolder", "--root", kit.tree, "--out", kit.pack)
     succeed(runner, kit.sharding("pack", *packing, "--shard-size", "40KB", "--workers", "1"))
-    names = json.loads((kit.pack / "manifest.json").read_text("utf-8"))["classes"]
-    known = tuple(name for name in names if name != classes[0])
+    _, *known = json.loads((kit.pack / "manifest.json").read_text("utf-8"))["classes"]
     kit.protocol.write_text(yaml.safe_dump(protocol(known), allow_unicode=True), "utf-8")
     succeed(
         runner,
@@ -122,15 +121,15 @@ def draw_tree(tree: Path, classes: tuple[str, ...]) -> None:
                 Image.fromarray(coarse).resize(size).save(folder / f"{number}.{suffix}")
 
 
-def protocol(known: tuple[str, ...]) -> dict:
+def protocol(known: list[str]) -> dict:
     targets = {
         target: {
-            "reference": [{"domains": [other], "classes": list(known)}],
+            "reference": [{"domains": [other], "classes": known}],
             "test": [{"domains": [target]}],
         }
         for target, other in (DOMAINS, DOMAINS[::-1])
     }
-    return {"name": "animals", "dataset": "imagefolder", "known": list(known), "targets": targets}
+    return {"name": "animals", "dataset": "imagefolder", "known": known, "targets": targets}
 
 
 def succeed(runner: Runner, *commands: Command) -> None:

@@ -85,7 +85,7 @@ class _Running:
     def __init__(self, connection: socket.socket) -> None:
         self._connection, self._hung = connection, False
         job = json.loads(connection.makefile().readline())
-        self._inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self._inherited = int(_status()["VmRSS"].split()[0])
         self._began = time.monotonic()
         self._deadline = self._began + job["timeout"]
         self._child = os.fork()
@@ -143,9 +143,13 @@ def _main(name: str, arguments: list[str]) -> int:
 
 
 def _limit_memory() -> None:
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    limit = int(fields["VmData"].split()[0]) * 1024 + MEMORY
+    limit = int(_status()["VmData"].split()[0]) * 1024 + MEMORY
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _status() -> dict[str, str]:
+    """What the kernel says of this process, sizes in kB."""
+    return dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 
 
 def _open_streams(job: dict[str, Any]) -> None:

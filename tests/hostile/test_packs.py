@@ -128,13 +128,15 @@ def alter(kit: Kit, alteration: Alteration, seal: str) -> Expectation:
 
 def fast_readers(position: int, expectation: Expectation) -> tuple[str, ...]:
     """Those that look closest at what is altered, or each reader in its turn."""
-    others = ("info", "evaluate", "stage", "train", "show", "train-checked")
-    turn = others[position % len(others)]
-    if expectation is INVALID:
-        return ("decode", turn)
+    light, heavy = ("info", "decode", "stage"), ("evaluate", "train", "show", "train-checked")
+    if expectation is INVALID:  # they share what opens a pack
+        turn = heavy[position // 4 % 4] if position % 4 == 0 else light[position % 3]
+        return (turn,) if turn == "decode" else ("decode", turn)
     if expectation.of("evaluate") == {REFUSED}:
         return ("decode", "evaluate")
-    return (turn,) if GOOD in expectation.of("decode") else ("decode",)
+    return (
+        ((*light, "evaluate")[position % 4],) if GOOD in expectation.of("decode") else ("decode",)
+    )
 
 
 def cases(seals: dict[str, list[Alteration]], complete: bool) -> list:
@@ -166,7 +168,7 @@ def test_a_reader_refuses_or_reads_what_was_packed(alteration, seal, names, kit,
     check(alteration, seal, names, kit, runner)
 
 
-@pytest.mark.parametrize("alteration", INDEXES, ids=lambda alteration: alteration.name)
+@pytest.mark.parametrize("alteration", INDEXES[::4], ids=lambda alteration: alteration.name)
 def test_an_index_that_the_manifest_does_not_know_is_refused(alteration, kit, runner):
     check(alteration, "stale", ("info",), kit, runner)
 

@@ -81,6 +81,7 @@ for name, slug, expectation, value in (
     ("known", "with-a-class-twice", INVALID, ["bee", "cat", "dog", "bee"]),
     ("known", "with-an-unknown-class", INVALID, ["bee", "cat", "unicorn"]),
     ("known", "with-an-unknown-class-of-two-lines", INVALID, ["bee", "a\nerror: b", "cat"]),
+    ("known", "with-an-unknown-class-of-escapes", INVALID, ["bee", "\x1b[2J[/]", "cat"]),
     ("known", "with-null", INVALID, ["bee", None, "cat"]),
     ("known", "with-a-list", INVALID, ["bee", ["cat"]]),
     ("known", "of-every-class", INVALID, ["ant", "bee", "cat", "dog"]),

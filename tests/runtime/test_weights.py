@@ -54,6 +54,17 @@ def test_wrapped_and_parallel_state_dicts_are_opened(tmp_path):
     assert torch.equal(source.conv1.weight, target.conv1.weight)
 
 
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "vit_medium_patch16_gap_240"])
+def test_position_embeddings_of_another_size_are_interpolated(name, tmp_path):
+    """With and without a prefix token, as timm itself resizes the model."""
+    source = timm.create_model(name, num_classes=0, img_size=64)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    target = timm.create_model(name, num_classes=0, img_size=96)
+    load_backbone(target, tmp_path / "w.pth")
+    source.set_input_size(img_size=(96, 96))
+    torch.testing.assert_close(target.pos_embed, source.pos_embed)
+
+
 def test_a_missing_key_file_or_shape_is_one_line(tmp_path):
     state = resnet().state_dict()
     del state["layer1.0.conv1.weight"]
