@@ -15,7 +15,7 @@ quickstart: $(INSTALLED) packs/demo/manifest.json
 	$(VENV)/bin/python train_ddp.py --config configs/quickstart.yaml --out $(RUN)/relation \
 		--model.backbone_weights $(RUN)/backbone
 	$(VENV)/bin/python evaluate.py --protocol configs/benchmarks/demo.yaml --pack packs/demo \
-		--checkpoint $(RUN)/relation --out $(RUN)/results
+		--checkpoint $(RUN)/relation --out $(RUN)/results --overwrite
 
 packs/demo/manifest.json: | $(INSTALLED)
 	$(VENV)/bin/python -m sharding demo --out packs/demo
@@ -29,7 +29,9 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	rm -f $(VENV)/installed-*
+	$(VENV)/bin/python -m pip uninstall --quiet --yes nvidia-dali-cuda120 nvidia-dali-cuda130
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev,$(DALI)]'
 	touch $@

@@ -1,4 +1,4 @@
-"""Rates of packing, beside tar, a bare decode loop and webdataset's writer, in one run.
+"""Rates of packing, compared with tar, a bare decode loop and webdataset's writer, in one run.
 
     python -m benchmarks.sharding --images FOLDER_OF_JPEGS [--copies 200] [--work /dev/shm]
 

@@ -32,11 +32,12 @@ from benchmarks.harness import synchronize
 from model.network import ReSeND
 from model.objectives import build_objective
 from pipelines.loader import PairBatch
+from pipelines.pairs import PairData
 from runtime.config import load_config
 from runtime.distributed import Process, process_group
 from training import task
 from training.config import TrainConfig
-from training.data import TrainingSet
+from training.data import load_pairs, pair_loader
 from training.optimization import build_optimizer
 from training.step import Stepper
 
@@ -50,8 +51,9 @@ def main() -> int:
         description="",
     )
     config = replace(config, model=replace(config.model, backbone_weights=None, pretrained=False))
+    config = task.resolve_preprocessing(config)
     with process_group(config.input.device) as process:
-        data = TrainingSet.load(config)
+        data = load_pairs(config)
         ways = {
             "synthetic": our_step(config, process, data, synthetic=True),
             "pipeline": our_step(config, process, data, synthetic=False),
@@ -81,10 +83,10 @@ def _options() -> argparse.Namespace:
 
 
 def our_step(
-    config: TrainConfig, process: Process, data: TrainingSet, *, synthetic: bool
+    config: TrainConfig, process: Process, data: PairData, *, synthetic: bool
 ) -> Callable[[], None]:
     """The step of train_ddp.py, fed by the pack or by one batch that stays on the device."""
-    batches: Iterator[PairBatch] = data.loader(config, process, 0)
+    batches: Iterator[PairBatch] = pair_loader(data, config, process, 0)
     if synthetic:
         batches = same_batch(batches)
     stepper = build_stepper(config, process, data, batches)
@@ -99,7 +101,7 @@ def same_batch(batches: Iterator[PairBatch]) -> Iterator[PairBatch]:
 
 
 def build_stepper(
-    config: TrainConfig, process: Process, data: TrainingSet, batches: Iterator[PairBatch]
+    config: TrainConfig, process: Process, data: PairData, batches: Iterator[PairBatch]
 ) -> Stepper:
     """A network as train_ddp.py would train it, on its device."""
     network = cast(ReSeND, task.build(config, data.plan.num_classes)).to(process.device)
@@ -108,7 +110,7 @@ def build_stepper(
     return Stepper(config, process, network, optimizer, batches)
 
 
-def _original(config: TrainConfig, process: Process, data: TrainingSet) -> Callable[[], None]:
+def _original(config: TrainConfig, process: Process, data: PairData) -> Callable[[], None]:
     network = cast(ReSeND, task.build(config, data.plan.num_classes)).to(process.device)
     if not dist.is_initialized():
         dist.init_process_group(
@@ -124,7 +126,7 @@ def _original(config: TrainConfig, process: Process, data: TrainingSet) -> Calla
         anchor, partner = (image.tobytes() for image in data.pack.read(rows))
         return anchor, partner, bool(pairs.different[0])
 
-    transform = original.augmenting_transform(config.augment, config.input.image_size)
+    transform = original.augmenting_transform(config.augment, config.input.preprocessing.image_size)
     loader: DataLoader = DataLoader(
         original.PairImages(read, data.plan.pairs_per_epoch, transform),
         batch_size=config.train.global_batch // process.world_size,
@@ -166,7 +168,7 @@ def _report(
     print(
         f"{process.world_size} x {device}, {len(os.sched_getaffinity(0))} cores "
         f"({platform.processor() or platform.machine()}), torch {torch.__version__}; "
-        f"{config.model.backbone} at {config.input.image_size} px, "
+        f"{config.model.backbone} at {config.input.preprocessing.image_size} px, "
         f"{config.train.global_batch} pairs a step, {config.train.precision}"
     )
     for name, time_ in seconds.items():

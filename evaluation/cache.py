@@ -27,7 +27,7 @@ _HEADER_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class FeatureKey:
-    """All that a feature depends on beside its sample, and the shape of what is stored.
+    """All that a feature depends on besides its sample, and the shape of what is stored.
 
     Attributes:
         backbone: sha256 of the backbone's name and weights.

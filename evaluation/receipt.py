@@ -2,12 +2,14 @@
 
 import importlib.metadata
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from nvidia import dali
 
 from evaluation.trained import Provenance
+from model.config import Preprocessing
+from runtime.distributed import Process
 
 _LIBRARIES = ("torch", "timm", "scikit-learn")
 
@@ -19,17 +21,17 @@ class Receipt:
     Attributes:
         command: as it was typed.
         network: the checkpoint that was read.
+        preprocessing: how images became the network's input.
         configuration: the command's options, defaults included.
-        device: where the networks ran.
-        processes: how many there were.
+        process: one of those that ran.
         seconds: how long the command took.
     """
 
     command: str
     network: Provenance
+    preprocessing: Preprocessing
     configuration: dict[str, Any]
-    device: str
-    processes: int
+    process: Process
     seconds: float
 
     def plain(self) -> dict[str, Any]:
@@ -47,8 +49,9 @@ class Receipt:
             },
             "configuration": self.configuration,
             "training": network.config,
-            "device": self.device,
-            "processes": self.processes,
+            "preprocessing": asdict(self.preprocessing),
+            "device": str(self.process.device),
+            "processes": self.process.world_size,
             "python": platform.python_version(),
             "versions": versions | {"nvidia-dali": dali.__version__},
             "seconds": round(self.seconds, 3),

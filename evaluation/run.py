@@ -63,9 +63,9 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
         receipt = Receipt(
             shlex.join(command),
             provenance,
+            network.network.preprocessing,
             {name: _plain(value) for name, value in vars(options).items()},
-            str(process.device),
-            process.world_size,
+            process,
             seconds,
         )
         try:

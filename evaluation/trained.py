@@ -133,6 +133,10 @@ def _build(checkpoint: Checkpoint) -> ReSeND:
     settings = checkpoint.setting("model") or {}
     try:
         config = ModelConfig(**{key: value for key, value in settings.items() if key in names})
+        # A transformer block has 12 d^2 weights; what is larger than the file is never allocated.
+        num_weights = sum(tensor.numel() for tensor in checkpoint.weights.values())
+        if 12 * config.depth * config.embed_dim**2 > num_weights:
+            raise ValueError(f"embed_dim and depth want more than its {num_weights:,} weights")
         network = build_network(config, Preprocessing.of_checkpoint(checkpoint.config))
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(

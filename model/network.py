@@ -66,15 +66,7 @@ def build_network(
     """
     size = preprocessing.image_size
     backbone = create_backbone(config.backbone, image_size=size, pretrained=pretrained)
-    relation = RelationalTransformer(
-        feature_dim(backbone, size),
-        embed_dim=config.embed_dim,
-        depth=config.depth,
-        num_heads=config.num_heads,
-        head=config.head,
-        num_logits=config.num_logits,
-        similarity_start=config.similarity_start,
-    )
+    relation = RelationalTransformer(feature_dim(backbone, size), config)
     return ReSeND(backbone, relation, preprocessing)
 
 

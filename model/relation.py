@@ -5,7 +5,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config import HeadName
+from model.config import ModelConfig
 
 HIDDEN_HEAD_DIM = 256
 INITIAL_SCALE = 8.0
@@ -20,52 +20,37 @@ class RelationalTransformer(nn.Module):
 
     Args:
         feature_dim: D, the width of the backbone's features.
-        embed_dim: the width of the tokens, a multiple of ``num_heads``.
-        depth: the number of pre-norm transformer blocks.
-        num_heads: attention heads in each block.
-        head: ``linear``, or ``mlp``: embed_dim → 256, ReLU, → output without bias.
-        num_logits: 1, or 2 for the logits of (same, different), of which the difference is used.
-        similarity_start: add offset - scale * cos(a, b) to the logit, both learned, with the head's
-            last layer zero at the start, so that training begins at plain cosine similarity.
+        config: sizes and head. ``mlp`` is embed_dim → 256, ReLU, → output without bias; of two
+            logits (same, different) the difference is used. ``similarity_start`` adds
+            offset - scale * cos(a, b) to the logit, both learned, with the head's last layer zero
+            at the start, so that training begins at plain cosine similarity.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: the heads cannot share the width equally, or there is no such head.
     """
 
-    def __init__(
-        self,
-        feature_dim: int,
-        embed_dim: int = 768,
-        depth: int = 4,
-        num_heads: int = 12,
-        head: HeadName = "linear",
-        num_logits: int = 1,
-        similarity_start: bool = False,
-    ) -> None:
+    def __init__(self, feature_dim: int, config: ModelConfig) -> None:
         super().__init__()
-        if min(feature_dim, embed_dim, depth, num_heads) < 1:
-            raise ValueError("feature_dim, embed_dim, depth and num_heads must be at least 1")
+        embed_dim, num_heads = config.embed_dim, config.num_heads
         if embed_dim % num_heads:
             raise ValueError(
                 f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}; change either"
             )
-        if num_logits not in (1, 2):
-            raise ValueError(f"num_logits is {num_logits}; choose 1 or 2")
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.proj = nn.Linear(feature_dim, embed_dim)
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, qkv_bias=True) for _ in range(depth)
+            Block(embed_dim, num_heads, qkv_bias=True) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.head = _create_head(head, embed_dim, num_logits)
+        self.head = _create_head(config.head, embed_dim, config.num_logits)
         self._initialize()
-        if similarity_start:
+        if config.similarity_start:
             last = self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
             self.similarity_scale = nn.Parameter(torch.tensor(INITIAL_SCALE))
             self.similarity_offset = nn.Parameter(torch.tensor(INITIAL_OFFSET))
-        self.similarity_start = similarity_start
+        self.similarity_start = config.similarity_start
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Logits (P,) of the pairs of features ``a`` and ``b`` (P, D); high means different."""

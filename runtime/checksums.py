@@ -1,4 +1,4 @@
-"""SHA-256 of the files in a folder, kept beside them: detects bit rot and truncation.
+"""SHA-256 of the files in a folder, kept next to them: detects bit rot and truncation.
 
 ``checksums.json`` maps each file's name to its size in bytes and its sha256. It does not protect
 from someone who can write to the folder, and so replace it as well.

@@ -115,7 +115,10 @@ def _report(error: BaseException) -> int | None:
 def _print_error(message: str, status: int) -> int:
     """Print an error's line, named by rank where there are several processes."""
     rank = os.environ.get("RANK", "0")
-    line = " ".join(message.split("\n"))
+    line = "".join(
+        character if character.isprintable() else ascii(character)[1:-1]
+        for character in " ".join(message.split("\n"))
+    )
     print(f"error: {line}" if rank == "0" else f"rank {rank}: {line}", file=sys.stderr, flush=True)
     return status
 

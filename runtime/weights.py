@@ -1,9 +1,11 @@
 """Reading a backbone's weights from any of the places where they come from."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from runtime.checkpoint import WEIGHTS, load_weights
@@ -15,7 +17,8 @@ _CLASSIFIERS = ("fc.", "head.", "head_dist.", "classifier.")
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> None:
-    """Copy weights into a backbone, strictly; a classifier in the file is ignored.
+    """Copy weights into a backbone, strictly; a classifier in the file is ignored, and position
+    embeddings for images of another size are interpolated.
 
     Args:
         backbone: a timm model without classifier.
@@ -34,27 +37,62 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
         for name, tensor in weights.items()
         if name in own or not name.startswith(_CLASSIFIERS)
     }
-    load_strictly(backbone, weights, str(path))
+    load_strictly(backbone, _interpolate_positions(backbone, weights), str(path))
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Copy ``weights`` into ``module``; CheckpointError names the first keys that do not fit."""
     own = module.state_dict()
+    shared = [name for name in own if name in weights]
     for what, names in (
         ("lacks", [name for name in own if name not in weights]),
         ("has the unknown", [name for name in weights if name not in own]),
         (
             "has a different shape of",
-            [name for name in own if name in weights and own[name].shape != weights[name].shape],
+            [name for name in shared if own[name].shape != weights[name].shape],
+        ),
+        (
+            "has a different kind of number in",
+            [
+                name
+                for name in shared
+                if own[name].is_floating_point() != weights[name].is_floating_point()
+            ],
         ),
     ):
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(
-                f"{source} {what} {', '.join(names[:3])}{more}; "
+                f"{source} {what} {_listed(names)}; "
                 "it was made by a different architecture, set model.* as it was"
             )
+    infinite = [name for name in shared if not weights[name].isfinite().all()]
+    if infinite:
+        raise CheckpointError(
+            f"{source} has numbers that are not finite in {_listed(infinite)}; use an older one"
+        )
     module.load_state_dict(dict(weights))
+
+
+def _interpolate_positions(
+    backbone: nn.Module, weights: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """The weights with ``pos_embed`` (1, P + H * W, D), for P prefix tokens and a grid of H x W
+    patches, resampled to the backbone's grid where that is what differs."""
+    own, given = backbone.state_dict().get("pos_embed"), weights.get("pos_embed")
+    grid = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    if own is None or given is None or grid is None or own.ndim != 3 or given.ndim != 3:
+        return weights
+    num_prefix = own.shape[1] - math.prod(grid)
+    side = math.isqrt(max(0, given.shape[1] - num_prefix))
+    if side < 1 or given.shape != (1, num_prefix + side**2, own.shape[2]):
+        return weights
+    resampled = resample_abs_pos_embed(given, list(grid), num_prefix_tokens=num_prefix)
+    return {**weights, "pos_embed": resampled}
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _read(path: Path) -> dict[str, Tensor]:

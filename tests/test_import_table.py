@@ -20,6 +20,8 @@ ALLOWED = {
     "sharding": {"runtime.errors", "runtime.command"},
     "pipelines": {
         "sharding.format",
+        "model.config",
+        "model.geometry",
         "runtime.errors",
         "runtime.command",
         "runtime.device",

@@ -17,9 +17,11 @@ from benchmarks.gpu.drawing import draw, encode
 from benchmarks.gpu.node import Budget, Node, Row, Value
 from benchmarks.gpu.packs import NUM_NEGATIVES, ORIGINAL, PROGRESSIVE, pair_loader
 from benchmarks.original import decode, squashing_transform
-from pipelines.augmentation import whole_images
-from pipelines.config import AugmentConfig, InputConfig
-from pipelines.graph import STD, graph_inputs, image_pipeline
+from model.config import PAPER_PREPROCESSING, Preprocessing
+from model.geometry import evaluation_view
+from pipelines.augmentation import unchanged
+from pipelines.config import AugmentConfig, Decoding, InputConfig
+from pipelines.graph import graph_inputs, image_pipeline
 from pipelines.pack import Pack
 from sharding.images import ImageOptions, pack_image
 
@@ -52,7 +54,7 @@ class Differences:
     @staticmethod
     def between(images: Tensor, reference: Tensor) -> "Differences":
         """Of two batches (n, 3, S, S) normalized as in training, on any device."""
-        scale = torch.tensor(STD)[:, None, None]
+        scale = 255 * torch.tensor(PAPER_PREPROCESSING.std)[:, None, None]
         apart = (images.float().cpu() - reference.float().cpu()).abs() * scale
         apart = torch.where(apart.isfinite(), apart, _NOT_FINITE)
         blocks = functional.avg_pool2d(apart.mean(1, keepdim=True), _BLOCK, ceil_mode=True)
@@ -117,14 +119,12 @@ def _squash(contents: Sequence[bytes], device: Device, image_size: int) -> Tenso
     encoded = [np.frombuffer(content, dtype=np.uint8) for content in contents]
     sizes = [Image.open(io.BytesIO(content)).size for content in contents]
     width, height = np.array(sizes, dtype=np.int32).T
+    preprocessing = Preprocessing(image_size=image_size)
+    augmentation = unchanged(evaluation_view(preprocessing, width, height))
     pipeline = image_pipeline(
-        lambda _info: graph_inputs(encoded, whole_images(width, height)),
+        lambda _info: graph_inputs(encoded, augmentation),
+        Decoding(preprocessing, InputConfig(device=device, num_threads=2, prefetch=1)),
         batch_size=len(contents),
-        image_size=image_size,
-        device=device,
-        device_id=0 if device == "gpu" else None,
-        num_threads=2,
-        prefetch=1,
     )
     (output,) = pipeline.run()
     return torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2).clone()
@@ -151,17 +151,14 @@ def compare_while_busy(pack: Pack, node: Node, hw_decoder_load: float) -> Differ
     batch is copied behind that work while the next ones are decoded, and nothing waits for the GPU
     before the end.
     """
-    config = InputConfig(
-        device=node.device, image_size=node.size.image_size, hw_decoder_load=hw_decoder_load
-    )
-    batches = pair_loader(pack, config, node.size.check_pairs, _PLAIN)
+    decoding = node.decoding(hw_decoder_load=hw_decoder_load)
+    batches = pair_loader(pack, decoding, node.size.check_pairs, _PLAIN)
     queue_work = _busy_work() if node.device == "gpu" else lambda: None
     copies = []
     for _ in range(node.size.check_batches):
         queue_work()
         copies.append(next(batches).images.clone())
-    slow = InputConfig(device="cpu", image_size=node.size.image_size)
-    reference = pair_loader(pack, slow, node.size.check_pairs, _PLAIN)
+    reference = pair_loader(pack, node.decoding(device="cpu"), node.size.check_pairs, _PLAIN)
     parts = [Differences.between(copy, next(reference).images) for copy in copies]
     return Differences(
         torch.cat([part.mean for part in parts]),
@@ -222,10 +219,8 @@ def survive_damage(pack: Pack, damaged: list[int], node: Node, *, check_crc: boo
     With checksums each damaged image must be replaced and counted; without, those must be that
     cannot be decoded at all, and the loader must go on.
     """
-    config = InputConfig(
-        device=node.device, image_size=node.size.image_size, check_crc=check_crc, max_damaged=10
-    )
-    loader = pair_loader(pack, config, node.size.pairs)
+    decoding = node.decoding(check_crc=check_crc, max_damaged=10)
+    loader = pair_loader(pack, decoding, node.size.pairs)
     steps = -(-node.size.images * (1 + NUM_NEGATIVES) // node.size.pairs)
     served, finite = 0, True
     for _ in range(steps):

@@ -13,6 +13,7 @@ from benchmarks.gpu.node import Budget, Node, Row, Value
 from benchmarks.gpu.packs import ORIGINAL, RESIZED, pair_loader
 from benchmarks.harness import seconds_per_call
 from pipelines.config import InputConfig
+from pipelines.graph import DECODING, decoder_options
 from pipelines.pack import Pack
 
 _PREFETCH = 2
@@ -25,9 +26,8 @@ def pairs(node: Node, budget: Budget) -> Iterator[Row]:
         list(itertools.product(dtypes, (ORIGINAL, RESIZED)))
     ):
         pack = Pack(node.folder / name)
-        config = InputConfig(device=node.device, image_size=node.size.image_size, dtype=dtype)
         started = time.perf_counter()
-        loader = pair_loader(pack, config, node.size.pairs)
+        loader = pair_loader(pack, node.decoding(dtype=dtype), node.size.pairs)
         next(loader)
         first = time.perf_counter() - started
         yield Row(
@@ -62,12 +62,8 @@ def _decoder(pack: Pack, node: Node, hw_decoder_load: float, threads: int):
     on_gpu, batch = node.device == "gpu", 2 * node.size.pairs
     options: dict[str, Any] = {"device": "cpu"}
     if on_gpu:
-        options = {
-            "device": "mixed",
-            "hw_decoder_load": hw_decoder_load,
-            "preallocate_width_hint": int(pack.index.width.max()),
-            "preallocate_height_hint": int(pack.index.height.max()),
-        }
+        largest = int(pack.index.width.max()), int(pack.index.height.max())
+        options = decoder_options(InputConfig(hw_decoder_load=hw_decoder_load), largest)
 
     def source(info) -> list[np.ndarray]:
         rows = (np.arange(batch) + info.iteration * batch) % len(pack.index)
@@ -84,13 +80,7 @@ def _decoder(pack: Pack, node: Node, hw_decoder_load: float, threads: int):
         encoded = fn.external_source(
             source=source, batch=True, batch_info=True, no_copy=True, dtype=types.UINT8
         )
-        return fn.decoders.image(
-            encoded,
-            output_type=types.RGB,
-            adjust_orientation=False,
-            jpeg_fancy_upsampling=True,
-            **options,
-        )
+        return fn.decoders.image(encoded, **DECODING, **options)
 
     pipeline = graph()
     pipeline.build()

@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from model.config import ModelConfig
+from model.config import ModelConfig, Preprocessing
+from pipelines.config import Decoding, InputConfig
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +110,11 @@ class Node:
     device: Literal["cpu", "gpu"]
     folder: Path
     size: Size
+
+    def decoding(self, **options: Any) -> Decoding:
+        """Images of the measured size, decoded on the device; ``options`` as in ``InputConfig``."""
+        config = InputConfig(**{"device": self.device, **options})
+        return Decoding(Preprocessing(image_size=self.size.image_size), config)
 
     @property
     def num_cores(self) -> int:

@@ -4,15 +4,13 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-import numpy as np
-
 from benchmarks.gpu.drawing import CLASSES, drawn_dataset
 from benchmarks.gpu.node import Budget, Node, Row
 from evaluation.protocol import Protocol, Target
-from pipelines.config import AugmentConfig, InputConfig
+from pipelines.config import AugmentConfig, Decoding
 from pipelines.loader import PairLoader
 from pipelines.pack import Pack
-from pipelines.plan import PairPlan
+from pipelines.pairs import PairData, Share
 from pipelines.selection import Selection
 from sharding.executors import run_local
 from sharding.images import ImageOptions
@@ -52,15 +50,14 @@ def draw_packs(node: Node, budget: Budget) -> Iterator[Row]:
 
 
 def pair_loader(
-    pack: Pack, config: InputConfig, pairs: int, augment: AugmentConfig | None = None
+    pack: Pack, decoding: Decoding, pairs: int, augment: AugmentConfig | None = None
 ) -> PairLoader:
     """The product's batches of ``pairs`` pairs; in an epoch each image is an anchor at least once.
 
     Without ``augment`` the augmentation is the paper's.
     """
-    plan = PairPlan(pack.index.label, seed=0, num_negatives=NUM_NEGATIVES)
-    rows = np.arange(len(pack.index))
-    return PairLoader(pack, rows, plan, augment or AugmentConfig(), config, global_batch=pairs)
+    data = PairData.select(pack, Selection(), seed=0, num_negatives=NUM_NEGATIVES)
+    return PairLoader(data, augment or AugmentConfig(), decoding, Share(pairs))
 
 
 def drawn_protocol() -> Protocol:

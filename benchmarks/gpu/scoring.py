@@ -13,7 +13,6 @@ from benchmarks.gpu.packs import ORIGINAL, drawn_protocol
 from benchmarks.harness import seconds_per_call
 from model.backbone import feature_dim
 from model.network import build_network
-from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import process_group
 from runtime.precision import exact_float32
@@ -29,7 +28,7 @@ def relations(node: Node, budget: Budget) -> Iterator[Row]:
     device, size = node.torch_device, node.size
     torch.manual_seed(0)
     network = build_network(size.model).eval().to(device)
-    width = feature_dim(network.backbone)
+    width = feature_dim(network.backbone, size.image_size)
     tests, prototypes = (
         torch.randn(count, width, device=device).abs() for count in (size.tests, size.prototypes)
     )
@@ -58,13 +57,14 @@ def relations(node: Node, budget: Budget) -> Iterator[Row]:
 def target(node: Node, budget: Budget) -> Iterator[Row]:
     """A complete target from encoded images to metrics; the better of two runs of each way."""
     protocol, pack = drawn_protocol(), Pack(node.folder / ORIGINAL)
-    config = InputConfig(device=node.device, image_size=node.size.image_size)
     # With random weights alone the logits hardly differ, and bfloat16 would be refused for them.
     torch.manual_seed(0)
-    network = build_network(replace(node.size.model, similarity_start=True)).eval()
+    decoding = node.decoding()
+    model = replace(node.size.model, similarity_start=True)
+    network = build_network(model, decoding.preprocessing).eval()
     with process_group(node.device) as process, exact_float32():
         network.to(process.device)
-        ways = target_ways(network, protocol, pack, config, process, node.num_cores)
+        ways = target_ways(network, protocol, pack, decoding.config, process, node.num_cores)
         original = 0.0
         for name, _ in budget.split(list(ways)):
             seconds = []

@@ -12,12 +12,12 @@ from benchmarks.gpu.node import Budget, Node, Row, Value
 from benchmarks.gpu.packs import ORIGINAL, RESIZED
 from benchmarks.harness import seconds_of
 from benchmarks.training import build_stepper, same_batch
-from pipelines.config import InputConfig
 from pipelines.loader import PairBatch
 from runtime.distributed import process_group
-from training.config import DataConfig, LoopConfig, NetworkConfig, TrainConfig
+from training import task
+from training.config import DataConfig, LoopConfig, NetworkConfig, TrainConfig, TrainInputConfig
 from training.cost import memory_gib, peak_flops, training_cost
-from training.data import TrainingSet
+from training.data import load_pairs, pair_loader
 from training.step import Stepper
 
 _FEWEST_STEPS = 3
@@ -54,8 +54,8 @@ def _measure(node: Node, precision: Precision, compiled: bool, seconds: float) -
     config = _config(node, precision, compiled)
     mode = f"{precision}, {'compiled' if compiled else 'not compiled'}"
     with process_group(node.device) as process:
-        data = TrainingSet.load(config)
-        batches = _Batches(same_batch(data.loader(config, process, 0)))
+        data = load_pairs(config)
+        batches = _Batches(same_batch(pair_loader(data, config, process, 0)))
         stepper = build_stepper(config, process, data, batches)
         numbers = itertools.count(1)
 
@@ -67,7 +67,7 @@ def _measure(node: Node, precision: Precision, compiled: bool, seconds: float) -
         for name in (_SYNTHETIC, RESIZED, ORIGINAL):
             if name != _SYNTHETIC:
                 config = replace(config, data=DataConfig(node.folder / name))
-                batches.source = TrainingSet.load(config).loader(config, process, 0)
+                batches.source = pair_loader(load_pairs(config), config, process, 0)
             if node.device == "gpu":
                 torch.cuda.reset_peak_memory_stats()
             each, waiting = _time(step, stepper, process.device, max(seconds - first, 0) / 4)
@@ -77,12 +77,14 @@ def _measure(node: Node, precision: Precision, compiled: bool, seconds: float) -
 
 def _config(node: Node, precision: Precision, compiled: bool) -> TrainConfig:
     size = node.size
-    return TrainConfig(
-        DataConfig(node.folder / RESIZED),
-        out=Path(),
-        model=NetworkConfig(**asdict(size.model)),
-        train=LoopConfig(global_batch=size.pairs, precision=precision, compile=compiled),
-        input=InputConfig(device=node.device, image_size=size.image_size),
+    return task.resolve_preprocessing(
+        TrainConfig(
+            DataConfig(node.folder / RESIZED),
+            out=Path(),
+            model=NetworkConfig(**asdict(size.model)),
+            train=LoopConfig(global_batch=size.pairs, precision=precision, compile=compiled),
+            input=TrainInputConfig(device=node.device, image_size=size.image_size),
+        )
     )
 
 

@@ -16,17 +16,16 @@ SIZE = 224
 
 def ours(work: Path, threads: int, pack: str = "pack") -> Iterator[int]:
     """Pairs of the plan through `pipelines`."""
-    from pipelines.config import AugmentConfig, InputConfig
+    from model.config import Preprocessing
+    from pipelines.config import AugmentConfig, Decoding, InputConfig
     from pipelines.loader import PairLoader
     from pipelines.pack import Pack
-    from pipelines.plan import PairPlan
+    from pipelines.pairs import PairData, Share
     from pipelines.selection import Selection
 
-    opened = Pack(work / pack)
-    rows = Selection().rows(opened)
-    plan = PairPlan(opened.index.label[rows], seed=0)
-    config = InputConfig(image_size=SIZE, num_threads=threads)
-    loader = PairLoader(opened, rows, plan, AugmentConfig(), config, global_batch=BATCH // 2)
+    data = PairData.select(Pack(work / pack), Selection(), seed=0)
+    decoding = Decoding(Preprocessing(image_size=SIZE), InputConfig(num_threads=threads))
+    loader = PairLoader(data, AugmentConfig(), decoding, Share(BATCH // 2))
     for batch in loader:
         yield len(batch.images)
 
@@ -57,7 +56,7 @@ def _from_memory(work: Path, threads: int, build: Callable) -> Iterator[int]:
         rows = (np.arange(BATCH) * 7919 + info.iteration * BATCH) % len(pack.index)
         key = stream(0, rows, np.array(info.iteration))
         augmentation = draw_augmentation(
-            AugmentConfig(), key, pack.index.width[rows], pack.index.height[rows]
+            AugmentConfig(), SIZE, key, pack.index.width[rows], pack.index.height[rows]
         )
         return graph_inputs(pack.read(rows), augmentation)
 
@@ -75,17 +74,42 @@ def _from_memory(work: Path, threads: int, build: Callable) -> Iterator[int]:
         yield len(output)
 
 
-def _fed(source: Callable, decoder: str) -> tuple:
+def _fed(source: Callable, decoder: str) -> tuple[Any, Any]:
+    """Decoded images, and the other inputs of the graph: GraphInputs of DALI's nodes."""
+    from nvidia.dali import fn
+
+    from pipelines.graph import GraphInputs
+
+    inputs: Any = GraphInputs(
+        *fn.external_source(
+            source=source,
+            num_outputs=len(GraphInputs._fields),
+            batch=True,
+            batch_info=True,
+            no_copy=True,
+        )
+    )
+    images = fn.decoders.image(inputs.encoded, device=decoder, adjust_orientation=False)
+    return images, inputs
+
+
+def _resized(images: Any, inputs: Any) -> Any:
+    """The window of each image, resized."""
     from nvidia.dali import fn, types
 
-    encoded, start, end, *numbers = fn.external_source(
-        source=source, num_outputs=9, batch=True, batch_info=True, no_copy=True
+    start, end = (fn.cast(corner, dtype=types.FLOAT) for corner in (inputs.start, inputs.end))
+    return fn.resize(images, size=[SIZE, SIZE], roi_start=start, roi_end=end)
+
+
+def _normalized(images: Any, mirror: Any) -> Any:
+    from nvidia.dali import fn, types
+
+    from model.config import PAPER_PREPROCESSING
+
+    mean, std = ([255 * v for v in w] for w in (PAPER_PREPROCESSING.mean, PAPER_PREPROCESSING.std))
+    return fn.crop_mirror_normalize(
+        images, dtype=types.FLOAT, output_layout="HWC", mirror=mirror, mean=mean, std=std
     )
-    region = [fn.cast(corner, dtype=types.FLOAT) for corner in (start, end)]
-    images = fn.decoders.image(
-        encoded, device=decoder, output_type=types.RGB, adjust_orientation=False
-    )
-    return images, (*region, *numbers)
 
 
 def decode_only(work: Path, threads: int) -> Iterator[int]:
@@ -95,40 +119,30 @@ def decode_only(work: Path, threads: int) -> Iterator[int]:
 
 def decode_and_resize(work: Path, threads: int) -> Iterator[int]:
     """DALI decoding and resizing the crop, from memory."""
-    from nvidia.dali import fn
-
-    def build(source: Callable, decoder: str):
-        images, (start, end, *_) = _fed(source, decoder)
-        return fn.resize(images, size=[SIZE, SIZE], roi_start=start, roi_end=end)
-
-    return _from_memory(work, threads, build)
+    return _from_memory(work, threads, lambda source, decoder: _resized(*_fed(source, decoder)))
 
 
 def bare_graph(work: Path, threads: int) -> Iterator[int]:
-    """DALI decode, resize, `color_twist` of each image, normalise, from memory; contrast at 128."""
-    from nvidia.dali import fn, types
-
-    from pipelines.graph import MEAN, STD
+    """DALI decode, resize, `color_twist` of each image, normalize, from memory; contrast at 128."""
+    from nvidia.dali import fn
 
     def build(source: Callable, decoder: str):
-        images, numbers = _fed(source, decoder)
-        start, end, flip, _, brightness, contrast, saturation, hue = numbers
-        images = fn.resize(images, size=[SIZE, SIZE], roi_start=start, roi_end=end)
+        images, inputs = _fed(source, decoder)
         images = fn.color_twist(
-            images, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue
+            _resized(images, inputs),
+            brightness=inputs.brightness,
+            contrast=inputs.contrast,
+            saturation=inputs.saturation,
+            hue=inputs.hue,
         )
-        return fn.crop_mirror_normalize(
-            images, dtype=types.FLOAT, output_layout="HWC", mirror=flip, mean=MEAN, std=STD
-        )
+        return _normalized(images, inputs.flip)
 
     return _from_memory(work, threads, build)
 
 
 def dali_reader(work: Path, threads: int) -> Iterator[int]:
-    """DALI's own sequential WebDataset reader with its own random crops and colours; no pairs."""
+    """DALI's own sequential WebDataset reader with its own random crops and colors; no pairs."""
     from nvidia.dali import fn, pipeline_def, types
-
-    from pipelines.graph import MEAN, STD
 
     on_gpu = device() == "gpu"
     shards = sorted(str(path) for path in (work / "pack").glob("*.tar"))
@@ -157,13 +171,7 @@ def dali_reader(work: Path, threads: int) -> Iterator[int]:
             saturation=factor(),
             hue=jitter * fn.random.uniform(range=[-36.0, 36.0]),
         )
-        return fn.crop_mirror_normalize(
-            images,
-            output_layout="HWC",
-            mirror=fn.random.coin_flip(dtype=types.INT32),
-            mean=MEAN,
-            std=STD,
-        )
+        return _normalized(images, fn.random.coin_flip(dtype=types.INT32))
 
     pipeline = graph()
     pipeline.build()

@@ -62,18 +62,14 @@ def reserve(out: Path, overwrite: bool) -> Iterator[ResultsFolder]:
     if not target.name:
         raise ConfigError(f"{out} cannot be a folder of results; choose another --out")
     work = target.with_name(f".{target.name}.partial")
-    with _reporting(out):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(work)
-    try:
+    with contextlib.ExitStack() as stack:
         with _reporting(out):
+            stack.callback(_remove_empty, _make(target.parent))
+            lock = _lock(work)
+            stack.callback(_release, lock, work)
             _recover(target)
             _check(target, overwrite)
         yield ResultsFolder(target, work)
-    finally:
-        if _is_file(lock, work / _LOCK):
-            shutil.rmtree(work, ignore_errors=True)
-        os.close(lock)
 
 
 @contextlib.contextmanager
@@ -89,6 +85,19 @@ def _reporting(out: Path) -> Iterator[None]:
         raise ConfigError(
             f"cannot write the results to {out}: {first_line(error)}; choose another --out"
         ) from error
+
+
+def _make(folder: Path) -> list[Path]:
+    """Create a folder; returns it and its parents as far as they were not there, upwards."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with contextlib.suppress(OSError):  # the first that is not empty
+        for folder in folders:
+            folder.rmdir()
 
 
 def _lock(work: Path) -> int:
@@ -110,6 +119,12 @@ def _lock(work: Path) -> int:
             os.close(lock)
             raise
         os.close(lock)
+
+
+def _release(lock: int, work: Path) -> None:
+    if _is_file(lock, work / _LOCK):  # else it has been renamed
+        shutil.rmtree(work, ignore_errors=True)
+    os.close(lock)
 
 
 def _take(lock: int) -> None:

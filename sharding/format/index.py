@@ -233,6 +233,10 @@ def _check_sizes(metadata: pq.FileMetaData, manifest: Manifest, columns: list[st
     if metadata.num_row_groups > len(manifest.shards):
         raise MalformedError("it has more row groups than the pack has shards")
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    for group in groups:  # the sources are read by few, their nulls are counted in any case
+        statistics = group.column(SCHEMA.get_field_index("source")).statistics
+        if statistics is not None and statistics.null_count:
+            raise MalformedError("it has nulls")
     for name in columns:
         chunks = [group.column(SCHEMA.get_field_index(name)) for group in groups]
         stated = sum(max(chunk.total_uncompressed_size, 0) for chunk in chunks)

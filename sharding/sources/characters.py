@@ -195,15 +195,15 @@ def _painting(strokes: list[np.ndarray], rng: np.random.Generator) -> Image.Imag
     brush = ImageDraw.Draw(canvas)
     flow = rng.uniform(0, np.pi)
     for x, y in rng.uniform(0, side, (90, 2)):
-        _dab(
-            brush, x, y, flow + rng.normal(0, 0.35), rng.uniform(14, 34), 9, _paint(ground, 8, rng)
-        )
+        angle, length = flow + rng.normal(0, 0.35), rng.uniform(14, 34)
+        brush.line(_dab((x, y), angle, length), fill=_paint(ground, 8, rng), width=9)
     width = rng.uniform(4.0, 6.5) * _SCALE
     for stroke in strokes:
         direction = np.arctan2(*np.gradient(stroke, axis=0)[:, ::-1].T)
         for (x, y), angle in zip(stroke * _SCALE, direction, strict=True):
             x, y = np.array([x, y]) + rng.normal(0, 1.0, 2)
-            _dab(brush, x, y, angle + rng.normal(0, 0.25), width * 1.5, width, _paint(ink, 14, rng))
+            dab = _dab((x, y), angle + rng.normal(0, 0.25), width * 1.5)
+            brush.line(dab, fill=_paint(ink, 14, rng), width=max(1, round(width)))
     small = np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX), np.float32)
     rows, columns = np.mgrid[:SIZE, :SIZE]
     weave = (
@@ -217,17 +217,10 @@ def _paint(color: np.ndarray, spread: float, rng: np.random.Generator) -> tuple[
     return tuple(int(value) for value in np.clip(mixed, 0, 255))
 
 
-def _dab(
-    brush: ImageDraw.ImageDraw,
-    x: float,
-    y: float,
-    angle: float,
-    length: float,
-    width: float,
-    color: tuple[int, ...],
-) -> None:
-    dx, dy = np.cos(angle) * length / 2, np.sin(angle) * length / 2
-    brush.line((x - dx, y - dy, x + dx, y + dy), fill=color, width=max(1, round(width)))
+def _dab(center: tuple[float, float], angle: float, length: float) -> tuple[float, ...]:
+    """The ends of a dab of paint: x and y of one, then of the other."""
+    (x, y), dx, dy = center, np.cos(angle) * length / 2, np.sin(angle) * length / 2
+    return x - dx, y - dy, x + dx, y + dy
 
 
 _PAINTERS = {"flat": _flat, "photo": _photo, "sketch": _sketch, "painting": _painting}

@@ -65,7 +65,7 @@ def dtd(root: Path) -> Dataset:
 
 def domainnet(root: Path) -> Dataset:
     """DomainNet: `<domain>/<class>/<image>` for any of its six domains, each with the official
-    lists `<domain>_train.txt` and `<domain>_test.txt` beside it, which give labels and splits."""
+    lists `<domain>_train.txt` and `<domain>_test.txt` next to it, which give labels and splits."""
     notes, root = left_out(root), inside(root, "DomainNet")
     domains = [name for name in folders(root) if name in DOMAINNET_DOMAINS]
     if not domains:

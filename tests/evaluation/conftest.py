@@ -7,10 +7,19 @@ import pytest
 import torch
 import yaml
 
-from model.config import ModelConfig
+from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
+from evaluation.extractor import ExtractionConfig, FeatureExtractor
+from evaluation.protocol import Protocol
+from evaluation.receipt import Receipt
+from evaluation.trained import Provenance, load_network, read_checkpoint
+from model.config import PAPER_PREPROCESSING, ModelConfig
 from model.network import build_network
+from pipelines.config import InputConfig
+from pipelines.pack import Pack
 from runtime import checkpoint
+from runtime.distributed import Process
 
+ALONE = Process(0, 0, 1, torch.device("cpu"))
 MODEL = ModelConfig(backbone="resnet10t", embed_dim=24, depth=2, num_heads=3)
 
 
@@ -48,3 +57,20 @@ def run_folder(tmp_path_factory) -> Path:
     config = {"model": asdict(MODEL), "input": {"image_size": 48}}
     checkpoint.save(run, 1, weights=network.state_dict(), config=config, metrics={})
     return run
+
+
+@pytest.fixture(scope="session")
+def results(pack_path, protocol_file, run_folder) -> list[BenchmarkResult]:
+    """The protocol evaluated by cosine."""
+    network = load_network(run_folder, ALONE.device)
+    config = ExtractionConfig(InputConfig(device="cpu"))
+    extractor = FeatureExtractor(network, Pack(pack_path), ALONE, config)
+    protocol = Protocol.load(protocol_file)
+    targets = [target.name for target in protocol.targets]
+    return [run_benchmark(protocol, targets, extractor, BenchmarkConfig(("cosine",), resamples=2))]
+
+
+@pytest.fixture(scope="session")
+def receipt(run_folder) -> Receipt:
+    provenance = Provenance.of(read_checkpoint(run_folder))
+    return Receipt("evaluate.py", provenance, PAPER_PREPROCESSING, {}, ALONE, 1.0)

@@ -15,7 +15,7 @@ ALONE = Process(0, 0, 1, torch.device("cpu"))
 
 def error(pack_path, run_folder, precision):
     pack = Pack(pack_path)
-    config = ExtractionConfig(InputConfig(device="cpu", image_size=48), precision=precision)
+    config = ExtractionConfig(InputConfig(device="cpu"), precision=precision)
     network = load_network(run_folder, ALONE.device)
     extractor = FeatureExtractor(network, pack, ALONE, config)
     return bfloat16.logit_error(extractor, np.arange(len(pack.index)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,12 @@ import yaml
 from safetensors.torch import load_file
 
 import evaluate
-from model.config import EVALUATORS
+from model.config import EVALUATORS, ModelConfig
+from model.network import build_network
 from pipelines.loader import ImageLoader
+from pipelines.pack import Pack
 from runtime import checkpoint
+from runtime.original import export_original
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,18 +114,32 @@ def test_scores_do_not_depend_on_the_batch_size(arguments, tmp_path):
         assert_equal_scores(other, found[0])
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_scores_do_not_depend_on_the_number_of_processes(arguments, tmp_path, processes):
-    assert evaluate.main(arguments("one", evaluators="all", no_cache=True)) == 0
-    words = arguments("several", evaluators="all", no_cache=True)
+def on_processes(count: int, words: list[str]) -> subprocess.CompletedProcess[str]:
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *(f"--nproc_per_node={processes}", str(ROOT / "evaluate.py"), *words),
+        *(f"--nproc_per_node={count}", str(ROOT / "evaluate.py"), *words),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_scores_do_not_depend_on_the_number_of_processes(arguments, tmp_path):
+    assert evaluate.main(arguments("one", evaluators="all", no_cache=True)) == 0
+    done = on_processes(3, arguments("several", evaluators="all"))
     assert done.returncode == 0, done.stderr
     assert_equal_scores(scores(tmp_path / "several"), scores(tmp_path / "one"))
+    # What they keep is what one process reads.
+    assert evaluate.main(arguments("again", evaluators="all")) == 0
+    assert_equal_scores(scores(tmp_path / "again"), scores(tmp_path / "one"))
+
+
+def test_all_processes_end_where_the_first_cannot_write(arguments, tmp_path):
+    (tmp_path / "out").write_text("not a folder")
+    done = on_processes(2, arguments())
+    assert done.returncode != 0
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line.startswith("error: ") and "is not a folder" in line]
+    assert f'File "{ROOT}' not in done.stderr  # the launcher's own traceback is not ours
 
 
 def test_a_mistake_on_one_rank_is_its_line_and_ends_the_others(fail_on_rank_1, arguments):
@@ -147,7 +165,7 @@ def test_ctrl_c_is_one_line_and_leaves_no_results(arguments, pack_path, tmp_path
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert error == "error: interrupted; rerun the same command to resume\n"
-    assert not (tmp_path / "out").exists()
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
 def test_nothing_is_reported_if_the_loader_gives_other_images(arguments, tmp_path, monkeypatch):
@@ -186,6 +204,97 @@ def test_features_are_extracted_once_and_then_found(arguments, tmp_path):
 def test_one_target_is_run_alone(arguments, tmp_path):
     assert evaluate.main(arguments(target="night")) == 0
     assert set(scores(tmp_path / "out")["target"]) == {"night"}
+
+
+def test_existing_results_are_replaced_only_when_asked(arguments, tmp_path, capsys):
+    words = arguments(target="night")
+    assert evaluate.main(words) == 0
+    before = (tmp_path / "out" / "results.json").read_text()
+    capsys.readouterr()
+    assert "holds results; choose another --out, or give --overwrite" in refusal(words, capsys)
+    assert (tmp_path / "out" / "results.json").read_text() == before
+    assert evaluate.main([*words, "--overwrite"]) == 0
+    assert (tmp_path / "out" / "results.json").read_text() != before
+
+
+def test_old_names_work_for_a_release_with_a_hint(arguments, tmp_path, capsys):
+    words = ["--neighbours" if word == "--neighbors" else word for word in arguments()]
+    words = ["--config" if word == "--protocol" else word for word in words]
+    assert evaluate.main([*words, "--evaluators", "knn-normalised"]) == 0
+    hints = capsys.readouterr().err.splitlines()
+    assert [hint.split(";")[0] for hint in hints] == [
+        "hint: --neighbours is now --neighbors",
+        "hint: knn-normalised is now knn-normalized",
+    ]
+    assert "knn-normalized.normality" in scores(tmp_path / "out")
+
+
+def damage(pack: Path, number: int) -> None:
+    """Flip a bit in the middle of an image."""
+    index = Pack(pack).index
+    shard = sorted(pack.glob("shard-*.tar"))[index.shard[number]]
+    content = bytearray(shard.read_bytes())
+    content[int(index.offset[number] + index.size[number] // 2)] ^= 1
+    shard.write_bytes(content)
+
+
+def test_a_damaged_image_is_refused_and_its_features_are_not_kept(
+    arguments, pack_path, tmp_path, capsys
+):
+    pack = tmp_path / "pack"
+    shutil.copytree(pack_path, pack)
+    damage(pack, 7)
+    (key,) = Pack(pack).keys(np.array([7]))
+    assert f"sample {key} of {pack} is damaged" in refusal(arguments(pack=pack), capsys)
+    damage(pack, 7)  # the bit again: the pack is repaired
+    assert evaluate.main(arguments(pack=pack)) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["benchmarks"][0]["features"]["extracted"] == 60
+
+
+def test_a_damaged_cache_is_recomputed(arguments, tmp_path, capsys):
+    assert evaluate.main(arguments("one")) == 0
+    (file,) = (tmp_path / "cache").glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    capsys.readouterr()
+    assert evaluate.main(arguments("two")) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ignored: {file}: ")
+    assert_equal_scores(scores(tmp_path / "two"), scores(tmp_path / "one"))
+
+
+def test_the_receipt_names_the_checkpoint_that_was_read(arguments, run_folder, tmp_path, capsys):
+    assert evaluate.main(arguments()) == 0
+    checkpoint = json.loads((tmp_path / "out" / "results.json").read_text())["checkpoint"]
+    assert checkpoint["path"] == str(run_folder / "checkpoints" / "step-00000001")
+    assert (checkpoint["step"], checkpoint["untrained"]) == (1, ["backbone"])
+    shown = capsys.readouterr().out
+    assert f"checkpoint of step 1: {checkpoint['path']}" in shown
+    assert "warning: untrained, with random weights: backbone" in shown
+
+
+def test_the_originals_folder_is_evaluated_as_it_is(arguments, tmp_path):
+    torch.manual_seed(0)
+    network = build_network(ModelConfig(embed_dim=24, depth=1, num_heads=12))
+    state, config = network.state_dict(), {"input": {"image_size": 48}}
+    settings = {"embed_dim": 24, "depth": 1, "num_heads": 12}
+    run = tmp_path / "run"
+    checkpoint.save(run, 1, weights=state, config={**config, "model": settings}, metrics={})
+    export_original(run, tmp_path / "original")
+    for name in ("run", "original"):
+        words = arguments(f"of {name}".replace(" ", "-"), checkpoint=tmp_path / name)
+        assert evaluate.main([*words, "--image-size", "48"]) == 0
+    assert_equal_scores(scores(tmp_path / "of-original"), scores(tmp_path / "of-run"))
+
+
+def test_an_original_of_another_architecture_names_the_import(
+    arguments, run_folder, tmp_path, capsys
+):
+    export_original(run_folder, tmp_path / "original")
+    line = refusal(arguments(checkpoint=tmp_path / "original"), capsys)
+    assert f"`python -m runtime import {tmp_path / 'original'} --out RUN --backbone" in line
 
 
 def test_several_benchmarks_take_the_pack_of_their_data_set(

@@ -1,12 +1,17 @@
+import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import evaluate
 from model.config import EVALUATORS
+from pipelines.selection import Selection
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "evaluation.md"
+PROTOCOLS = DOCUMENT.with_name("protocols.md")
 
 
 def test_the_documented_example_runs_and_is_short(run_folder, tmp_path, monkeypatch):
@@ -25,6 +30,26 @@ def test_the_documented_example_runs_and_is_short(run_folder, tmp_path, monkeypa
     exec(compile(code, str(DOCUMENT), "exec"), names)
     novel = names["normality"] < names["detector"].threshold
     assert torch.equal(names["classes"] == -1, novel)
+
+
+def test_the_documented_protocol_is_evaluated(pack_path, run_folder, tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
+    (tmp_path / "protocol.yaml").write_text(text)
+    words = ["--protocol", tmp_path / "protocol.yaml", "--pack", pack_path, "--device", "cpu"]
+    words += ["--checkpoint", run_folder, "--out", tmp_path / "out", "--no-cache"]
+    assert evaluate.main([str(word) for word in words]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    night, day = (target["counts"] for target in results["benchmarks"][0]["targets"])
+    assert night == {"references": 18, "tests": 30, "known": 18, "unknown": 12}
+    # 70 % of 6 images are 4, of each of 3 known classes.
+    assert day == {"references": 12, "tests": 18, "known": 6, "unknown": 12}
+
+
+def test_the_documented_keys_of_a_selection_are_all_there_are():
+    section = PROTOCOLS.read_text().split("## Selections")[1].split("##")[0]
+    first_cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    named = {name for cell in first_cells for name in re.findall(r"`([a-z]+)`", cell)}
+    assert named == {field.name for field in fields(Selection)}
 
 
 def test_the_documents_table_has_the_evaluators_in_their_order():

@@ -1,11 +1,12 @@
 """Which network an evaluation uses: a run, a checkpoint of it, or the original's files."""
 
+import resource
 import shutil
 
 import pytest
 import torch
 
-from evaluation.trained import load_network
+from evaluation.trained import Provenance, load_network, read_checkpoint
 from model.config import ModelConfig
 from model.network import build_network
 from runtime import checkpoint
@@ -15,22 +16,26 @@ from runtime.original import export_original, import_original
 CPU = torch.device("cpu")
 
 
+def provenance(path):
+    return Provenance.of(read_checkpoint(path))
+
+
 def test_the_newest_checkpoint_is_used_and_its_step_known(run_folder, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
-    first = load_network(run, CPU)
+    first = provenance(run)
     assert (first.step, first.verified) == (1, True)
     newest = run / "checkpoints" / "step-00000007"
     shutil.copytree(run / "checkpoints" / "step-00000001", newest)
-    assert load_network(run, CPU).step == 7
+    assert provenance(run).step == 7
     weights = newest / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(CheckpointError, match="step-00000007") as caught:
-        load_network(run, CPU)
+        provenance(run)
     assert "\n" not in str(caught.value)
-    assert load_network(run / "checkpoints" / "step-00000001", CPU).sha256 == first.sha256
+    assert provenance(run / "checkpoints" / "step-00000001").sha256 == first.sha256
 
 
 def test_original_files_are_evaluated_without_importing_them(tmp_path):
@@ -40,10 +45,21 @@ def test_original_files_are_evaluated_without_importing_them(tmp_path):
     checkpoint.save(tmp_path / "run", 4, weights=weights, config={"model": model}, metrics={})
     export_original(tmp_path / "run", tmp_path / "original")
     import_original(tmp_path / "original", tmp_path / "imported")
-    digests = {
-        load_network(tmp_path / name, CPU).sha256 for name in ("run", "original", "imported")
-    }
+    digests = {provenance(tmp_path / name).sha256 for name in ("run", "original", "imported")}
     assert len(digests) == 1
+
+
+def test_a_configuration_larger_than_its_weights_is_refused_before_it_takes_memory(
+    run_folder, tmp_path
+):
+    saved = checkpoint.load_weights(run_folder)
+    config = saved.config | {"model": saved.config["model"] | {"embed_dim": 8192, "depth": 128}}
+    config["model"]["num_heads"] = 8
+    checkpoint.save(tmp_path, 1, weights=saved.weights, config=config, metrics={})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match="embed_dim and depth"):
+        load_network(tmp_path, CPU)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
 
 
 @pytest.mark.parametrize("kind", ["nothing", "empty folder", "text file", "one of the two files"])

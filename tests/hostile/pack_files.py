@@ -21,10 +21,13 @@ SPARSE_BYTES = 9 << 30
 
 @contextmanager
 def manifest(pack: Path) -> Iterator[dict[str, Any]]:
-    """The manifest, to be changed."""
+    """The manifest, to be changed; its fingerprint is then renewed, as a careful forger would."""
     path = pack / MANIFEST
     content = json.loads(path.read_text())
     yield content
+    if content.pop("fingerprint", None):
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        content["fingerprint"] = hashlib.sha256(canonical.encode()).hexdigest()
     path.write_text(json.dumps(content))
 
 
@@ -79,7 +82,8 @@ def reseal_shard(pack: Path, number: int = 0) -> None:
 def to_version_1(pack: Path) -> None:
     """The manifest of a pack that was made before the index had a checksum."""
     with manifest(pack) as fields:
-        fields.pop("index", None)
+        for name in ("index", "rejects_sha256", "fingerprint"):
+            fields.pop(name, None)
         fields["schema_version"] = 1
 
 

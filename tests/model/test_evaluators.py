@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model import evaluators
-from model.config import BASELINES, EVALUATORS, EvaluatorOptions
+from model.config import BASELINES, EVALUATORS, EvaluatorOptions, ModelConfig
 from model.evaluators import References, evaluate, num_pairs
 from model.prototypes import most_significant
 from model.relation import RelationalTransformer
@@ -23,7 +23,7 @@ OPTIONS = EvaluatorOptions(significant=3, neighbors=5)
 @pytest.fixture(scope="module")
 def relation():
     torch.manual_seed(1)
-    module = RelationalTransformer(D, embed_dim=12, depth=2, num_heads=2).eval()
+    module = RelationalTransformer(D, ModelConfig(embed_dim=12, depth=2, num_heads=2)).eval()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return module

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from model.config import ModelConfig
+from model.config import ModelConfig, Preprocessing
 from model.network import build_network
 from model.novelty import NoveltyDetector
+from model.transform import prepare
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,22 @@ def test_images_and_their_features_score_alike(network):
     torch.testing.assert_close(
         from_images.score(images).normality, from_features.score(features).normality
     )
+
+
+def test_images_of_any_size_are_prepared_as_the_network_was_trained():
+    torch.manual_seed(0)
+    preprocessing = Preprocessing(
+        32, (0.5,) * 3, (0.2,) * 3, "bicubic", crop_mode="center", crop_pct=0.9
+    )
+    network = build_network(
+        ModelConfig(embed_dim=24, depth=1, num_heads=3, similarity_start=True), preprocessing
+    )
+    detector = NoveltyDetector(network, batch_size=2)
+    images = [torch.randint(0, 256, (3, *size)).byte() for size in ((40, 50), (90, 33), (32, 32))]
+    prepared = torch.stack([prepare(image, preprocessing) for image in images])
+    torch.testing.assert_close(detector.features(images), detector.features(prepared))
+    detector.fit(images, torch.tensor([0, 1, 1]))
+    assert detector.score(images).predicted.tolist() == [0, 1, 1]
 
 
 def test_steps_in_the_wrong_order_are_refused(network):

@@ -4,13 +4,14 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from model.config import ModelConfig
 from model.pairwise import pairs_per_tile, relational_logits, relational_tiles, tile_memory
 from model.relation import RelationalTransformer
 
 
 def relation(**options) -> RelationalTransformer:
     torch.manual_seed(0)
-    module = RelationalTransformer(16, embed_dim=24, num_heads=3, **options).eval()
+    module = RelationalTransformer(16, ModelConfig(embed_dim=24, num_heads=3, **options)).eval()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return module
@@ -47,7 +48,7 @@ def test_tiles_equal_the_plain_forward(options):
 
 def test_published_sizes_equal_the_plain_forward():
     torch.manual_seed(0)
-    module = RelationalTransformer(512).eval()
+    module = RelationalTransformer(512, ModelConfig()).eval()
     tests, references = torch.randn(3, 512), torch.randn(4, 512)
     expected = plain(module, tests, references)
     found = relational_logits(module, tests, references)
@@ -129,7 +130,7 @@ class _Peak(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_memory_stays_within_the_budget(depth, dtype):
-    module = RelationalTransformer(16, embed_dim=96, num_heads=3, depth=depth).eval()
+    module = RelationalTransformer(16, ModelConfig(embed_dim=96, num_heads=3, depth=depth)).eval()
     tests, references = torch.randn(60, 16), torch.randn(50, 16)
     rounded = sum(p.numel() * 2 for p in module.parameters()) if dtype == torch.bfloat16 else 0
     for budget in (1 << 21, 1 << 22):

@@ -16,7 +16,9 @@ BLOCK_PARAMETERS = {
 
 def small(**options) -> RelationalTransformer:
     torch.manual_seed(0)
-    return RelationalTransformer(16, embed_dim=24, depth=2, num_heads=3, **options).eval()
+    return RelationalTransformer(
+        16, ModelConfig(embed_dim=24, depth=2, num_heads=3, **options)
+    ).eval()
 
 
 def written_out(relation: RelationalTransformer, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -77,7 +79,7 @@ def test_logit_is_symmetric_in_its_two_features(options):
 
 
 def test_weights_start_as_published():
-    relation = RelationalTransformer(512)
+    relation = RelationalTransformer(512, ModelConfig())
     for name, weight in relation.named_parameters():
         if name.endswith("bias"):
             assert not weight.any()
@@ -110,14 +112,14 @@ def test_two_logits_are_returned_as_their_difference():
     ("options", "message"),
     [
         ({"embed_dim": 10, "num_heads": 3}, "not a multiple of num_heads"),
-        ({"depth": 0}, "at least 1"),
+        ({"depth": 0}, "model.depth must be a whole number from 1"),
         ({"head": "conv"}, "choose linear or mlp"),
-        ({"num_logits": 3}, "choose 1 or 2"),
+        ({"num_logits": 3}, "model.num_logits must be a whole number from 1 to 2"),
     ],
 )
 def test_sizes_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        RelationalTransformer(16, **options)
+        RelationalTransformer(16, ModelConfig(**options))
 
 
 def test_network_compares_anchors_with_their_partners():
@@ -132,10 +134,10 @@ def test_network_compares_anchors_with_their_partners():
 
 def test_classifier_gives_a_logit_a_class():
     network = build_network(ModelConfig(embed_dim=24, depth=1, num_heads=3))
-    classifier = Classifier(network.backbone, 5)
+    classifier = Classifier(network.backbone, 512, 5)
     assert classifier(torch.randn(2, 3, 32, 32)).shape == (2, 5)
     with pytest.raises(ValueError, match="at least 2"):
-        Classifier(network.backbone, 1)
+        Classifier(network.backbone, 512, 1)
 
 
 def test_folded_backbone_gives_the_same_features():

@@ -38,9 +38,9 @@ def through_dali(jpegs, augmentation, preprocessing=PREPROCESSING, dtype="float3
     return torch.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
 
 
-def pixels(normalised):
+def pixels(normalized):
     mean, std = torch.tensor(PREPROCESSING.mean), torch.tensor(PREPROCESSING.std)
-    return 255 * (normalised.float() * std[:, None, None] + mean[:, None, None])
+    return 255 * (normalized.float() * std[:, None, None] + mean[:, None, None])
 
 
 def through_torchvision(jpeg, a, n):
@@ -90,7 +90,7 @@ def mean_difference(a):
 
 
 # Mean absolute difference on the scale 0 to 255, for the worst of the images. Decoding is equal
-# bit for bit; resizing rounds differently, and each change of colour rounds once more.
+# bit for bit; resizing rounds differently, and each change of color rounds once more.
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
     [
@@ -116,7 +116,7 @@ def test_nothing_beyond_the_crop_is_seen():
 
 
 def test_hue_turns_the_same_way_as_torchvisions():
-    """DALI turns the hue at constant luma (YIQ), torchvision at constant value (HSV). So colours
+    """DALI turns the hue at constant luma (YIQ), torchvision at constant value (HSV). So colors
     move the same way but not to the same place, by up to 21/255 on these saturated images."""
     turned = augmentation(hue=[0.05, -0.1])
     back = augmentation(hue=[-0.05, 0.1])

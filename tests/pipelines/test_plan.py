@@ -118,7 +118,7 @@ def test_partners_are_uniform_over_classes_and_images():
     assert chi_square(by_image, by_image.mean()) < chi2.ppf(0.999, 28)
 
 
-def test_neighbouring_positions_are_unrelated():
+def test_neighboring_positions_are_unrelated():
     """The order is not a rotation or a stride: successive anchors' classes are independent."""
     from scipy.stats import chi2
 

@@ -54,6 +54,17 @@ def test_wrapped_and_parallel_state_dicts_are_opened(tmp_path):
     assert torch.equal(source.conv1.weight, target.conv1.weight)
 
 
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "vit_medium_patch16_gap_240"])
+def test_position_embeddings_of_another_size_are_interpolated(name, tmp_path):
+    """With and without a prefix token, as timm itself resizes the model."""
+    source = timm.create_model(name, num_classes=0, img_size=64)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    target = timm.create_model(name, num_classes=0, img_size=96)
+    load_backbone(target, tmp_path / "w.pth")
+    source.set_input_size(img_size=(96, 96))
+    torch.testing.assert_close(target.pos_embed, source.pos_embed)
+
+
 def test_a_missing_key_file_or_shape_is_one_line(tmp_path):
     state = resnet().state_dict()
     del state["layer1.0.conv1.weight"]
@@ -77,3 +88,26 @@ def test_an_extra_key_is_refused():
     layer = torch.nn.Linear(2, 2)
     with pytest.raises(CheckpointError, match="unknown other"):
         load_strictly(layer, layer.state_dict() | {"other": torch.zeros(1)}, "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensor: tensor.fill_(float("nan")), "not finite in weight"),
+        (lambda tensor: tensor.clone().fill_(float("inf")), "not finite in weight"),
+        (lambda tensor: tensor.to(torch.int8), "different kind of number in weight"),
+    ],
+)
+def test_weights_that_no_training_leaves_are_refused(change, words):
+    layer = torch.nn.Linear(2, 2)
+    before = layer.weight.detach().clone()
+    state = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(CheckpointError, match=words):
+        load_strictly(layer, state | {"weight": change(state["weight"])}, "x")
+    assert torch.equal(layer.weight, before)
+
+
+def test_half_precision_weights_load_into_full_precision():
+    layer = torch.nn.Linear(2, 2)
+    load_strictly(layer, {k: v.half() for k, v in layer.state_dict().items()}, "x")
+    assert layer.weight.dtype == torch.float32

@@ -181,6 +181,7 @@ INDEXES = {
     "key-zeros": (lambda t: set_value(t, "key", 3, "0000000003"), "a key that is not a number"),
     "key-long": (lambda t: set_value(t, "key", 3, "9" * 2000), "a key of 2000 bytes"),
     "key-null": (lambda t: set_value(t, "key", 3, None), "nulls"),
+    "source-null": (lambda t: set_value(t, "source", 3, None), "nulls"),
     "label-null": (lambda t: set_value(t, "label", 3, None), "nulls"),
     "a-row-less": (lambda t: t.slice(1), "59 rows, the manifest 60"),
     "no-rows": (lambda t: t.slice(0, 0), "0 rows, the manifest 60"),

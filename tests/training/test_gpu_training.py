@@ -24,6 +24,7 @@ from training.config import (
     OptimizerConfig,
     ScheduleConfig,
     TrainConfig,
+    TrainInputConfig,
 )
 from training.optimization import build_optimizer
 from training.step import Stepper
@@ -38,7 +39,7 @@ PAIRS, SIZE = 32, 64
 
 
 def config(backbone="test_convnext", **train):
-    return TrainConfig(
+    unresolved = TrainConfig(
         DataConfig(Path()),
         out=Path(),
         model=NetworkConfig(backbone, embed_dim=48, depth=2, num_heads=2),
@@ -46,7 +47,9 @@ def config(backbone="test_convnext", **train):
         optimizer=OptimizerConfig("lars", lr=1.0),
         schedule=ScheduleConfig(warmup=0),
         train=LoopConfig(global_batch=PAIRS, **train),
+        input=TrainInputConfig(image_size=SIZE),
     )
+    return task.resolve_preprocessing(unresolved)
 
 
 def batch_on(device):
