@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SERVER = Path(__file__).with_name("server.py")
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 60
 MEMORY = 2 << 30
 PROCESSES = len(os.sched_getaffinity(0))
 NOTICES = re.compile(  # lines that may come before the one that says why a command ended

@@ -10,7 +10,7 @@ from kit import Kit
 
 LARGE = 2**70
 
-# The first value of each is tried in the fast suite.
+# The first value of every other one is tried in the fast suite.
 TRAINING = {
     "seed": (-1, LARGE, 1.5, ".nan", "x", ""),
     "task": ("guess",),
@@ -180,8 +180,9 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluate", "show", "pack"])
-def test_each_option_has_a_value_that_is_refused(kind, kit, runner):
-    commands = [command(kit, kind, option, values[0]) for k, option, values in KINDS if k == kind]
+def test_options_have_values_that_are_refused(kind, kit, runner):
+    options = [(option, values[0]) for name, option, values in KINDS if name == kind][::2]
+    commands = [command(kit, kind, option, value) for option, value in options]
     all_refused(commands, kit, runner)
 
 

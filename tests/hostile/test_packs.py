@@ -162,13 +162,13 @@ def check(alteration, seal, names, kit, runner) -> None:
 
 @pytest.mark.parametrize(
     ("alteration", "seal", "names"),
-    cases({"as-is": [*MANIFESTS, *SHARDS], "sealed": INDEXES}, complete=False),
+    cases({"as-is": [*MANIFESTS, *SHARDS][::2], "sealed": INDEXES[::2]}, complete=False),
 )
 def test_a_reader_refuses_or_reads_what_was_packed(alteration, seal, names, kit, runner):
     check(alteration, seal, names, kit, runner)
 
 
-@pytest.mark.parametrize("alteration", INDEXES[::4], ids=lambda alteration: alteration.name)
+@pytest.mark.parametrize("alteration", INDEXES[1::8], ids=lambda alteration: alteration.name)
 def test_an_index_that_the_manifest_does_not_know_is_refused(alteration, kit, runner):
     check(alteration, "stale", ("info",), kit, runner)
 

@@ -200,7 +200,7 @@ def check(names: tuple[str, ...], alteration, kit, runner) -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("alteration", thinned(PROTOCOLS, 2))
+@pytest.mark.parametrize("alteration", thinned(PROTOCOLS, 3))
 def test_evaluation_refuses_a_wrong_protocol(alteration, kit, runner):
     check(("evaluate",), alteration, kit, runner)
 
