@@ -19,7 +19,7 @@ from model.config import EvaluatorOptions
 from model.evaluators import References, evaluate, num_pairs
 from pipelines.pack import Pack
 from runtime.errors import PackError
-from runtime.gather import share_of, together
+from runtime.gather import all_gather, share_of
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def _run_target(
         )
     results: dict[str, EvaluatorResult] = {}
     for evaluator, of_own in scores.items():
-        normality = together(of_own.normality, share, process).cpu().numpy()
-        predicted = together(of_own.predicted, share, process).cpu().numpy()
+        normality = all_gather(of_own.normality, share, process).cpu().numpy()
+        predicted = all_gather(of_own.predicted, share, process).cpu().numpy()
         results[evaluator] = measure(
             rows.test_class, normality, predicted, resamples=config.resamples
         )

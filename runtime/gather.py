@@ -29,7 +29,7 @@ def share_of(total: int, process: Process) -> Share:
     return Share(slice(first, last), total)
 
 
-def together(own: Tensor, share: Share, process: Process) -> Tensor:
+def all_gather(own: Tensor, share: Share, process: Process) -> Tensor:
     """All-gather: the values (n, ...) of all items from each process's ``own``, on every process.
 
     Raises:

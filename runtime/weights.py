@@ -43,20 +43,33 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Copy ``weights`` into ``module``; CheckpointError names the first keys that do not fit."""
     own = module.state_dict()
+    shared = [name for name in own if name in weights]
     for what, names in (
         ("lacks", [name for name in own if name not in weights]),
         ("has the unknown", [name for name in weights if name not in own]),
         (
             "has a different shape of",
-            [name for name in own if name in weights and own[name].shape != weights[name].shape],
+            [name for name in shared if own[name].shape != weights[name].shape],
+        ),
+        (
+            "has a different kind of number in",
+            [
+                name
+                for name in shared
+                if own[name].is_floating_point() != weights[name].is_floating_point()
+            ],
         ),
     ):
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(
-                f"{source} {what} {', '.join(names[:3])}{more}; "
+                f"{source} {what} {_listed(names)}; "
                 "it was made by a different architecture, set model.* as it was"
             )
+    infinite = [name for name in shared if not weights[name].isfinite().all()]
+    if infinite:
+        raise CheckpointError(
+            f"{source} has numbers that are not finite in {_listed(infinite)}; use an older one"
+        )
     module.load_state_dict(dict(weights))
 
 
@@ -75,6 +88,11 @@ def _interpolate_positions(
         return weights
     resampled = resample_abs_pos_embed(given, list(grid), num_prefix_tokens=num_prefix)
     return {**weights, "pos_embed": resampled}
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _read(path: Path) -> dict[str, Tensor]:

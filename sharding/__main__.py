@@ -175,6 +175,13 @@ def _part(text: str) -> Part:
     return Part(int(number), int(count))
 
 
+def _quality(text: str) -> int:
+    quality = positive(text)
+    if quality > 95:
+        raise argparse.ArgumentTypeError(f"invalid quality {text!r}; use 1 to 95")
+    return quality
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m sharding", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -192,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     packing = command("pack", _pack, "pack an image tree")
     _add_packing(packing)
     drawing = command("demo", _demo, "draw the demo data set and pack it")
-    drawing.add_argument("--seed", type=int, default=0, help="random seed")
+    drawing.add_argument("--seed", type=natural, default=0, help="random seed")
     drawing.add_argument("--out", type=Path, required=True, help="folder of the pack")
     merging = command("merge", _merge, "complete a pack whose parts are all written")
     for accepting in (packing, merging):
@@ -233,7 +240,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="target shard size, e.g. 512MB; by default a sixteenth of the images, 16MB to 512MB",
     )
-    add("--seed", type=int, default=0, help="random seed of the global shuffle (imagenet)")
+    add("--seed", type=natural, default=0, help="random seed of the global shuffle (imagenet)")
     add(
         "--resize-short",
         type=natural,
@@ -241,7 +248,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="shrink images whose shorter side is larger; 0 keeps the original bytes",
     )
-    add("--quality", type=positive, default=92, help="JPEG quality of shrunk images, 1 to 95")
+    add("--quality", type=_quality, default=92, help="JPEG quality of shrunk images, 1 to 95")
     add("--max-pixels", type=positive, default=100_000_000, help="reject larger images undecoded")
     add(
         "--decode-check",

@@ -12,11 +12,13 @@ import numpy as np
 
 
 def prepare(images: Path, work: Path, count: int) -> None:
-    """Copy the found JPEGs into a tree of ``count`` files and pack it twice."""
+    """Copy the JPEGs found in ``images`` into a tree of ``count`` files, at least two per class,
+    and pack it twice."""
     found = sorted(p for p in images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    classes = min(len(found), count // 2)
     for number in range(count):
         source = found[number % len(found)]
-        target = work / "tree" / f"class{number % len(found):04d}" / f"{number:06d}.jpg"
+        target = work / "tree" / f"class{number % classes:04d}" / f"{number:06d}.jpg"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     pack = [sys.executable, "-m", "sharding", "pack", "imagefolder", "--root", str(work / "tree")]

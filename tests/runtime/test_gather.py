@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from runtime.distributed import Process
-from runtime.gather import Share, share_of, together
+from runtime.gather import Share, all_gather, share_of
 
 ALONE = Process(0, 0, 1, torch.device("cpu"))
 
@@ -20,9 +20,9 @@ def test_shares_cover_each_item_once_and_differ_by_one_at_most(total, world_size
 
 def test_items_that_nobody_computed_are_not_reported():
     with pytest.raises(RuntimeError, match="2 of 5 samples were not computed exactly once"):
-        together(torch.ones(3), Share(slice(0, 3), 5), ALONE)
+        all_gather(torch.ones(3), Share(slice(0, 3), 5), ALONE)
 
 
 def test_alone_all_items_are_ones_own():
     values = torch.randn(4, 2)
-    assert torch.equal(together(values, share_of(4, ALONE), ALONE), values)
+    assert torch.equal(all_gather(values, share_of(4, ALONE), ALONE), values)

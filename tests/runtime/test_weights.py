@@ -88,3 +88,26 @@ def test_an_extra_key_is_refused():
     layer = torch.nn.Linear(2, 2)
     with pytest.raises(CheckpointError, match="unknown other"):
         load_strictly(layer, layer.state_dict() | {"other": torch.zeros(1)}, "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensor: tensor.fill_(float("nan")), "not finite in weight"),
+        (lambda tensor: tensor.clone().fill_(float("inf")), "not finite in weight"),
+        (lambda tensor: tensor.to(torch.int8), "different kind of number in weight"),
+    ],
+)
+def test_weights_that_no_training_leaves_are_refused(change, words):
+    layer = torch.nn.Linear(2, 2)
+    before = layer.weight.detach().clone()
+    state = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(CheckpointError, match=words):
+        load_strictly(layer, state | {"weight": change(state["weight"])}, "x")
+    assert torch.equal(layer.weight, before)
+
+
+def test_half_precision_weights_load_into_full_precision():
+    layer = torch.nn.Linear(2, 2)
+    load_strictly(layer, {k: v.half() for k, v in layer.state_dict().items()}, "x")
+    assert layer.weight.dtype == torch.float32
