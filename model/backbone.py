@@ -140,10 +140,11 @@ def _has_projection(name: str, known: PretrainedCfg) -> bool:
 
 
 def _check_patches(backbone: nn.Module, image_size: int) -> None:
-    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
-    if patch is None:
+    """Raise ValueError where patches that do not overlap would leave a part of the image out."""
+    convolution = getattr(getattr(backbone, "patch_embed", None), "proj", None)
+    if not isinstance(convolution, nn.Conv2d) or convolution.stride != convolution.kernel_size:
         return
-    side = max(patch) if isinstance(patch, tuple) else patch
+    side = max(convolution.kernel_size)
     if image_size % side:
         below = max(1, image_size // side) * side
         raise ValueError(
