@@ -119,7 +119,9 @@ def _print_error(message: str, status: int) -> int:
         character if character.isprintable() else ascii(character)[1:-1]
         for character in " ".join(message.split("\n"))
     )
-    print(f"error: {line}" if rank == "0" else f"rank {rank}: {line}", file=sys.stderr, flush=True)
+    # one write, so that the lines of several processes do not mix
+    sys.stderr.write(f"error: {line}\n" if rank == "0" else f"rank {rank}: {line}\n")
+    sys.stderr.flush()
     return status
 
 

@@ -24,7 +24,7 @@ def structural_fault(content: bytes) -> str | None:
 
 def _png_fault(content: bytes) -> str | None:
     """Every chunk up to IEND has to be complete (RFC 2083, section 3.2), and the checksum of every
-    critical one right, except that of IEND, which is empty. What follows IEND does not count."""
+    critical one right. What follows IEND does not count."""
     position = len(_PNG_SIGNATURE)
     compressed: list[bytes] = []
     while position + 12 <= len(content):
@@ -32,12 +32,12 @@ def _png_fault(content: bytes) -> str | None:
         end = position + 8 + int.from_bytes(content[position : position + 4], "big")
         if end + 4 > len(content):
             break
-        if kind == b"IEND":
-            return _png_header_fault(content) or _png_data_fault(content, compressed)
         critical = not kind[0] & 0x20
         crc = int.from_bytes(content[end : end + 4], "big")
         if critical and zlib.crc32(content[position + 4 : end]) != crc:
             return f"wrong checksum of chunk {kind.decode('ascii', 'backslashreplace')}"
+        if kind == b"IEND":
+            return _png_header_fault(content) or _png_data_fault(content, compressed)
         if kind == b"IDAT":
             compressed.append(content[position + 8 : end])
         position = end + 4

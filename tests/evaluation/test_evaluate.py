@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -139,7 +140,8 @@ def test_all_processes_end_where_the_first_cannot_write(arguments, tmp_path):
     assert done.returncode != 0
     lines = done.stderr.splitlines()
     assert [line for line in lines if line.startswith("error: ") and "is not a folder" in line]
-    assert f'File "{ROOT}' not in done.stderr  # the launcher's own traceback is not ours
+    ours = rf'File "{ROOT}/(evaluat|runtime|pipelines)'  # the launcher's own traceback is not ours
+    assert not re.search(ours, done.stderr)
 
 
 def test_a_mistake_on_one_rank_is_its_line_and_ends_the_others(fail_on_rank_1, arguments):
@@ -395,7 +397,7 @@ def changed_run(run_folder, tmp_path, weights=lambda w: w, config=lambda c: c) -
 
 def test_features_that_are_not_finite_are_refused(arguments, run_folder, tmp_path, capsys):
     def broken(state):
-        return {**state, "backbone.conv1.0.weight": state["backbone.conv1.0.weight"] * torch.nan}
+        return {**state, "backbone.conv1.0.weight": state["backbone.conv1.0.weight"] * 1e38}
 
     run = changed_run(run_folder, tmp_path, weights=broken)
     line = refusal(arguments(checkpoint=run), capsys)
