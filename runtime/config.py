@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import jsonargparse
 import yaml
 
-from runtime.errors import ConfigError
+from runtime import untrusted
+from runtime.errors import ConfigError, first_line
 
 T = TypeVar("T")
 
@@ -51,16 +52,14 @@ def load_config(kind: type[T], arguments: Sequence[str], *, prog: str, descripti
     ]
     # jsonargparse lets a later file override an earlier option; a file first is what people mean.
     files, options = _split_files([_spelled_out(argument, switches) for argument in arguments])
+    for file in files:
+        _check_file(Path(file.removeprefix("--config=")))
     try:
         values = parser.parse_args([*files, *options])
         values.pop("config", None)
         return kind(**vars(parser.instantiate(values)))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the --config file is not UTF-8 text: {error}") from error
     except (jsonargparse.ArgumentError, ValueError, TypeError, OSError) as error:
         raise ConfigError(f"{_one_line(error, kind)}; {prog} --help lists the keys") from error
-    except RecursionError as error:
-        raise ConfigError("the --config file is nested too deeply") from error
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -79,12 +78,20 @@ def _split_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     rest = iter(arguments)
     for argument in rest:
         if argument == "--config":
-            files += [argument, *[value for value in [next(rest, None)] if value is not None]]
+            files.append(f"--config={next(rest, '')}")
         elif argument.startswith("--config="):
             files.append(argument)
         else:
             options.append(argument)
     return files, options
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what the parser, whose YAML library is written in C, would crash on or hang at."""
+    try:
+        untrusted.read_yaml_mapping(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {first_line(error)}") from error
 
 
 def _spelled_out(argument: str, switches: Sequence[str]) -> str:

@@ -48,12 +48,12 @@ def _pack(arguments: argparse.Namespace) -> int:
             max_pixels=arguments.max_pixels,
         ),
     )
-    dataset = DATASETS[arguments.dataset](arguments.root.resolve())
+    dataset = DATASETS[arguments.dataset](arguments.root.absolute())
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
     if arguments.dry_run:
         return _dry_run(dataset, options, arguments.root)
-    out, report = arguments.out.resolve(), _Report(arguments.out)
+    out, report = arguments.out.absolute(), _Report(arguments.out)
     execute = _executor(arguments)
     if arguments.part:
         complete = pack_part(dataset, out, options, execute, arguments.part)
@@ -87,14 +87,14 @@ def _report_part(part: Part, out: Path) -> int:
 
 def _merge(arguments: argparse.Namespace) -> int:
     report = _Report(arguments.pack)
-    return report(merge(arguments.pack.resolve(), arguments.max_rejects))
+    return report(merge(arguments.pack.absolute(), arguments.max_rejects))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     options = PackOptions(shard_size=_DEMO_SHARD_SIZE)
     execute = partial(run_local, workers=arguments.workers)
     report = _Report(arguments.out)
-    return report(pack(demo_dataset(arguments.seed), arguments.out.resolve(), options, execute))
+    return report(pack(demo_dataset(arguments.seed), arguments.out.absolute(), options, execute))
 
 
 class _Report:
@@ -143,7 +143,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     name = Manifest.load(arguments.pack).dataset
     if name not in DATASETS:
         raise PackError(f"a pack of {name} has no tree to repair it from; make it again")
-    repair(arguments.pack, DATASETS[name](arguments.root.resolve()), damaged, arguments.workers)
+    repair(arguments.pack, DATASETS[name](arguments.root.absolute()), damaged, arguments.workers)
     if _print_faults(arguments):
         return 1
     print(f"{arguments.pack}: repaired, and intact")
@@ -163,7 +163,7 @@ def _print_faults(arguments: argparse.Namespace) -> set[str]:
 
 
 def _stage(arguments: argparse.Namespace) -> int:
-    copied = stage(arguments.pack.resolve(), arguments.local.resolve())
+    copied = stage(arguments.pack.absolute(), arguments.local.absolute())
     print(f"{arguments.local}: " + ("copied and checked" if copied else "is there already"))
     return 0
 

@@ -34,7 +34,7 @@ class DataConfig:
     balanced: bool = True
 
     def __post_init__(self) -> None:
-        check_numbers("data", self, num_negatives=whole(0, 10_000))
+        check_numbers("data", self, num_negatives=whole(1, 10_000))
 
 
 @dataclass(frozen=True)

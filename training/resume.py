@@ -120,10 +120,14 @@ def restore(
 
 
 def _fits(values: Any, parameter: Tensor) -> bool:
-    """Whether ``values`` are tensors of the parameter's shape, or single numbers."""
+    """Whether ``values`` are finite tensors of the parameter's shape, or single numbers."""
     return isinstance(values, dict) and all(
         value is None
         or isinstance(value, int | float)
-        or (isinstance(value, Tensor) and value.shape in (parameter.shape, torch.Size([])))
+        or (
+            isinstance(value, Tensor)
+            and value.shape in (parameter.shape, torch.Size([]))
+            and bool(value.isfinite().all())
+        )
         for value in values.values()
     )

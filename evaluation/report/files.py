@@ -31,7 +31,7 @@ def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Recei
 
 def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
     """A row for each protocol, target and evaluator, the mean over targets last."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         counts = ("references", "tests", "known", "unknown")
         writer.writerow(("benchmark", "target", "evaluator", "positive", *counts, *METRICS))
@@ -66,7 +66,7 @@ def write_markdown(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
         cells = ([markdown_cell(cell) for cell in row] for row in table.rows(benchmark))
         lines = "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *cells))
         parts.append(f"## {markdown_cell(benchmark.protocol.name)}\n\n{lines}\n")
-    path.write_text("\n".join(parts), encoding="utf-8")
+    path.write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")
 
 
 def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
@@ -80,7 +80,8 @@ def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
         for benchmark in benchmarks
         for number in range(len(benchmark.targets))
     ]
-    pq.write_table(pa.concat_tables(tables), path)
+    with path.open("wb") as file:  # pyarrow takes only paths that are UTF-8
+        pq.write_table(pa.concat_tables(tables), file)
 
 
 def _score_table(benchmark: BenchmarkResult, number: int) -> pa.Table:

@@ -40,6 +40,7 @@ def write_report(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Rec
         f"<title>Evaluation: {html_text(names)}</title><style>{_style()}</style></head>"
         f"<body><main>{''.join(body)}</main></body></html>\n",
         encoding="utf-8",
+        errors="backslashreplace",
     )
 
 

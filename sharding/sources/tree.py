@@ -165,7 +165,7 @@ def _note(root: Path, names: Sequence[str]) -> tuple[str, ...]:
 
 def _content(path: Path) -> _Content:
     with _scan(path) as entries:
-        visible = sorted((entry.name, entry.is_dir()) for entry in entries if _visible(entry))
+        visible = sorted((entry.name, _is_folder(entry)) for entry in entries if _visible(entry))
     return _Content(
         [name for name, is_folder in visible if is_folder],
         [name for name, is_folder in visible if not is_folder],
@@ -177,6 +177,13 @@ def _scan(path: Path) -> "os._ScandirIterator[str]":
         return os.scandir(path)
     except OSError as error:
         raise PackError(f"cannot list {path}: {error.strerror}; is --root right?") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself; it is listed as a file, and rejected by name
+        return False
 
 
 def _visible(entry: os.DirEntry[str]) -> bool:
