@@ -16,8 +16,8 @@ class InputConfig:
         num_threads: DALI's worker threads; 0 stands for this process's share of the cores.
         prefetch: batches prepared ahead of the one in use.
         dtype: type of the images.
-        check_crc: in training, compare each image's checksum with the index when it is read; null
-            does so on a GPU, whose decoder may crash on damaged images. Evaluation always does.
+        check_crc: in training, compare each image's checksum with the index when it is read, since
+            decoders may crash on damaged images. Evaluation always does.
         max_damaged: damaged samples of a pack that training replaces before it gives up.
         hw_decoder_load: share of the images given to the GPU's JPEG engine, 0 to 1.
         preallocate: quantile of the pack's image widths and heights for which the GPU decoder
@@ -28,7 +28,7 @@ class InputConfig:
     num_threads: int = 0
     prefetch: int = 2
     dtype: Literal["float32", "float16"] = "float32"
-    check_crc: bool | None = None
+    check_crc: bool = True
     max_damaged: int = 100
     hw_decoder_load: float = 0.65
     preallocate: float = 0.99

@@ -11,7 +11,6 @@ from pipelines.damage import DamageCheck, undecodable
 from pipelines.graph import GraphInputs, graph_inputs
 from pipelines.pack import Pack
 from pipelines.pairs import DrawnPairs, PairData, Share
-from runtime.device import dali_device
 from runtime.errors import PackError
 
 _SUBSTITUTE_TRIES = 20
@@ -45,13 +44,9 @@ class PairSource:
         *,
         start_step: int,
     ) -> None:
-        config = decoding.config
-        check_crc = config.check_crc
-        if check_crc is None:
-            check_crc = dali_device(config.device) == "gpu"
         self._data, self._pack, self._augment, self._share = data, data.pack, augment, share
         self._decoding, self._start_step = decoding, start_step
-        self._check = DamageCheck(data.pack, check_crc=check_crc)
+        self._check = DamageCheck(data.pack, check_crc=decoding.config.check_crc)
         self._drawn: dict[int, DrawnPairs] = {}
         self.damaged: set[int] = set()
 

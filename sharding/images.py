@@ -90,12 +90,12 @@ def _pack(content: bytes, options: ImageOptions) -> PackedImage:
     extension = _kept_as(image, content)
     shrunk = 0 < options.resize_short < min(image.size)
     if extension and not shrunk:
-        if pixel_size(content) != image.size:
-            raise Rejected("damaged: its header states no size, or a different one")
         if options.decode_check:
             image.load()
             if fault := structural_fault(content):
                 raise Rejected(f"damaged: {fault}")
+        if pixel_size(content) != image.size:
+            raise Rejected("damaged: its header states no size, or a different one")
         return PackedImage(content, extension, image.width, image.height)
     rgb = _to_rgb(image)
     if shrunk:

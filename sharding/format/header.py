@@ -3,13 +3,15 @@
 import zlib
 from typing import NamedTuple
 
-_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # the signature and the start of the first chunk
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_START = _PNG_SIGNATURE + b"\0\0\0\rIHDR"  # and the start of the first chunk
+_PNG_CHUNK = 12  # bytes of a chunk besides its data: length, type, checksum
 _PNG_HEADER = slice(12, 29)  # the part of the first chunk that its checksum covers
 _PNG_HEADER_END = 33
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
 _JPEG_WITHOUT_LENGTH = frozenset([0x01, *range(0xD0, 0xD9)])  # TEM, RST0 to RST7, SOI
-_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
+_JPEG_SCAN = 0xDA
 
 
 class PixelSize(NamedTuple):
@@ -24,10 +26,13 @@ def pixel_size(content: bytes | memoryview) -> PixelSize | None:
     JPEG (ITU-T T.81, annex B) or PNG (RFC 2083, section 4.1.1) image with a readable header.
 
     ``content`` is a one-dimensional buffer of unsigned bytes. A JPEG's EXIF orientation is ignored.
+    The segments of a JPEG have to be in order up to its first scan, and a PNG complete up to its
+    last chunk: DALI's parsers read that far, and where one fails among other images the process may
+    crash (seen with DALI 2.4).
     """
     start = bytes(content[:_PNG_HEADER_END])
     if start.startswith(_PNG_START):
-        return _png_size(start)
+        return _png_size(start) if _is_complete_png(content) else None
     return _jpeg_size(content) if start.startswith(_JPEG_START) else None
 
 
@@ -39,22 +44,34 @@ def _png_size(start: bytes) -> PixelSize | None:
     return _size(int.from_bytes(start[16:20], "big"), int.from_bytes(start[20:24], "big"))
 
 
+def _is_complete_png(content: bytes | memoryview) -> bool:
+    position = len(_PNG_SIGNATURE)
+    while position + _PNG_CHUNK <= len(content):
+        end = position + _PNG_CHUNK + int.from_bytes(content[position : position + 4], "big")
+        if content[position + 4 : position + 8] == b"IEND":
+            return end <= len(content)
+        position = end
+    return False
+
+
 def _jpeg_size(content: bytes | memoryview) -> PixelSize | None:
-    """Follow the segments up to the frame header. Bytes between two segments that are not a marker
-    are skipped, as libjpeg does."""
-    position, end = 2, len(content) - 9  # a frame header's size ends 9 bytes after its marker
-    while position <= end:
+    """Follow the segments, each of which begins where the one before it ends, up to the first scan,
+    and take the size from the frame header."""
+    position, size = 2, None
+    while position + 4 <= len(content):
         marker = content[position + 1]
-        if content[position] != 0xFF or marker in (0x00, 0xFF):
-            position += 1
-        elif marker in _JPEG_FRAMES:
-            height = content[position + 5] << 8 | content[position + 6]
-            return _size(content[position + 7] << 8 | content[position + 8], height)
-        elif marker in (_JPEG_SCAN, _JPEG_END):
+        if content[position] != 0xFF:
             return None
+        if marker == _JPEG_SCAN:
+            return size
+        if marker == 0xFF:  # fill bytes may precede a marker
+            position += 1
         elif marker in _JPEG_WITHOUT_LENGTH:
             position += 2
         else:
+            if marker in _JPEG_FRAMES and position + 9 <= len(content):
+                height = content[position + 5] << 8 | content[position + 6]
+                size = _size(content[position + 7] << 8 | content[position + 8], height)
             position += 2 + (content[position + 2] << 8 | content[position + 3])
     return None
 

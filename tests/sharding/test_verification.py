@@ -239,7 +239,9 @@ def test_an_image_whose_pixels_are_damaged_is_found_by_decoding(tmp_path, capsys
     encoded = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).save(encoded, "PNG")
-    (folder / "cut.png").write_bytes(encoded.getvalue()[:-2000])
+    content = bytearray(encoded.getvalue())
+    content[200:300] = bytes(100)  # of the compressed pixels
+    (folder / "damaged.png").write_bytes(content)
     arguments = ["--root", str(folder.parent), "--out", str(tmp_path / "pack"), "--workers", "1"]
     assert main(["pack", "imagefolder", *arguments, "--no-decode-check"]) == 0
     capsys.readouterr()
