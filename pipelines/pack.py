@@ -1,7 +1,6 @@
 """A pack opened for reading: its manifest, its index, and the images' bytes by row."""
 
 import mmap
-import zlib
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from runtime.errors import PackError
 from sharding.format.files import open_regular
 from sharding.format.index import key_name
 from sharding.format.opening import open_pack
-
-_FIRST_BYTES = (b"\xff\xd8\xff", b"\x89PN")  # of JPEG and PNG files
 
 
 class Pack:
@@ -47,14 +44,6 @@ class Pack:
                 strict=True,
             )
         ]
-
-    def intact(self, row: int, image: np.ndarray, *, check_crc: bool = False) -> bool:
-        """Whether ``image``, uint8 (size,) as read from ``row``, can be what was packed: it starts
-        as a JPEG or PNG file does and, when asked, has the checksum of the index."""
-        starts_well = image[:3].tobytes() in _FIRST_BYTES
-        return starts_well and (
-            not check_crc or zlib.crc32(image.data) == int(self.index.crc32[row])
-        )
 
     def prefetch(self, rows: np.ndarray) -> None:
         """Make the kernel load the images of ``rows``, int64 (n,), in the background."""

@@ -24,8 +24,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from runtime.checksums import replace_file, update_checksum, verify_checksums, write_checksums
+from runtime.checksums import update_checksum, verify_checksums, write_checksums
 from runtime.errors import CheckpointError, first_line
+from runtime.files import replace_file, sync
 from runtime.tensor_files import read_safetensors, read_tensors
 from runtime.untrusted import read_text, read_yaml_mapping
 
@@ -105,10 +106,10 @@ def save(
             torch.save(dict(training), temporary / TRAINING)
         write_checksums(temporary)
         for file in temporary.iterdir():
-            _sync(file)
-        _sync(temporary)
+            sync(file)
+        sync(temporary)
         temporary.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
     except (OSError, SafetensorError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -258,11 +259,3 @@ def _delete(folder: Path) -> None:
         shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.partial")))
     except OSError as error:
         raise CheckpointError(f"cannot delete checkpoint {folder}: {first_line(error)}") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from runtime.errors import CheckpointError, first_line
+from runtime.files import replace_file
 from runtime.untrusted import open_regular, read_text
 
 CHECKSUMS = "checksums.json"
@@ -56,20 +57,6 @@ def verify_checksums(folder: Path, names: tuple[str, ...]) -> bool:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
     return True
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _entry(path: Path) -> dict[str, Any]:

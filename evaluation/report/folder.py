@@ -12,6 +12,7 @@ from evaluation.receipt import Receipt
 from evaluation.report import files
 from evaluation.report.page import write_report
 from runtime.errors import ConfigError, first_line
+from runtime.files import sync
 
 _LOCK = ".lock"
 _FILES = ("results.csv", "results.md", "scores.parquet", "report.html", "results.json")
@@ -41,7 +42,7 @@ class ResultsFolder:
             write_report(self._work / "report.html", benchmarks, receipt)
             files.write_json(self._work / "results.json", benchmarks, receipt)
             for path in (*self._work.iterdir(), self._work):
-                _sync(path)
+                sync(path)
             previous = _previous(self._out)
             if self._out.exists():
                 self._out.rename(previous)
@@ -170,11 +171,3 @@ def _check(target: Path, overwrite: bool) -> None:
 
 def _previous(target: Path) -> Path:
     return target.with_name(f".{target.name}.previous")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
