@@ -4,15 +4,14 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sharding.__main__ import main
+from tests.common import ROOT
 
-ROOT = Path(__file__).parent.parent
 DOMAINS, CLASSES, IMAGES = ("day", "night"), ("ant", "bee", "cat", "dog", "eel"), 6
 
 
@@ -41,6 +40,18 @@ def pack_path(image_tree, tmp_path_factory):
     status = main(["pack", "imagefolder", "--root", str(image_tree), "--out", str(path), *options])
     assert status == 0
     return path
+
+
+@pytest.fixture
+def error_line(capsys):
+    """Returns the one line, an error, that was written to standard error since the last call."""
+
+    def line():
+        (only,) = capsys.readouterr().err.splitlines()
+        assert only.startswith("error: ")
+        return only
+
+    return line
 
 
 _RANK = """

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +16,8 @@ from benchmarks.gpu.correctness import Differences
 from benchmarks.gpu.isolation import Part, PartError
 from benchmarks.gpu.machine import run_tests
 from benchmarks.gpu.node import CPU_SIZE, Budget, Node
+from tests.common import ROOT
 
-ROOT = Path(__file__).parents[2]
 NAMES = [part.name for part in command.PARTS]
 
 

@@ -25,8 +25,7 @@ from pipelines.loader import ImageLoader
 from pipelines.pack import Pack
 from runtime import checkpoint
 from runtime.original import export_original
-
-ROOT = Path(__file__).parents[2]
+from tests.common import ROOT
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 import yaml
 from alterations import FOUND, GOOD, REFUSED, Registry, expect
-from pack_files import flip
 from safetensors.torch import load_file, save_file
+
+from tests.common import flip
 
 WEIGHTS, CONFIG, METRICS, TRAINING = (
     "weights.safetensors",

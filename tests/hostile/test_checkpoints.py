@@ -15,7 +15,8 @@ from alterations_checkpoints import (
 from alterations_runs import FOLDERS, seal
 from commands import Command, Outcome, Runner
 from kit import STEPS, Kit, newest_step, same_scores, same_weights
-from pack_files import flip
+
+from tests.common import flip
 
 READERS = ("evaluate-run", "evaluate-step", "evaluate-file", "resume", "warm")
 

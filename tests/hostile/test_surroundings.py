@@ -15,7 +15,9 @@ from alterations import GOOD, REFUSED, thinned
 from commands import SERVER, Command, Outcome, running
 from conftest import ENVIRONMENT
 from kit import STEPS, Kit, make_kit, newest_step, same_scores
-from pack_files import MANIFEST, flip
+from pack_files import MANIFEST
+
+from tests.common import flip
 
 ROOT = SERVER.parents[2]
 ODD_CLASSES = (

@@ -4,11 +4,11 @@ import os
 import re
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.common import ROOT
+
 SCRIPTS = sorted((ROOT / "scripts" / "slurm").glob("*.sbatch"))
 RECORD = 'echo "$(basename "$0") ${SRUN_CPUS_PER_TASK:-} $*" >> "$CALLS"\n'
 

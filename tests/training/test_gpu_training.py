@@ -16,6 +16,7 @@ from model.config import ObjectiveConfig
 from pipelines.loader import PairBatch
 from runtime.device import resolve_device
 from runtime.distributed import process_group
+from tests.common import ROOT
 from training import task
 from training.config import (
     DataConfig,
@@ -34,7 +35,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine"),
 ]
 
-ROOT = Path(__file__).parents[2]
 PAIRS, SIZE = 32, 64
 
 

@@ -8,36 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-from runtime.checkpoint import load_weights, newest, step_folders
+from runtime.checkpoint import newest, step_folders
+from tests.common import ROOT
+from tests.training.runs import assert_same_weights, logged
 from train_ddp import main
 
-ROOT = Path(__file__).parents[2]
 INTERRUPTED = 75
-
-
-@pytest.fixture
-def config_file(pack_path, tmp_path):
-    """A backbone without BatchNorm, so that a step does not depend on how it is shared out."""
-    path = tmp_path / "config.yaml"
-    config = {
-        "data": {"pack": str(pack_path), "num_negatives": 3},
-        "input": {"image_size": 64, "num_threads": 1, "device": "cpu"},
-        "model": {"backbone": "test_convnext", "embed_dim": 48, "depth": 1, "num_heads": 2},
-        "objective": {"name": "bce"},
-        "optimizer": {"name": "sgd", "lr": 0.01},
-        "schedule": {"name": "constant", "warmup": 2},
-        "train": {"iterations": 8, "global_batch": 8},
-        "checkpoint": {"every": 4},
-        "log": {"every": 1, "tensorboard": False},
-    }
-    path.write_text(yaml.safe_dump(config))
-    return path
 
 
 @pytest.fixture
@@ -76,8 +56,7 @@ def finish(process, code=0):
 
 
 def losses(run):
-    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return {record["step"]: record["loss"] for record in records}
+    return {record["step"]: record["loss"] for record in logged(run)}
 
 
 def wait_for_step(run, step, process):
@@ -100,13 +79,6 @@ def workers(parent):
     )
     pairs = [tuple(map(int, line.split())) for line in listing.stdout.splitlines()]
     return [pid for pid, ppid in pairs if ppid == parent]
-
-
-def assert_same_weights(left, right, **tolerance):
-    a, b = load_weights(left).weights, load_weights(right).weights
-    assert a.keys() == b.keys()
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], msg=name, **tolerance)
 
 
 def test_kill_9_at_random_steps_then_resume_equals_an_uninterrupted_run(start, tmp_path):
