@@ -1,20 +1,10 @@
-"""The commands' runner and what is altered, made once."""
+"""What is altered, made once."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from alterations_files import SECRET
-from commands import Runner, running
 from kit import Kit, make_kit
-
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-
-
-@pytest.fixture(scope="session")
-def runner(tmp_path_factory) -> Iterator[Runner]:
-    with running(tmp_path_factory.mktemp("runner"), **ENVIRONMENT) as started:
-        yield started
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
-from commands import Command, Runner
 from PIL import Image
 from safetensors.numpy import load_file
+
+from tests.commands import Command, Runner
 
 DOMAINS, CLASSES, IMAGES = ("day", "night"), ("ant", "bee", "cat", "dog"), 5
 STEPS = 2

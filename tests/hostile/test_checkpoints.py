@@ -13,9 +13,9 @@ from alterations_checkpoints import (
     UNUSABLE_FOR_TRAINING,
 )
 from alterations_runs import FOLDERS, seal
-from commands import Command, Outcome, Runner
 from kit import STEPS, Kit, newest_step, same_scores, same_weights
 
+from tests.commands import Command, Outcome, Runner
 from tests.common import flip
 
 READERS = ("evaluate-run", "evaluate-step", "evaluate-file", "resume", "warm")

@@ -10,7 +10,6 @@ from alterations_files import SECRET
 from alterations_index import INDEXES
 from alterations_manifest import MANIFESTS
 from alterations_shards import SHARDS
-from commands import Command, Outcome, Runner
 from kit import Kit, same_scores, same_weights
 from pack_expectations import DAMAGED, INVALID
 from pack_files import (
@@ -21,6 +20,8 @@ from pack_files import (
     to_version_1,
     write_image,
 )
+
+from tests.commands import Command, Outcome, Runner
 
 READERS = ("info", "verify", "decode", "stage", "show", "train", "train-checked", "evaluate")
 STAGED_BYTES = 1 << 24

@@ -12,14 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 from alterations import GOOD, REFUSED, thinned
-from commands import SERVER, Command, Outcome, running
-from conftest import ENVIRONMENT
 from kit import STEPS, Kit, make_kit, newest_step, same_scores
 from pack_files import MANIFEST
 
-from tests.common import flip
+from tests.commands import ENVIRONMENT, Command, Outcome, running
+from tests.common import ROOT, flip
 
-ROOT = SERVER.parents[2]
 ODD_CLASSES = (
     "=1+1",
     "@SUM(A1)",
