@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+import evaluate
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
@@ -74,3 +75,40 @@ def results(pack_path, protocol_file, run_folder) -> list[BenchmarkResult]:
 def receipt(run_folder) -> Receipt:
     provenance = Provenance.of(read_checkpoint(run_folder))
     return Receipt("evaluate.py", provenance, PAPER_PREPROCESSING, {}, ALONE, 1.0)
+
+
+@pytest.fixture
+def arguments(pack_path, protocol_file, run_folder, tmp_path):
+    """Builds the arguments of `evaluate.py` from options by name, without dashes."""
+
+    def build(out: str = "out", **options):
+        values = {
+            "protocol": protocol_file,
+            "pack": pack_path,
+            "checkpoint": run_folder,
+            "out": tmp_path / out,
+            "cache": tmp_path / "cache",
+            "neighbors": 5,
+            "resamples": 20,
+            "device": "cpu",
+            **options,
+        }
+        words = []
+        for name, value in values.items():
+            words.append("--" + name.replace("_", "-"))
+            if value is not True:
+                words += value.split() if isinstance(value, str) else [str(value)]
+        return words
+
+    return build
+
+
+@pytest.fixture
+def refusal(error_line):
+    """Runs a command that must exit with 2; returns its line on standard error."""
+
+    def refuse(words: list[str]) -> str:
+        assert evaluate.main(words) == 2
+        return error_line()
+
+    return refuse

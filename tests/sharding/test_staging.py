@@ -8,12 +8,7 @@ from sealing import downgrade
 
 from sharding import staging
 from sharding.__main__ import main
-from tests.common import files_of
-
-
-@pytest.fixture
-def pack(pack_path, tmp_path):
-    return shutil.copytree(pack_path, tmp_path / "pack")
+from tests.common import files_of, flip
 
 
 def stage(pack, local):
@@ -83,4 +78,33 @@ def test_a_pack_with_an_unusable_file_is_not_copied(name, kind, pack, tmp_path, 
             os.mkfifo(pack / name)
     assert stage(pack, tmp_path / "local") == 2
     assert name in error_line()
+    assert not (tmp_path / "local").exists()
+
+
+def test_staging_copies_checks_and_recognises_its_copy(pack_path, tmp_path, capsys):
+    local = tmp_path / "node" / "pack"
+    assert main(["stage", str(pack_path), str(local)]) == 0
+    assert files_of(local) == files_of(pack_path)
+    assert main(["stage", str(pack_path), str(local)]) == 0
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_staging_goes_on_where_it_was_cut_short(pack, pack_path, tmp_path, capsys):
+    local = tmp_path / "local"
+    flip(pack / "shard-000001.tar", 2000)
+    assert main(["stage", str(pack), str(local)]) == 2
+    assert "shard-000001.tar is damaged" in capsys.readouterr().err
+    assert not local.exists()
+    first = (tmp_path / ".local.staging" / "shard-000000.tar").stat().st_ino
+    shutil.copy(pack_path / "shard-000001.tar", pack)
+    assert main(["stage", str(pack), str(local)]) == 0
+    assert (local / "shard-000000.tar").stat().st_ino == first
+    assert files_of(local) == files_of(pack_path)
+
+
+def test_staging_refuses_a_disk_that_is_too_small(pack_path, tmp_path, monkeypatch, capsys):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("sharding.staging.shutil.disk_usage", lambda _: usage)
+    assert main(["stage", str(pack_path), str(tmp_path / "local")]) == 2
+    assert "make room" in capsys.readouterr().err
     assert not (tmp_path / "local").exists()

@@ -18,11 +18,6 @@ from sharding.format.opening import open_pack
 from tests.common import files_of
 
 
-@pytest.fixture
-def pack(pack_path, tmp_path):
-    return shutil.copytree(pack_path, tmp_path / "pack")
-
-
 def verify(pack, capsys, *options):
     """The exit status and the lines printed."""
     status = main(["verify", str(pack), "--workers", "1", *options])
@@ -256,3 +251,11 @@ def test_a_manifest_whose_options_cannot_be_repacked_is_one_line(pack, image_tre
         (pack / "manifest.json").write_text(json.dumps({**stated, "options": options}))
         assert main(["verify", str(pack), "--repair", "--root", str(image_tree)]) == 2
         assert "is damaged" in error_line()
+
+
+def test_a_pack_without_its_manifest_is_refused_by_every_command(pack, tmp_path, capsys):
+    (pack / "manifest.json").unlink()
+    for arguments in (["info"], ["verify"], ["stage"]):
+        extra = [str(tmp_path / "local")] if arguments == ["stage"] else []
+        assert main([*arguments, str(pack), *extra]) == 2
+        assert "is not a complete pack" in capsys.readouterr().err
