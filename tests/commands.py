@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 
 SERVER = Path(__file__).with_name("server.py")
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+ENVIRONMENT = {"COLUMNS": "120"}
 TIMEOUT_SECONDS = 60
 MEMORY = 2 << 30
 PROCESSES = len(os.sched_getaffinity(0))

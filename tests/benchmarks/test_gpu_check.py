@@ -25,7 +25,7 @@ def start(*options, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.gpu", *map(str, options)],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -24,12 +24,6 @@ ALONE = Process(0, 0, 1, torch.device("cpu"))
 MODEL = ModelConfig(backbone="resnet10t", embed_dim=24, depth=2, num_heads=3)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Small tensors are slower on several threads, much slower where the cores are shared."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def protocol_file(tmp_path_factory) -> Path:
     """Known: cat, ant, bee. Target day has references of night, night those of day."""

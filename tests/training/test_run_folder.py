@@ -118,7 +118,6 @@ def test_all_ranks_refuse_a_folder_that_is_in_use(config_file, tmp_path):
         done = subprocess.run(
             [sys.executable, *launcher, *options],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             timeout=120,
