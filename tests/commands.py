@@ -64,7 +64,7 @@ class Outcome:
     seconds: float
 
     def breaches(self) -> list[str]:
-        """In what it broke what every command promises whatever it reads."""
+        """How it broke what every command promises, whatever the command reads."""
         found = []
         lines = [line for line in self.stderr.splitlines() if not NOTICES.fullmatch(line)]
         if self.hung:

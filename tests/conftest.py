@@ -1,6 +1,7 @@
 """What several packages test with: a small image tree and its pack, and ranks that fail."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,8 @@ from sharding.__main__ import main
 from tests.commands import ENVIRONMENT, Command, Runner, running
 
 os.environ["OMP_NUM_THREADS"] = "1"  # small tensors are slower on several threads
+# Ignored by all commands where a shell starts the tests in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DOMAINS, CLASSES, IMAGES = ("day", "night"), ("ant", "bee", "cat", "dog", "eel"), 6
 

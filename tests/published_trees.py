@@ -22,7 +22,7 @@ def images(folder: Path, count: int, place: Place | None = None) -> list[str]:
         elif name == names[0]:
             (folder / name).touch()
         else:
-            os.link(folder / names[0], folder / name)  # much faster than a file more
+            os.link(folder / names[0], folder / name)  # much faster than creating a file
     return names
 
 

@@ -127,7 +127,6 @@ def _run(job: dict[str, Any]) -> NoReturn:
         os.setsid()
         _limit_memory()
         _open_streams(job)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # which may have been ignored
         os.environ.update(job["environment"])
         os.chdir(job["folder"])
         if job["file_bytes"] is not None:

@@ -25,7 +25,7 @@ WEIGHTS, CONFIG, METRICS, TRAINING = (
 FILES = (WEIGHTS, CONFIG, METRICS, TRAINING)
 
 CHECKPOINTS = Registry()  # of one of the FILES, which a forger can seal again
-BOMBS = Registry()  # likewise, and they take long to make
+BOMBS = Registry()  # of the FILES too, but slow to make
 
 EITHER = (GOOD, REFUSED)
 HARMLESS = expect(EITHER)

@@ -14,7 +14,7 @@ def made_kit(tmp_path_factory, runner) -> Kit:
 
 @pytest.fixture
 def kit(made_kit, tmp_path) -> Kit:
-    """The kit, its commands run in ``tmp_path / room``, beside which lies ``neighbor``."""
+    """The kit, its commands run in ``tmp_path / room``, next to which lies ``neighbor``."""
     (tmp_path / "neighbor").mkdir()
     (tmp_path / "neighbor" / "secret").write_text(SECRET)
     (tmp_path / "room").mkdir()

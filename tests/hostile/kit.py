@@ -30,7 +30,7 @@ SCORES_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Kit:
-    """A folder with a tree, its pack, a run of ``STEPS`` steps on it and one of a step more, a
+    """A folder with a tree, its pack, a run of ``STEPS`` steps on it and one a step longer, a
     protocol, a cache of features, and the results of the protocol.
 
     Attributes:

@@ -61,7 +61,7 @@ def test_a_pack_survives_many_kills_at_random_moments(image_tree, pack_path, tmp
 
 @pytest.mark.parametrize("broken", range(1, 30, 2))
 def test_a_pack_survives_a_stop_at_any_file(image_tree, pack_path, tmp_path, monkeypatch, broken):
-    """Stopped when the ``broken``-th file is about to get its name; whole shards stay untouched."""
+    """Stopped when the ``broken``-th file is about to get its name; finished shards stay."""
     out, replaced = tmp_path / "pack", 0
 
     def stop(path, target):

@@ -105,7 +105,7 @@ class Dali:
         try:
             return self._pipeline.run()[0].at(0)
         except RuntimeError:
-            self._pipeline = None  # a pipeline that has failed cannot go on
+            self._pipeline = None  # a pipeline that has failed cannot be used again
             return None
 
     def _graph(self):
@@ -129,7 +129,7 @@ def test_dali_decodes_what_is_packed_to_the_same_pixels(name, dali):
 
 
 def with_header_byte(content, position, value):
-    """A PNG with another byte in its header, and a checksum that is right."""
+    """A PNG with a changed byte in its header, and the right checksum."""
     header = bytearray(content[16:29])
     header[position - 16] = value
     return content[:8] + png_chunk(b"IHDR", bytes(header)) + content[33:]

@@ -37,7 +37,7 @@ def training_tree(tmp_path_factory):
 
 @pytest.fixture
 def imagenet_tree(training_tree, tmp_path):
-    """ImageNet's training folders as links, beside which a test may put others."""
+    """ImageNet's training folders as links; a test may add others."""
     base = tmp_path / "Data" / "CLS-LOC"
     base.mkdir(parents=True)
     (base / "train").symlink_to(training_tree / "Data" / "CLS-LOC" / "train")

@@ -81,7 +81,7 @@ def test_a_pack_with_an_unusable_file_is_not_copied(name, kind, pack, tmp_path, 
     assert not (tmp_path / "local").exists()
 
 
-def test_staging_copies_checks_and_recognises_its_copy(pack_path, tmp_path, capsys):
+def test_staging_copies_checks_and_recognizes_its_copy(pack_path, tmp_path, capsys):
     local = tmp_path / "node" / "pack"
     assert main(["stage", str(pack_path), str(local)]) == 0
     assert files_of(local) == files_of(pack_path)

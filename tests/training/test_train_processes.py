@@ -1,4 +1,4 @@
-"""Training as processes that are started, killed, signalled and restarted."""
+"""Training as processes that are started, killed, signaled and restarted."""
 
 import contextlib
 import json
