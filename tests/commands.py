@@ -4,6 +4,7 @@ import json
 import os
 import re
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -98,13 +99,22 @@ class Running:
     def has_ended(self) -> bool:
         return bool(select.select([self._connection], [], [], 0)[0])
 
+    def kill(self) -> None:
+        """Kill it and all that it has started, unless it has ended."""
+        if self._connection.fileno() >= 0 and not self.has_ended:
+            os.killpg(self.pid, signal.SIGKILL)
+
     def wait(self) -> Outcome:
         """Its outcome, once it has ended."""
         with self._connection, self._answers:
             outcome = json.loads(self._answers.readline())
-        stdout, stderr = map(_text, self._streams)
-        stdout = "" if self._command.stdout else stdout
-        return Outcome(self._command, stdout=stdout, stderr=stderr, **outcome)
+        stdout, stderr = self._streams
+        return Outcome(
+            self._command,
+            stdout="" if self._command.stdout else _text(stdout),  # /dev/full has no end
+            stderr=_text(stderr),
+            **outcome,
+        )
 
 
 class Runner:

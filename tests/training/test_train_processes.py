@@ -1,6 +1,5 @@
 """Training as processes that are started, killed, signaled and restarted."""
 
-import contextlib
 import json
 import os
 import random
@@ -40,8 +39,7 @@ def start(runner, config_file, tmp_path):
 
     yield command
     for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
 
 
 def finish(process, code=0):
