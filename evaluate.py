@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(arguments: Sequence[str]) -> int:
     options = build_parser(__doc__ or "").parse_args(arguments)
-    # torch takes seconds to import, which help and mistakes in the command line need not wait for.
+    # Importing torch takes seconds; help and argument errors do not wait for it.
     from evaluation.run import evaluate
     from runtime.distributed import process_group
 

@@ -1,4 +1,4 @@
-"""A protocol's targets scored by every evaluator that was asked for."""
+"""Scores a protocol's targets with the requested evaluators."""
 
 import time
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class BenchmarkConfig:
 
     Attributes:
         evaluators: names of ``model.evaluators.EVALUATORS``.
-        options: their numbers.
+        options: their parameters.
         references: which references are used.
         resamples: bootstrap resamples of the AUROC's interval.
     """
@@ -41,14 +41,14 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """A protocol that was evaluated.
+    """The results of a protocol.
 
     Attributes:
         protocol: what was evaluated.
-        pack: on which images.
-        extraction: the features of all images in it.
+        pack: the images it was evaluated on.
+        extraction: the features of all those images.
         targets: in the order they were asked for.
-        logit_error: what a lower precision changes, in standard deviations of the logits.
+        logit_error: error due to a lower precision, in standard deviations of the logits.
     """
 
     protocol: Protocol
@@ -61,7 +61,7 @@ class BenchmarkResult:
 def run_benchmark(
     protocol: Protocol, targets: Sequence[str], extractor: FeatureExtractor, config: BenchmarkConfig
 ) -> BenchmarkResult:
-    """Evaluate the named targets; every process returns the same.
+    """Evaluate the named targets; every process returns the same result.
 
     Raises:
         PackError: the pack does not hold what the protocol names, an image is damaged, or a target

@@ -15,7 +15,7 @@ class ReferenceConfig:
 
     Attributes:
         shots: references drawn for each class; 0 takes all.
-        seed: of the draw, which restarts for each class.
+        seed: random seed of the draw, which restarts for each class.
         replacement: draw with replacement, as published few-shot numbers were.
         minimum: a class with fewer references in the protocol is refused.
     """

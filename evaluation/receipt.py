@@ -1,4 +1,4 @@
-"""What results come from: command, checkpoint, configuration and versions."""
+"""The provenance of results: command, checkpoint, configuration and versions."""
 
 import importlib.metadata
 import platform
@@ -16,14 +16,14 @@ _LIBRARIES = ("torch", "timm", "scikit-learn")
 
 @dataclass(frozen=True)
 class Receipt:
-    """What results come from.
+    """The provenance of results.
 
     Attributes:
         command: as it was typed.
         network: the checkpoint that was read.
         preprocessing: how images became the network's input.
         configuration: the command's options, defaults included.
-        process: one of those that ran.
+        process: the one that writes the results.
         seconds: how long the command took.
     """
 
@@ -35,7 +35,7 @@ class Receipt:
     seconds: float
 
     def plain(self) -> dict[str, Any]:
-        """The receipt as it stands in ``results.json``."""
+        """The receipt as ``results.json`` stores it."""
         network = self.network
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
         return {

@@ -12,7 +12,7 @@ from runtime.errors import PackError
 def choose_references(
     rows: ProtocolRows, known: tuple[str, ...], config: ReferenceConfig
 ) -> ProtocolRows:
-    """``rows`` with the references that ``config`` leaves, an image as often as it was drawn.
+    """``rows`` with the references that ``config`` selects; one drawn twice is there twice.
 
     Raises:
         PackError: a class has fewer references than ``minimum``, or than ``shots`` where they are

@@ -1,4 +1,4 @@
-"""An evaluation, from the command's options to the folder with its results."""
+"""An evaluation, from the command's options to the folder of results."""
 
 import argparse
 import contextlib
@@ -32,7 +32,7 @@ from runtime.precision import exact_float32
 
 @dataclass(frozen=True)
 class Job:
-    """A protocol, the targets of it to run, and the pack that holds its data set."""
+    """A protocol, those of its targets to evaluate, and the pack of its data set."""
 
     protocol: Protocol
     targets: Sequence[str]
@@ -70,7 +70,7 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
         )
         try:
             folder.write(results, receipt)
-        finally:  # a full disk takes the files, not the numbers
+        finally:  # a full disk costs the files, not the numbers
             _print_tables(results)
     print(f"results in {plain(str(options.out))}")
 
@@ -108,9 +108,9 @@ def _preprocessing(options: argparse.Namespace) -> PreprocessingOptions:
 def _folder(
     options: argparse.Namespace, cache: FeatureCache | None, process: Process
 ) -> Iterator[ResultsFolder | None]:
-    """Reserve the places that are written to, before anything is computed.
+    """Reserve what will be written to, before anything is computed.
 
-    The first process gets the folder and the others None; where it cannot, all raise.
+    The first process gets the folder, the others None; if it fails, all raise.
     """
     with contextlib.ExitStack() as stack:
         folder, failure = None, None
@@ -173,7 +173,7 @@ def _run(
 
 def _print_tables(results: Sequence[BenchmarkResult]) -> None:
     console = Console()
-    with console.capture() as captured:  # printing is ours: rich exits where a pipe is closed
+    with console.capture() as captured:  # printed by us: rich exits when a pipe is closed
         for result in results:
             console.print(terminal_table(result))
     print(captured.get(), end="")

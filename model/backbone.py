@@ -15,7 +15,10 @@ from model.config import PAPER_PREPROCESSING, Preprocessing
 
 _PAPER = ("resnet18", "resnet101")
 _CONTRASTIVE = ("clip", "pe_core")  # parts of the names of models trained on images and texts
-_CLASS_COUNTS = (1000, 11821)  # of ImageNet-1k and -12k, on which some of them were fine-tuned
+_CLASS_COUNTS = (
+    1000,
+    11821,
+)  # of ImageNet-1k and -12k, on which some models were fine-tuned
 
 
 def backbone_preprocessing(name: str) -> Preprocessing:
@@ -58,7 +61,7 @@ def create_backbone(
         pretrained: start from timm's published weights, which timm downloads.
 
     Raises:
-        ValueError: timm has no model of that name, or it takes no images of that size.
+        ValueError: timm has no model of that name, or it does not accept that image size.
     """
     known = _pretrained_config(name)
     options: dict[str, Any] = {} if _has_projection(name, known) else {"num_classes": 0}
@@ -78,10 +81,10 @@ def create_backbone(
 
 
 def resize_input(backbone: nn.Module, image_size: int) -> None:
-    """Let a backbone take images of another size; position embeddings are interpolated.
+    """Let a backbone take images of a different size; position embeddings are interpolated.
 
     Raises:
-        ValueError: it takes no images of that size.
+        ValueError: it does not accept that size.
     """
     if hasattr(backbone, "set_input_size"):
         cast(Any, backbone).set_input_size(img_size=(image_size, image_size))
@@ -90,10 +93,10 @@ def resize_input(backbone: nn.Module, image_size: int) -> None:
 
 
 def feature_dim(backbone: nn.Module, image_size: int) -> int:
-    """D, the width of a backbone's features (N, D), found without computing anything.
+    """D, the width of a backbone's features (N, D), found without computing them.
 
     Raises:
-        ValueError: it takes no images of ``image_size`` pixels.
+        ValueError: it does not accept images of ``image_size`` pixels.
     """
     # A copy on the meta device, whose tensors have shapes and no values.
     memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in backbone.buffers()}
@@ -103,7 +106,7 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
         features = shadow(torch.empty(1, 3, image_size, image_size, device="meta"))
     except Exception as error:  # the model's own code may raise anything
         raise ValueError(
-            f"the backbone takes no images of {image_size} pixels ({error}); "
+            f"the backbone does not accept images of {image_size} pixels ({error}); "
             "choose another image_size"
         ) from error
     return int(features.shape[1])
@@ -112,8 +115,8 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
 def for_inference(backbone: nn.Module) -> nn.Module:
     """A copy of a backbone in evaluation mode with each BatchNorm folded into its convolution.
 
-    Equal to float rounding, and about a fifth faster on a CPU. A backbone that ``torch.fx`` cannot
-    trace is returned as it is.
+    The features are equal up to float rounding, and about a fifth faster on a CPU. A backbone that
+    ``torch.fx`` cannot trace is returned as it is.
     """
     try:
         return fuse(backbone.eval())
@@ -122,7 +125,8 @@ def for_inference(backbone: nn.Module) -> nn.Module:
 
 
 def _pretrained_config(name: str) -> PretrainedCfg:
-    """timm's description of a model's published weights, or of none; ValueError for no model."""
+    """timm's description of a model's published weights, empty where it has none; ValueError where
+    timm has no such model."""
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(
@@ -133,14 +137,14 @@ def _pretrained_config(name: str) -> PretrainedCfg:
 
 
 def _has_projection(name: str, known: PretrainedCfg) -> bool:
-    """Whether the model's head is a projection, whose width timm keeps as a number of classes."""
+    """Whether the model's head is a projection; timm stores its width as the number of classes."""
     full_name = f"{name}.{known.tag}"
     contrastive = any(part in full_name for part in _CONTRASTIVE)
     return contrastive and known.num_classes not in (0, *_CLASS_COUNTS)
 
 
 def _check_patches(backbone: nn.Module, image_size: int) -> None:
-    """Raise ValueError where patches that do not overlap would leave a part of the image out."""
+    """Raise ValueError if non-overlapping patches would not cover the image."""
     convolution = getattr(getattr(backbone, "patch_embed", None), "proj", None)
     if not isinstance(convolution, nn.Conv2d) or convolution.stride != convolution.kernel_size:
         return

@@ -52,24 +52,23 @@ def _check_preprocessing(given: "Preprocessing") -> None:
 class Preprocessing:
     """How an RGB image becomes the network's input; the defaults are the paper's.
 
-    In evaluation the image is resized as ``crop_mode`` says, t being floor(image_size / crop_pct)
-    pixels, and its center of ``image_size`` x ``image_size`` is taken:
+    In evaluation an image is first resized, with t = floor(image_size / crop_pct) pixels:
 
     - ``center``: the short side becomes t;
     - ``squash``: both sides become t, whatever the aspect ratio;
     - ``border``: the long side becomes t.
 
-    What lies outside the image is the mean. These are the modes of ``timm.data.create_transform``.
-    Training takes random crops instead, and
-    uses ``image_size``, ``interpolation``, ``mean`` and ``std`` alone.
+    Then its center of ``image_size`` x ``image_size`` is cropped, padded with the mean where the
+    resized image is smaller. These are the modes of ``timm.data.create_transform``. Training takes
+    random crops instead, and uses only ``image_size``, ``interpolation``, ``mean`` and ``std``.
 
     Attributes:
         image_size: S, height and width of the network's input in pixels.
         mean: subtracted from the pixels of each channel, on a scale of 0 to 1.
-        std: what they are then divided by, on the same scale.
-        interpolation: of the resize, which is antialiased.
-        crop_mode: how the evaluation's image is resized.
-        crop_pct: S as a share of the resized side.
+        std: divides the result, per channel, on the same scale.
+        interpolation: filter of the resize, which is antialiased.
+        crop_mode: how an image is resized in evaluation.
+        crop_pct: S as a fraction of the resized side.
 
     Raises:
         ValueError: a value is out of its range.
@@ -87,7 +86,10 @@ class Preprocessing:
 
     @classmethod
     def of_checkpoint(cls, config: Mapping[str, Any]) -> "Preprocessing":
-        """What the configuration saved with a checkpoint says; what it lacks is the default.
+        """The preprocessing in the configuration of a checkpoint; what it lacks is the default.
+
+        Args:
+            config: the checkpoint's YAML document, which may hold anything.
 
         Raises:
             ValueError: a value is of another type or out of its range.
@@ -107,16 +109,16 @@ PAPER_PREPROCESSING = Preprocessing()
 
 @dataclass(frozen=True)
 class PreprocessingOptions:
-    """Preprocessing other than the backbone's own; null takes the backbone's.
+    """Changes of the preprocessing; null, or an option that is not given, changes nothing.
 
     Attributes:
         image_size: height and width of the network's input in pixels.
-        mean: subtracted from the pixels of each channel, on a scale of 0 to 1.
-        std: what they are then divided by, on the same scale.
-        interpolation: of the resize, which is antialiased.
-        crop_mode: the evaluation's image; center crops the middle of the image, squash ignores its
-            aspect ratio, border pads it.
-        crop_pct: the input's size as a share of the side to which the image is resized first.
+        mean: subtracted from the pixels of each channel (R, G, B), on a scale of 0 to 1.
+        std: divides the result, per channel, on the same scale.
+        interpolation: filter of the resize, which is antialiased.
+        crop_mode: how an image is made square in evaluation: center crops its middle, squash
+            ignores its aspect ratio, border pads it.
+        crop_pct: the input's size as a fraction of the side to which an image is resized first.
     """
 
     image_size: int | None = None
@@ -173,13 +175,13 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Which objective, and the number that shapes it.
+    """The training objective and its parameter.
 
     Attributes:
         name: ``mse`` is the paper's, ``hinge`` the follow-up's choice. ``cross_entropy`` is the
-            softmax cross-entropy of a head with two logits; the network returns their
-            difference, on which it equals ``bce``. ``focal`` is the focal form of both.
-        compression: c of ``mse``, how steep the sigmoid is.
+            softmax cross-entropy of a head with two logits; since the network returns their
+            difference, it is computed as ``bce``. ``focal`` is the focal loss for either head.
+        compression: c of ``mse``, the slope of the sigmoid.
         margin: m of ``hinge``.
         gamma: exponent of ``focal``.
 
@@ -205,14 +207,14 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class EvaluatorOptions:
-    """Numbers that evaluators take.
+    """Parameters of the evaluators.
 
     Attributes:
         significant: references per class for ``significant-*``.
         neighbors: k of the k-NN scores.
         memory: bytes for the intermediate values of relational scoring; None takes
             ``model.pairwise.tile_memory`` of the device.
-        precision: of the relational module's matrix products.
+        precision: data type of the relational module's matrix products.
     """
 
     significant: int = 5

@@ -52,7 +52,7 @@ def aupr_known(known: np.ndarray, normality: np.ndarray) -> float:
 
 
 def aupr_unknown(known: np.ndarray, normality: np.ndarray) -> float:
-    """Average precision with unknown as the positive class, found by low normality."""
+    """Average precision with unknown as the positive class, detected by low normality."""
     _check(known, normality)
     return float(average_precision_score(~known, -normality))
 

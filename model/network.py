@@ -1,4 +1,4 @@
-"""The networks that are trained: ReSeND on pairs, and a classifier that warms up a backbone."""
+"""The networks that are trained: ReSeND on pairs, and a classifier to pre-train a backbone."""
 
 from collections.abc import Mapping
 
@@ -71,7 +71,7 @@ def build_network(
 
 
 def untrained_parts(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Which of ``backbone`` and ``relation`` look as they were initialized at random.
+    """Which of ``backbone`` and ``relation`` still look randomly initialized.
 
     The biases of normalization layers start at zero, and the first training step moves them.
 

@@ -1,7 +1,7 @@
 """SHA-256 of the files in a folder, kept next to them: detects bit rot and truncation.
 
 ``checksums.json`` maps each file's name to its size in bytes and its sha256. It does not protect
-from someone who can write to the folder, and so replace it as well.
+against someone who can write to the folder, and so replace the checksums as well.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ _BLOCK = 1 << 20
 
 
 def write_checksums(folder: Path) -> None:
-    """Record the present content of all files of ``folder``."""
+    """Record size and sha256 of all files in ``folder``."""
     record = {path.name: _entry(path) for path in sorted(folder.iterdir())}
     replace_file(folder / CHECKSUMS, json.dumps(record, indent=1) + "\n")
 
 
 def update_checksum(folder: Path, name: str) -> None:
-    """Record the present content of one file; what is recorded of the others stays."""
+    """Record size and sha256 of one file; the other entries stay as they are."""
     record = _read_record(folder / CHECKSUMS) or {}
     record[name] = _entry(folder / name)
     replace_file(folder / CHECKSUMS, json.dumps(record, indent=1) + "\n")
 
 
 def verify_checksums(folder: Path, names: tuple[str, ...]) -> bool:
-    """Compare files of ``folder`` with what was recorded.
+    """Compare files of ``folder`` with their recorded checksums.
 
     Returns:
         False where nothing was recorded, as in checkpoints of older versions.
@@ -49,7 +49,7 @@ def verify_checksums(folder: Path, names: tuple[str, ...]) -> bool:
             raise CheckpointError(f"{folder / CHECKSUMS} does not list {name}")
         try:
             with open_regular(path, max_bytes=1 << 62) as file:
-                # The size first: a file that has grown to any length is not read at all.
+                # The size first: a file that has grown, to whatever length, is never read.
                 if os.fstat(file.fileno()).st_size != entry.get("bytes"):
                     raise ValueError(f"its size is not the one in {CHECKSUMS}")
                 if _sha256(file) != entry.get("sha256"):

@@ -1,4 +1,4 @@
-"""Split n items over the processes and gather the results, each item computed exactly once."""
+"""Splits n items over the processes and gathers the results, each item computed exactly once."""
 
 from dataclasses import dataclass
 

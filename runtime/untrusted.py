@@ -15,7 +15,7 @@ _MAX_DEPTH = 16
 
 
 def open_regular(path: Path, max_bytes: int) -> BinaryIO:
-    """Open a file for reading, without waiting where it is a FIFO or a device.
+    """Open a file for reading; a FIFO or a device is refused without waiting for it.
 
     Raises:
         OSError: it cannot be opened.
@@ -43,7 +43,7 @@ def read_text(path: Path) -> str:
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """A YAML file's mapping of strings to mappings, lists, strings, numbers, booleans and nulls.
 
-    Aliases are refused: a few lines of them stand for more values than any memory holds.
+    Aliases are refused: a few lines of them can expand to more values than fit in memory.
     """
     try:
         values = yaml.load(read_text(path), _PlainLoader)

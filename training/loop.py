@@ -1,4 +1,4 @@
-"""The steps of a run, with what is measured, saved and watched on the way."""
+"""The training loop: steps, metrics, checkpoints, validation and signals."""
 
 import time
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from training.run_log import LogError, RunLog, remove_report, write_report
 from training.step import Stepper
 from training.validation import Validation
 
-INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: saved on a signal, start again to continue
-INTERRUPTED_FILE = "interrupted.json"  # for those who see only torchrun's exit code
+INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: a signal stopped the run, which can be resumed
+INTERRUPTED_FILE = "interrupted.json"  # for scripts that see only torchrun's exit code
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Run:
 class Loop:
     """Runs the steps from ``start`` to ``train.iterations``.
 
-    Metrics are gathered every ``log.every`` steps and before each checkpoint; between these the
-    host never waits for the device.
+    Metrics are gathered every ``log.every`` steps and before each checkpoint; otherwise the host
+    never waits for the device.
 
     Args:
         run: what is trained, and how.
@@ -66,7 +66,7 @@ class Loop:
         Raises:
             TrainingError: the loss or the gradient is not finite, or the loss is above its limit.
             CheckpointError: a checkpoint could not be written.
-            LogError: the log could not be written; the steps until then are saved.
+            LogError: the log could not be written; the steps so far are saved.
         """
         if self._process.is_first:
             remove_report(self._config.out / INTERRUPTED_FILE)
@@ -83,7 +83,7 @@ class Loop:
         return INTERRUPTED
 
     def _steps(self, start: int, stop: StopSignal) -> int | None:
-        """Do the steps; returns how many are done where a signal stopped them early."""
+        """Do the steps; returns how many are done if a signal stopped the run early, else None."""
         config, iterations = self._config, self._config.train.iterations
         self._clock = time.perf_counter()
         for number in range(start, iterations):

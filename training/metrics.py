@@ -1,4 +1,4 @@
-"""What a training step measures."""
+"""Metrics of training steps."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from runtime.distributed import Process
 
 
 class StepMetrics(NamedTuple):
-    """Measures of one step, or with one more dimension in front, of several.
+    """Metrics of one step or, with a leading dimension n, of n steps.
 
     Attributes:
         loss: scalar, the mean over the batch.
@@ -36,6 +36,6 @@ class StepMetrics(NamedTuple):
         return StepMetrics(rows[:, 0], rows[:, 1], rows[:, 2:].unflatten(1, (-1, 2)))
 
     def accuracies(self) -> list[float]:
-        """The correct share of each accuracy over several steps; 0 where its total is 0."""
+        """Each accuracy over n steps; 0 where its total is 0."""
         totals = self.counts.sum(0)
         return (totals[:, 0] / totals[:, 1].clamp(min=1)).tolist()

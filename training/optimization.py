@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from runtime.errors import ConfigError
 from training.config import OptimizerConfig, ScheduleConfig
 
-_TRUST, _EPS = 0.001, 1e-8  # of torchlars, which the paper's training used
+_TRUST, _EPS = 0.001, 1e-8  # torchlars's defaults, which the paper's training used
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, iterations: int) -> float:
-    """What the learning rate is multiplied by at ``step`` (from 0) of ``iterations``.
+    """The factor of the learning rate at ``step`` (from 0) of ``iterations``.
 
-    The warm-up and the step rule are the original's: ``step / warmup``, then ``gamma`` to the
-    number of milestones reached, counted from the end of the warm-up. With the paper's 13,000
-    iterations the milestone is therefore never reached.
+    The warm-up and the step rule are the original's: ``step / warmup``, then ``gamma`` raised to
+    the number of milestones reached, which count from the end of the warm-up. With the paper's
+    13,000 iterations the milestone is therefore never reached.
     """
     if step < schedule.warmup:
         return step / schedule.warmup
@@ -100,6 +100,6 @@ def _torchlars(sgd: torch.optim.SGD) -> torch.optim.Optimizer:
     except ImportError as error:
         raise ConfigError(
             f"optimizer.name is torchlars, which cannot be imported ({error}); "
-            "use lars, which has the same rule"
+            "use lars, which computes the same updates"
         ) from error
     return LARS(optimizer=sgd, eps=_EPS, trust_coef=_TRUST)

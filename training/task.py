@@ -1,4 +1,4 @@
-"""What a network is trained for: how it is built, its loss and its accuracies."""
+"""What a network is trained for: building it, its loss and its accuracies."""
 
 from dataclasses import asdict, replace
 from typing import Protocol
@@ -25,7 +25,7 @@ class Task(Protocol):
     accuracies: tuple[str, ...]
 
     def network(self, num_classes: int) -> ReSeND | Classifier:
-        """A new network; ValueError where the configured sizes build none."""
+        """A new network; ValueError if the configured sizes are not valid."""
 
     def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """The mean loss of the network's ``output``, and float32 (A, 2), (correct, total) of each
@@ -95,7 +95,7 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
     """The network, its backbone at the weights that the configuration names.
 
     Raises:
-        ConfigError: the sizes build no network, or timm's weights cannot be fetched.
+        ConfigError: the sizes are not valid, or timm's weights cannot be fetched.
         CheckpointError: the backbone's weights are missing, damaged or do not fit.
     """
     settings = config.model
@@ -106,7 +106,7 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
     except (OSError, RuntimeError) as error:
         raise ConfigError(
             f"cannot fetch the weights of {settings.backbone} ({first_line(error)}); "
-            "where there is no network give a file as model.backbone_weights"
+            "without network access, give a file as model.backbone_weights"
         ) from error
     if settings.backbone_weights is not None:
         load_backbone(network.backbone, settings.backbone_weights)
@@ -116,7 +116,7 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
 def parameter_groups(
     network: ReSeND | Classifier, backbone_factor: float
 ) -> list[tuple[list[nn.Parameter], float]]:
-    """The backbone's parameters and the others, each with its factor of the learning rate."""
+    """The backbone's parameters and all others, each group with its learning-rate factor."""
     backbone = list(network.backbone.parameters())
     known = {id(parameter) for parameter in backbone}
     others = [parameter for parameter in network.parameters() if id(parameter) not in known]

@@ -96,7 +96,7 @@ def test_a_transformer_is_evaluated_at_another_size(pack_path, tmp_path):
     ("backbone", "size", "message"),
     [
         ("deit_tiny_patch16_224", 40, "choose 32 or 48"),
-        ("inception_v3", 32, "takes no images of 32 pixels"),
+        ("inception_v3", 32, "does not accept images of 32 pixels"),
         ("resnet19", 32, "timm has no model 'resnet19'"),
     ],
 )

@@ -409,7 +409,7 @@ def test_a_checkpoint_of_another_backbone_is_refused(arguments, run_folder, tmp_
         return {**settings, "model": {**settings["model"], "backbone": "resnet18"}}
 
     run = changed_run(run_folder, tmp_path, config=other)
-    assert "it was made by a different architecture" in refusal(arguments(checkpoint=run), capsys)
+    assert "it is of a different architecture" in refusal(arguments(checkpoint=run), capsys)
 
 
 def test_a_checkpoint_without_relation_is_refused(arguments, run_folder, tmp_path, capsys):

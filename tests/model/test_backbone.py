@@ -124,5 +124,5 @@ def test_overlapping_patches_take_any_size():
 
 
 def test_a_size_that_the_backbone_cannot_take_is_refused():
-    with pytest.raises(ValueError, match="takes no images of 32 pixels"):
+    with pytest.raises(ValueError, match="does not accept images of 32 pixels"):
         feature_dim(create_backbone("inception_v3", image_size=32), 32)
