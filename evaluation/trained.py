@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from model.backbone import for_inference, resize_input
 from model.config import ModelConfig, Preprocessing, PreprocessingOptions
+from model.errors import ModelError
 from model.network import ReSeND, build_network, untrained_parts
 from runtime.checkpoint import Checkpoint, load_weights
 from runtime.errors import CheckpointError, ConfigError
@@ -123,7 +124,7 @@ def _change_preprocessing(network: ReSeND, options: PreprocessingOptions) -> Non
     if changed.image_size != network.preprocessing.image_size:
         try:
             resize_input(network.backbone, changed.image_size)
-        except ValueError as error:
+        except ModelError as error:
             raise ConfigError(str(error)) from error
     network.preprocessing = changed
 
@@ -132,13 +133,15 @@ def _build(checkpoint: Checkpoint) -> ReSeND:
     names = {field.name for field in fields(ModelConfig)}
     settings = checkpoint.setting("model") or {}
     try:
+        if not isinstance(settings, dict):
+            raise ModelError("model is not a mapping of names to values")
         config = ModelConfig(**{key: value for key, value in settings.items() if key in names})
         # A block has 12 d^2 weights; nothing larger than what the file holds is allocated.
         num_weights = sum(tensor.numel() for tensor in checkpoint.weights.values())
         if 12 * config.depth * config.embed_dim**2 > num_weights:
-            raise ValueError(f"embed_dim and depth need more than its {num_weights:,} weights")
+            raise ModelError(f"embed_dim and depth need more than its {num_weights:,} weights")
         network = build_network(config, Preprocessing.of_checkpoint(checkpoint.config))
-    except (ValueError, TypeError, AttributeError) as error:
+    except ModelError as error:
         raise CheckpointError(
             f"{checkpoint.path}: no network can be built from its configuration: {error}"
         ) from error

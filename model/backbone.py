@@ -12,6 +12,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from model.config import PAPER_PREPROCESSING, Preprocessing
+from model.errors import ModelError
 
 _PAPER = ("resnet18", "resnet101")
 _CONTRASTIVE = ("clip", "pe_core")  # parts of the names of models trained on images and texts
@@ -29,7 +30,7 @@ def backbone_preprocessing(name: str) -> Preprocessing:
     standard deviation.
 
     Raises:
-        ValueError: timm has no model of that name.
+        ModelError: timm has no model of that name.
     """
     known = _pretrained_config(name)
     if name.split(".")[0] in _PAPER:
@@ -61,7 +62,7 @@ def create_backbone(
         pretrained: start from timm's published weights, which timm downloads.
 
     Raises:
-        ValueError: timm has no model of that name, or it does not accept that image size.
+        ModelError: timm has no model of that name, or it does not accept that image size.
     """
     known = _pretrained_config(name)
     options: dict[str, Any] = {} if _has_projection(name, known) else {"num_classes": 0}
@@ -69,10 +70,8 @@ def create_backbone(
         options["img_size"] = image_size
     try:
         backbone = timm.create_model(name, pretrained=pretrained, **options)
-    except (TypeError, AssertionError) as error:
-        if "img_size" not in options:
-            raise
-        raise ValueError(
+    except (TypeError, AssertionError) as error:  # timm's models differ in what they accept
+        raise ModelError(
             f"{name} cannot be built for images of {image_size} pixels ({error}); "
             f"set image_size to {known.input_size[-1]}"
         ) from error
@@ -84,7 +83,7 @@ def resize_input(backbone: nn.Module, image_size: int) -> None:
     """Let a backbone take images of a different size; position embeddings are interpolated.
 
     Raises:
-        ValueError: it does not accept that size.
+        ModelError: it does not accept that size.
     """
     if hasattr(backbone, "set_input_size"):
         cast(Any, backbone).set_input_size(img_size=(image_size, image_size))
@@ -96,7 +95,7 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
     """D, the width of a backbone's features (N, D), found without computing them.
 
     Raises:
-        ValueError: it does not accept images of ``image_size`` pixels.
+        ModelError: it does not accept images of ``image_size`` pixels.
     """
     # A copy on the meta device, whose tensors have shapes and no values.
     memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in backbone.buffers()}
@@ -105,7 +104,7 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
     try:
         features = shadow(torch.empty(1, 3, image_size, image_size, device="meta"))
     except Exception as error:  # the model's own code may raise anything
-        raise ValueError(
+        raise ModelError(
             f"the backbone does not accept images of {image_size} pixels ({error}); "
             "choose another image_size"
         ) from error
@@ -125,15 +124,18 @@ def for_inference(backbone: nn.Module) -> nn.Module:
 
 
 def _pretrained_config(name: str) -> PretrainedCfg:
-    """timm's description of a model's published weights, empty where it has none; ValueError where
-    timm has no such model."""
+    """timm's description of a model's published weights, empty where it has none; ModelError where
+    timm has no such model, or no weights of the tag in its name."""
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=3)
-        raise ValueError(
+        raise ModelError(
             f"timm has no model {name!r}; choose a name of timm.list_models()"
             + (f", such as {', '.join(near)}" if near else "")
         )
-    return get_pretrained_cfg(name) or PretrainedCfg()
+    known = get_pretrained_cfg(name)
+    if known is None and "." in name:
+        raise ModelError(f"timm has no weights {name!r}; choose a name of timm.list_pretrained()")
+    return known or PretrainedCfg()
 
 
 def _has_projection(name: str, known: PretrainedCfg) -> bool:
@@ -144,14 +146,14 @@ def _has_projection(name: str, known: PretrainedCfg) -> bool:
 
 
 def _check_patches(backbone: nn.Module, image_size: int) -> None:
-    """Raise ValueError if non-overlapping patches would not cover the image."""
+    """Raise ModelError if non-overlapping patches would not cover the image."""
     convolution = getattr(getattr(backbone, "patch_embed", None), "proj", None)
     if not isinstance(convolution, nn.Conv2d) or convolution.stride != convolution.kernel_size:
         return
     side = max(convolution.kernel_size)
     if image_size % side:
         below = max(1, image_size // side) * side
-        raise ValueError(
+        raise ModelError(
             f"image_size {image_size} is not a multiple of the backbone's patches of {side} "
             f"pixels; choose {below} or {below + side}"
         )

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from model.errors import ModelError
+
 Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
 RGB = tuple[float, float, float]
@@ -21,6 +23,7 @@ RELATIONAL = (
 )
 BASELINES = ("cosine", "euclidean", "mahalanobis", "knn", "knn-normalized")
 EVALUATORS = RELATIONAL + BASELINES  # the keys of model.evaluators.EVALUATORS
+RENAMED_EVALUATORS = {"knn-normalised": "knn-normalized"}  # accepted until 0.3
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -28,24 +31,24 @@ Precision = Literal["float32", "bfloat16"]
 def _check_preprocessing(given: "Preprocessing") -> None:
     size = given.image_size
     if not (isinstance(size, int) and 1 <= size <= MAX_IMAGE_SIZE):
-        raise ValueError(
+        raise ModelError(
             f"image_size is {size}; it must be a whole number from 1 to {MAX_IMAGE_SIZE}"
         )
     for name in ("mean", "std"):
         values = getattr(given, name)
         numbers = isinstance(values, tuple) and all(isinstance(v, int | float) for v in values)
         if not (numbers and len(values) == 3 and all(0 <= v <= 1 for v in values)):
-            raise ValueError(f"{name} is {values}; it must be three numbers from 0 to 1")
+            raise ModelError(f"{name} is {values}; it must be three numbers from 0 to 1")
     if not all(given.std):
-        raise ValueError(f"std is {given.std}; it must be above 0")
+        raise ModelError(f"std is {given.std}; it must be above 0")
     for name, choices in (
         ("interpolation", get_args(Interpolation)),
         ("crop_mode", get_args(CropMode)),
     ):
         if getattr(given, name) not in choices:
-            raise ValueError(f"{name} is {getattr(given, name)}; choose {', '.join(choices)}")
+            raise ModelError(f"{name} is {getattr(given, name)}; choose {', '.join(choices)}")
     if not (isinstance(given.crop_pct, int | float) and 0.1 <= given.crop_pct <= 2):
-        raise ValueError(f"crop_pct is {given.crop_pct}; it must be from 0.1 to 2")
+        raise ModelError(f"crop_pct is {given.crop_pct}; it must be from 0.1 to 2")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Preprocessing:
         crop_pct: S as a fraction of the resized side.
 
     Raises:
-        ValueError: a value is out of its range.
+        ModelError: a value is out of its range.
     """
 
     image_size: int = 224
@@ -92,11 +95,11 @@ class Preprocessing:
             config: the checkpoint's YAML document, which may hold anything.
 
         Raises:
-            ValueError: a value is of another type or out of its range.
+            ModelError: a value is of another type or out of its range.
         """
         saved = config.get("input", {})
         if not isinstance(saved, Mapping):
-            raise ValueError("input is not a mapping of names to values")
+            raise ModelError("input is not a mapping of names to values")
         given = {field.name: saved[field.name] for field in fields(cls) if field.name in saved}
         values: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in given.items()
@@ -149,6 +152,9 @@ class ModelConfig:
         head: ``linear`` (the paper) or ``mlp`` (the follow-up, arXiv 2307.06179).
         num_logits: outputs of the head, 1 or 2 (same, different).
         similarity_start: begin at cosine similarity instead of at random.
+
+    Raises:
+        ModelError: a value is of another type or out of its range.
     """
 
     backbone: str = "resnet18"
@@ -160,6 +166,8 @@ class ModelConfig:
     similarity_start: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.backbone, str):
+            raise ModelError(f"model.backbone must be a name, not {self.backbone}")
         for name, largest in (
             ("embed_dim", 8192),
             ("depth", 128),
@@ -168,7 +176,7 @@ class ModelConfig:
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= largest:
-                raise ValueError(
+                raise ModelError(
                     f"model.{name} must be a whole number from 1 to {largest}, not {value}"
                 )
 
@@ -186,7 +194,7 @@ class ObjectiveConfig:
         gamma: exponent of ``focal``.
 
     Raises:
-        ValueError: an unknown name, or a number that is not positive.
+        ModelError: an unknown name, or a number that is not positive.
     """
 
     name: ObjectiveName = "mse"
@@ -197,10 +205,10 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         names = get_args(ObjectiveName)
         if self.name not in names:
-            raise ValueError(f"objective {self.name!r} is unknown; choose {', '.join(names)}")
+            raise ModelError(f"objective {self.name!r} is unknown; choose {', '.join(names)}")
         for field in ("compression", "margin", "gamma"):
             if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(
+                raise ModelError(
                     f"objective.{field} is {getattr(self, field)}; it must be finite and > 0"
                 )
 

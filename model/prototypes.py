@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from model.errors import EvaluatorError
+
 
 def class_means(features: Tensor, classes: Tensor, num_classes: int) -> Tensor:
     """The mean feature of each class, (K, D).
@@ -13,7 +15,7 @@ def class_means(features: Tensor, classes: Tensor, num_classes: int) -> Tensor:
         num_classes: K.
 
     Raises:
-        ValueError: a class has no feature.
+        EvaluatorError: a class has no feature.
     """
     counts = _class_counts(classes, num_classes)
     sums = features.new_zeros(num_classes, features.shape[1], dtype=torch.float64)
@@ -39,7 +41,8 @@ def most_significant(
         Positions in ``features``, int64 (M,), and their classes, int64 (M,), class by class.
 
     Raises:
-        ValueError: a class has no feature, or ``count`` is below 1.
+        EvaluatorError: a class has no feature.
+        ValueError: ``count`` is below 1.
     """
     if count < 1:
         raise ValueError(f"count is {count}; choose at least one prototype per class")
@@ -66,5 +69,5 @@ def _spread(features: Tensor, mean: Tensor, count: int) -> Tensor:
 def _class_counts(classes: Tensor, num_classes: int) -> Tensor:
     counts = torch.bincount(classes, minlength=num_classes)
     if (counts == 0).any():
-        raise ValueError(f"class {int(counts.argmin())} has no reference; add at least one")
+        raise EvaluatorError(f"class {int(counts.argmin())} has no reference; add at least one")
     return counts

@@ -10,10 +10,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import Literal, NoReturn
 
 from runtime.errors import ConfigError, PeerError, TrainingError, UserError, first_line
+
+DeviceName = Literal["auto", "cpu", "gpu"]
 
 INTERRUPTED = 130  # the status that shells give a command that Ctrl-C ended
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -58,6 +60,17 @@ def run_command(action: Callable[[], int]) -> int:
         if launched:
             _exit_now(failure)
         return failure
+
+
+def current_name(text: str, renamed: Mapping[str, str]) -> str:
+    """``text``, or what it is called now, with a hint on standard error; the part after = stays."""
+    old, equals, value = text.partition("=")
+    if old not in renamed:
+        return text
+    if os.environ.get("RANK", "0") == "0":
+        line = f"hint: {old} is now {renamed[old]}; the old name goes in the next release"
+        print(line, file=sys.stderr)
+    return renamed[old] + equals + value
 
 
 def positive(text: str) -> int:

@@ -7,9 +7,8 @@ from typing import Literal
 
 import torch
 
+from runtime.command import DeviceName
 from runtime.errors import ConfigError
-
-DeviceName = Literal["auto", "cpu", "gpu"]
 
 # Any of these exists where the kernel has loaded NVIDIA's driver.
 _DRIVER_FILES = tuple(map(Path, ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/nvidia0")))

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from runtime.device import DeviceName, resolve_device
+from runtime.command import DeviceName
+from runtime.device import resolve_device
 from runtime.errors import ConfigError, PeerError, first_line
 
 _TIMEOUT = timedelta(minutes=10)

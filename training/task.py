@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import backbone_preprocessing, create_backbone, feature_dim
+from model.errors import ModelError
 from model.network import Classifier, ReSeND, build_network
 from model.objectives import build_objective
 from pipelines.loader import PairBatch
@@ -25,7 +26,7 @@ class Task(Protocol):
     accuracies: tuple[str, ...]
 
     def network(self, num_classes: int) -> ReSeND | Classifier:
-        """A new network; ValueError if the configured sizes are not valid."""
+        """A new network; ModelError if the configured sizes are not valid."""
 
     def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
         """The mean loss of the network's ``output``, and float32 (A, 2), (correct, total) of each
@@ -86,7 +87,7 @@ def resolve_preprocessing(config: TrainConfig) -> TrainConfig:
     """
     try:
         own = backbone_preprocessing(config.model.backbone)
-    except ValueError as error:
+    except ModelError as error:
         raise ConfigError(f"model: {error}") from error
     return replace(config, input=replace(config.input, **asdict(config.input.applied_to(own))))
 
@@ -101,9 +102,11 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
     settings = config.model
     try:
         network = create_task(config).network(num_classes)
-    except ValueError as error:
+    except ModelError as error:
         raise ConfigError(f"model: {error}") from error
     except (OSError, RuntimeError) as error:
+        if not settings.pretrained:
+            raise
         raise ConfigError(
             f"cannot fetch the weights of {settings.backbone} ({first_line(error)}); "
             "without network access, give a file as model.backbone_weights"
