@@ -19,7 +19,7 @@ from model.config import EvaluatorOptions
 from model.evaluators import References, evaluate, num_pairs
 from pipelines.pack import Pack
 from runtime.errors import PackError
-from runtime.gather import all_gather, share_of
+from runtime.gather import all_gather, chunk_of
 
 
 @dataclass(frozen=True)
@@ -111,21 +111,21 @@ def _run_target(
     process = extractor.process
     classes = torch.from_numpy(rows.reference_class).to(process.device)
     references = References(features.of(rows.reference), classes, int(classes.max()) + 1)
-    share = share_of(len(rows.test), process)
+    chunk = chunk_of(len(rows.test), process)
     pairs = num_pairs(config.evaluators, references, len(rows.test), config.options)
     with Progress(name, pairs // process.world_size, "pair", process) as progress:
         scores = evaluate(
             config.evaluators,
             extractor.network.network.relation,
             references,
-            features.of(rows.test[share.slice]),
+            features.of(rows.test[chunk.slice]),
             config.options,
             progress=progress.add,
         )
     results: dict[str, EvaluatorResult] = {}
     for evaluator, of_own in scores.items():
-        normality = all_gather(of_own.normality, share, process).cpu().numpy()
-        predicted = all_gather(of_own.predicted, share, process).cpu().numpy()
+        normality = all_gather(of_own.normality, chunk, process).cpu().numpy()
+        predicted = all_gather(of_own.predicted, chunk, process).cpu().numpy()
         results[evaluator] = measure(
             rows.test_class, normality, predicted, resamples=config.resamples
         )

@@ -20,7 +20,7 @@ from pipelines.pack import Pack
 from runtime.device import dali_device
 from runtime.distributed import Process
 from runtime.errors import CheckpointError
-from runtime.gather import all_gather, share_of
+from runtime.gather import all_gather, chunk_of
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class FeatureExtractor:
         values = torch.zeros(len(rows), self.width, device=self.process.device)
         key = self._key(self.cache) if self.cache and self.process.is_first else None
         missing = np.flatnonzero(~self._from_cache(key, rows, values))
-        share = share_of(len(missing), self.process)
-        computed = all_gather(self.run(rows[missing[share.slice]]), share, self.process)
+        chunk = chunk_of(len(missing), self.process)
+        computed = all_gather(self.run(rows[missing[chunk.slice]]), chunk, self.process)
         self._check_finite(computed, rows[missing])
         values[torch.from_numpy(missing).to(values.device)] = computed
         if self.cache is not None and key is not None and len(missing):

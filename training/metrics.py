@@ -26,14 +26,13 @@ class StepMetrics(NamedTuple):
     def gather(steps: Sequence["StepMetrics"], process: Process) -> "StepMetrics":
         """The ``steps`` of all processes, summed, float64 on the host: loss and gradient_norm (n,),
         counts (n, A, 2). One all-reduce; it waits for the device."""
-        rows = torch.stack(
-            [
-                torch.cat([torch.stack([step.loss, step.gradient_norm]), step.counts.flatten()])
-                for step in steps
-            ]
+        stacked = [torch.stack(values) for values in zip(*steps, strict=True)]
+        flat = [values.flatten(1) if values.ndim > 1 else values[:, None] for values in stacked]
+        summed = process.sum_(torch.cat(flat, dim=1)).double().cpu()
+        parts = summed.split([values.shape[1] for values in flat], dim=1)
+        return StepMetrics(
+            *(part.reshape(like.shape) for part, like in zip(parts, stacked, strict=True))
         )
-        rows = process.sum_(rows).double().cpu()
-        return StepMetrics(rows[:, 0], rows[:, 1], rows[:, 2:].unflatten(1, (-1, 2)))
 
     def accuracies(self) -> list[float]:
         """Each accuracy over n steps; 0 where its total is 0."""

@@ -1,8 +1,8 @@
 """Optimizers and learning-rate schedules of the recipes."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from timm.optim import Lars
@@ -31,16 +31,23 @@ def lr_factor(schedule: ScheduleConfig, step: int, iterations: int) -> float:
     return 1.0
 
 
+class ParameterGroup(NamedTuple):
+    """Parameters that share a factor of the learning rate."""
+
+    parameters: list[nn.Parameter]
+    factor: float
+
+
 def build_optimizer(
-    config: OptimizerConfig, groups: Sequence[tuple[Iterable[nn.Parameter], float]]
+    config: OptimizerConfig, groups: Sequence[ParameterGroup]
 ) -> torch.optim.Optimizer:
-    """The optimizer for groups of (parameters, factor of the learning rate).
+    """The configured optimizer for these groups of parameters.
 
     Raises:
         ConfigError: torchlars is asked for and cannot be imported.
     """
     parameters: list[dict[str, Any]] = [
-        {"params": list(members), "factor": factor} for members, factor in groups
+        {"params": group.parameters, "factor": group.factor} for group in groups
     ]
     fused = all(p.is_cuda for group in parameters for p in group["params"])
     if config.name == "adamw":

@@ -104,7 +104,7 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
         start = found.step or 0
     validation = None
     if config.validation.protocol is not None:
-        validation = Validation(config, prepared.data.pack, process)
+        validation = Validation(config, network, prepared.data.pack, process)
     loader = pair_loader(prepared.data, config, process, start)
     step_flops = prepared.cost.flops * config.train.accumulate
     run = Run(config, process, prepared.data, validation, step_flops)

@@ -16,7 +16,7 @@ from training.config import TrainConfig
 from training.data_wait import DataWait
 from training.metrics import StepMetrics
 from training.optimization import lr_factor, set_lr, trust_ratios
-from training.task import create_task
+from training.task import TaskLoss, create_task
 
 
 class Stepper:
@@ -78,15 +78,15 @@ class Stepper:
             ratios = trust_ratios(self._parameters, config.optimizer.weight_decay)
             self.trust = torch.stack([ratios.min(), ratios.median()])
         self.optimizer.step()
-        losses, counts = zip(*done, strict=True)
+        losses = torch.stack([part.loss for part in done])
         return StepMetrics(
-            loss=torch.stack(losses).sum() / (loop.accumulate * self._process.world_size),
+            loss=losses.sum() / (loop.accumulate * self._process.world_size),
             gradient_norm=norm.detach() / self._process.world_size,
-            counts=torch.stack(counts).sum(0),
+            counts=torch.stack([part.counts for part in done]).sum(0),
         )
 
-    def _backward(self, batch: PairBatch, *, last: bool) -> tuple[Tensor, Tensor]:
-        """Add the gradients of a micro-batch; returns its mean loss, and counts (A, 2)."""
+    def _backward(self, batch: PairBatch, *, last: bool) -> TaskLoss:
+        """Add the gradients of a micro-batch; returns its loss."""
         wrapped, accumulate = self._wrapped, self._config.train.accumulate
         hold: AbstractContextManager[None] = nullcontext()
         if not last and isinstance(wrapped, nn.parallel.DistributedDataParallel):
@@ -96,6 +96,6 @@ class Stepper:
                 self._process.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16
             ):
                 output = wrapped(batch.images.to(self._process.device, self._dtype))
-            loss, counts = self.task.loss(output.float(), batch)
-            (loss / accumulate).backward()
-        return loss.detach(), counts
+            result = self.task.loss(output.float(), batch)
+            (result.loss / accumulate).backward()
+        return TaskLoss(result.loss.detach(), result.counts)

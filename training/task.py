@@ -1,7 +1,7 @@
 """What a network is trained for: building it, its loss and its accuracies."""
 
 from dataclasses import asdict, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,19 @@ from pipelines.loader import PairBatch
 from runtime.errors import ConfigError, first_line
 from runtime.weights import load_backbone
 from training.config import TrainConfig
+from training.optimization import ParameterGroup
+
+
+class TaskLoss(NamedTuple):
+    """A task's loss on a batch.
+
+    Attributes:
+        loss: scalar, the mean over the batch.
+        counts: float32 (A, 2), (correct, total) of each of the task's A accuracies.
+    """
+
+    loss: Tensor
+    counts: Tensor
 
 
 class Task(Protocol):
@@ -28,9 +41,8 @@ class Task(Protocol):
     def network(self, num_classes: int) -> ReSeND | Classifier:
         """A new network; ModelError if the configured sizes are not valid."""
 
-    def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """The mean loss of the network's ``output``, and float32 (A, 2), (correct, total) of each
-        accuracy."""
+    def loss(self, output: Tensor, batch: PairBatch) -> TaskLoss:
+        """The loss of the network's ``output`` on ``batch``."""
 
 
 class Relation:
@@ -46,11 +58,11 @@ class Relation:
         model = self._config.model
         return build_network(model, self._config.input.preprocessing, pretrained=model.pretrained)
 
-    def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    def loss(self, output: Tensor, batch: PairBatch) -> TaskLoss:
         different = batch.different
         correct = (output > 0) == different
         counts = torch.stack([correct & ~different, ~different, correct & different, different])
-        return self._objective(output, different), counts.sum(1).float().view(2, 2)
+        return TaskLoss(self._objective(output, different), counts.sum(1).float().view(2, 2))
 
 
 class Classification:
@@ -68,10 +80,10 @@ class Classification:
         )
         return Classifier(backbone, feature_dim(backbone, size), num_classes)
 
-    def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    def loss(self, output: Tensor, batch: PairBatch) -> TaskLoss:
         correct = (output.argmax(1) == batch.labels).sum().float()
         counts = torch.stack([correct, torch.full_like(correct, len(batch.labels))])
-        return nn.functional.cross_entropy(output, batch.labels), counts.view(1, 2)
+        return TaskLoss(nn.functional.cross_entropy(output, batch.labels), counts.view(1, 2))
 
 
 def create_task(config: TrainConfig) -> Task:
@@ -116,11 +128,9 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
     return network
 
 
-def parameter_groups(
-    network: ReSeND | Classifier, backbone_factor: float
-) -> list[tuple[list[nn.Parameter], float]]:
+def parameter_groups(network: ReSeND | Classifier, backbone_factor: float) -> list[ParameterGroup]:
     """The backbone's parameters and all others, each group with its learning-rate factor."""
     backbone = list(network.backbone.parameters())
     known = {id(parameter) for parameter in backbone}
     others = [parameter for parameter in network.parameters() if id(parameter) not in known]
-    return [(backbone, backbone_factor), (others, 1.0)]
+    return [ParameterGroup(backbone, backbone_factor), ParameterGroup(others, 1.0)]

@@ -47,7 +47,7 @@ def train(backbone, pack_path, out, *options):
 def test_a_backbone_trains_and_is_evaluated(backbone, pack_path, protocol_file, tmp_path):
     size, run = SIZES[backbone], tmp_path / "run"
     assert train(backbone, pack_path, run, f"--input.image_size={size}") == 0
-    options = ["--config", str(protocol_file), "--pack", str(pack_path), "--checkpoint", str(run)]
+    options = ["--protocol", str(protocol_file), "--pack", str(pack_path), "--checkpoint", str(run)]
     options += ["--out", str(tmp_path / "results"), "--resamples", "10", "--device", "cpu"]
     assert evaluate.main([*options, "--cache", str(tmp_path / "cache")]) == 0
     results = json.loads((tmp_path / "results" / "results.json").read_text())

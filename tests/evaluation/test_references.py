@@ -47,7 +47,7 @@ def test_draws_with_replacement_are_those_of_the_original():
     ("options", "message"),
     [
         ({"shots": 4}, "class cat has 3 reference.*fewer than --shots 4"),
-        ({"minimum": 4}, "class cat has 3 reference.*lower --min-references"),
+        ({"min_references": 4}, "class cat has 3 reference.*lower --min-references"),
     ],
 )
 def test_too_few_references_are_refused(options, message):
