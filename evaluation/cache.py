@@ -19,8 +19,7 @@ from torch import Tensor
 
 from evaluation.features import Features
 from runtime.errors import ConfigError, first_line
-from runtime.untrusted import open_regular
-from sharding.format.files import write_atomically
+from runtime.files import open_regular, write_atomically
 
 _HEADER_BYTES = 1 << 16
 
@@ -116,7 +115,7 @@ class FeatureCache:
         """What the key's file holds; OSError or ValueError where that cannot be used."""
         path = self._path(key)
         largest = _HEADER_BYTES + key.rows * (8 + 4 * key.width)
-        with open_regular(path, largest):
+        with open_regular(path, max_bytes=largest):
             try:
                 with safe_open(path, framework="pt") as file:
                     metadata = file.metadata() or {}

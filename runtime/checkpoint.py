@@ -26,7 +26,7 @@ from torch import Tensor
 
 from runtime.checksums import update_checksum, verify_checksums, write_checksums
 from runtime.errors import CheckpointError, first_line
-from runtime.files import replace_file, sync
+from runtime.files import sync, write_atomically
 from runtime.tensor_files import read_safetensors, read_tensors
 from runtime.untrusted import read_text, read_yaml_mapping
 
@@ -130,7 +130,8 @@ def add_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
     """
     try:
         known = _read_metrics(folder)
-        replace_file(folder / METRICS, json.dumps({**known, **metrics}, indent=1) + "\n")
+        content = json.dumps({**known, **metrics}, indent=1) + "\n"
+        write_atomically(folder / METRICS, content.encode())
         update_checksum(folder, METRICS)
     except OSError as error:
         raise CheckpointError(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from runtime.errors import CheckpointError, first_line
-from runtime.untrusted import open_regular
+from runtime.files import open_regular
 
 # All that a pickle of tensors, mappings, lists and numbers refers to. torch.load(weights_only=True)
 # also allows constructors that allocate as much memory as the pickle says, such as bytearray.
@@ -34,7 +34,7 @@ _LEGACY_PICKLES = 5  # magic number, protocol, system, the values, names of the 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file; CheckpointError where it is missing or damaged."""
     try:
-        with open_regular(path, _memory()):
+        with open_regular(path, max_bytes=_memory()):
             return load_file(path)
     except Exception as error:  # the decoder raises errors of its own kind
         raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
@@ -48,7 +48,7 @@ def read_tensors(path: Path) -> Any:
             memory than its size.
     """
     try:
-        with open_regular(path, _memory()) as file:
+        with open_regular(path, max_bytes=_memory()) as file:
             _check_pickles(file)
             file.seek(0)
             values = torch.load(file, map_location="cpu", weights_only=True)
