@@ -226,8 +226,9 @@ def knn_normalized(run: Scoring) -> Scores:
 
 
 def _knn(run: Scoring, name: str, known: Tensor, tests: Tensor) -> Scores:
-    values, positions = distances.nearest(tests, known, run.neighbors(name))
-    return Scores(scoring.normality(values[:, -1]), run.references.classes[positions[:, 0]])
+    found = distances.nearest(tests, known, run.neighbors(name))
+    predicted = run.references.classes[found.positions[:, 0]]
+    return Scores(scoring.normality(found.distances[:, -1]), predicted)
 
 
 def _nearest(to_classes: Tensor) -> Scores:

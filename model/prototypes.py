@@ -1,5 +1,7 @@
 """Class prototypes: the mean reference feature, or a few representative references."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -23,9 +25,21 @@ def class_means(features: Tensor, classes: Tensor, num_classes: int) -> Tensor:
     return (sums / counts[:, None]).to(features.dtype)
 
 
+class Significant(NamedTuple):
+    """M representative references, class by class.
+
+    Attributes:
+        positions: int64 (M,), positions among the references.
+        classes: int64 (M,), their classes.
+    """
+
+    positions: Tensor
+    classes: Tensor
+
+
 def most_significant(
     features: Tensor, classes: Tensor, num_classes: int, count: int
-) -> tuple[Tensor, Tensor]:
+) -> Significant:
     """Up to ``count`` representative references of each class.
 
     The first is the one nearest to the class mean; each further one is the farthest from those
@@ -36,9 +50,6 @@ def most_significant(
         classes: int64 (R,), the class of each, 0 .. K-1.
         num_classes: K.
         count: references per class; a class with fewer contributes all of them.
-
-    Returns:
-        Positions in ``features``, int64 (M,), and their classes, int64 (M,), class by class.
 
     Raises:
         EvaluatorError: a class has no feature.
@@ -52,7 +63,7 @@ def most_significant(
         members = torch.nonzero(classes == number).flatten()
         chosen.append(members[_spread(features[members], means[number], count)])
     positions = torch.cat(chosen)
-    return positions, classes[positions]
+    return Significant(positions, classes[positions])
 
 
 def _spread(features: Tensor, mean: Tensor, count: int) -> Tensor:
