@@ -132,10 +132,12 @@ def _pretrained_config(name: str) -> PretrainedCfg:
             f"timm has no model {name!r}; choose a name of timm.list_models()"
             + (f", such as {', '.join(near)}" if near else "")
         )
-    known = get_pretrained_cfg(name)
-    if known is None and "." in name:
-        raise ModelError(f"timm has no weights {name!r}; choose a name of timm.list_pretrained()")
-    return known or PretrainedCfg()
+    try:
+        return get_pretrained_cfg(name) or PretrainedCfg()
+    except RuntimeError as error:  # the part of the name after the dot
+        raise ModelError(
+            f"timm has no weights {name!r}; choose a name of timm.list_pretrained()"
+        ) from error
 
 
 def _has_projection(name: str, known: PretrainedCfg) -> bool:

@@ -49,7 +49,12 @@ class Validation:
 
     @exact_float32()
     def measure(self) -> dict[str, float]:
-        """``auroc``, the mean over the targets, and ``auroc/TARGET``; all processes call it."""
+        """``auroc``, the mean over the targets, and ``auroc/TARGET``; all processes call it.
+
+        Raises:
+            ConfigError: the evaluator cannot be computed from the references (e.g. too few).
+            PackError: an image is damaged, or the protocol does not fit the pack.
+        """
         frozen = copy.deepcopy(self._network).requires_grad_(False).eval()
         settings = self._config.validation
         extractor = FeatureExtractor(
@@ -60,7 +65,10 @@ class Validation:
         )
         config = BenchmarkConfig(evaluators=(self._evaluator,), resamples=1)
         with torch.no_grad():
-            result = run_benchmark(self._protocol, self._targets, extractor, config)
+            try:
+                result = run_benchmark(self._protocol, self._targets, extractor, config)
+            except EvaluatorError as error:
+                raise ConfigError(f"validation.evaluator: {error}") from error
         areas = {
             target.name: target.evaluators[self._evaluator].metrics["auroc"]
             for target in result.targets

@@ -11,6 +11,7 @@ from model.backbone import (
     resize_input,
 )
 from model.config import PAPER_PREPROCESSING, Preprocessing
+from model.errors import ModelError
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,11 @@ def test_a_backbone_for_inference_gives_the_same_features(name):
 def test_what_cannot_be_built_is_refused(name, size, message):
     with pytest.raises(ValueError, match=message):
         create_backbone(name, image_size=size)
+
+
+def test_a_tag_that_timm_does_not_know_is_refused():
+    with pytest.raises(ModelError, match=r"timm has no weights 'resnet18\.nonsense'"):
+        create_backbone("resnet18.nonsense", image_size=32)
 
 
 def test_overlapping_patches_take_any_size():
