@@ -14,7 +14,7 @@ from runtime.errors import PackError
 from sharding.format.index import write_index
 from sharding.format.manifest import Manifest, ShardInfo
 from sharding.format.rejects import FILE_NAME as REJECTS
-from sharding.format.rejects import write_rejects
+from sharding.format.rejects import Reject, write_rejects
 from sharding.listing import Listing, write_listing
 from sharding.session import LISTING, WORK, Part, packing_session
 from sharding.shard import Progress, Shard, ShardTask
@@ -178,7 +178,7 @@ def _finish(out: Path, listing: Listing, max_rejects: float | None) -> Manifest:
     """Write what describes the shards; the manifest comes last and makes the pack."""
     infos: list[ShardInfo] = []
 
-    def rejected() -> Iterator[dict[str, str]]:
+    def rejected() -> Iterator[Reject]:
         for shard in _shards(out, listing):
             infos.append(shard.info)
             yield from shard.rejects

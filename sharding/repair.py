@@ -4,14 +4,13 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from runtime.errors import PackError
 from sharding.format import index as index_file
 from sharding.format import rejects as rejects_file
-from sharding.format.index import write_index
+from sharding.format.index import IndexColumns, write_index
 from sharding.format.manifest import Manifest, ShardInfo, dali_index_name
-from sharding.format.rejects import write_rejects
+from sharding.format.rejects import Reject, write_rejects
 from sharding.listing import write_listing
 from sharding.session import LISTING, WORK, locked
 from sharding.shard import ShardTask
@@ -51,7 +50,7 @@ def repair(pack: Path, dataset: Dataset, damaged: set[str], workers: int = 1) ->
 def _write(
     pack: Path, manifest: Manifest, damaged: set[str], task: ShardTask, workers: int
 ) -> None:
-    def rebuilt(numbers: Sequence[int]) -> Iterator[dict[str, list[Any]]]:
+    def rebuilt(numbers: Sequence[int]) -> Iterator[IndexColumns]:
         with processes(workers) as pool:
             for number, future in zip(numbers, submit(pool, task.write, numbers), strict=True):
                 shard = future.result()
@@ -59,7 +58,7 @@ def _write(
                 rejects.extend(shard.rejects)
                 yield shard.columns
 
-    rejects: list[dict[str, str]] = []
+    rejects: list[Reject] = []
     if damaged.isdisjoint({index_file.FILE_NAME, rejects_file.FILE_NAME}):
         names = [{info.name, dali_index_name(info.name)} for info in manifest.shards]
         for _ in rebuilt([number for number, pair in enumerate(names) if pair & damaged]):

@@ -10,8 +10,9 @@ from typing import Any
 
 from sharding.format import tar
 from sharding.format.files import atomic_file, write_atomically
-from sharding.format.index import SCHEMA, key_name
+from sharding.format.index import IndexColumns, key_name
 from sharding.format.manifest import ShardInfo, dali_index_name, shard_name
+from sharding.format.rejects import Reject
 from sharding.images import ImageOptions, PackedImage, Rejected, pack_image
 from sharding.listing import Listing
 from sharding.sources.dataset import Sample
@@ -47,13 +48,13 @@ class Shard:
 
     Attributes:
         info: what the manifest says of it.
-        columns: its rows of the index, by column.
+        columns: its rows of the index.
         rejects: the sources that are not in it, and why.
     """
 
     info: ShardInfo
-    columns: dict[str, list[Any]]
-    rejects: list[dict[str, str]]
+    columns: IndexColumns
+    rejects: list[Reject]
 
     @property
     def progress(self) -> Progress:
@@ -65,7 +66,11 @@ class Shard:
         """The record in ``work`` of a shard that was written to ``pack`` in full, or None."""
         try:
             fields = json.loads(_record(work, number).read_text())
-            shard = Shard(ShardInfo(**fields["info"]), fields["columns"], fields["rejects"])
+            shard = Shard(
+                ShardInfo(**fields["info"]),
+                IndexColumns(**fields["columns"]),
+                [Reject(**reject) for reject in fields["rejects"]],
+            )
             size = (pack / shard.info.name).stat().st_size
             (pack / shard.info.name).with_suffix(".idx").stat()
         except (OSError, ValueError, KeyError, TypeError):
@@ -81,7 +86,7 @@ class _Writer:
         self._digest = hashlib.sha256()
         self.size = 0
         self.lines: list[str] = []
-        self.columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        self.columns = IndexColumns()
 
     def add(self, key: str, image: PackedImage, sample: Sample) -> None:
         label_text, size = b"%d" % sample.label, len(image.content)
@@ -95,21 +100,17 @@ class _Writer:
             + tar.padding(len(label_text))
         )
         self.lines.append(tar.index_line(key, image.extension, offset, size, label_text))
-        row = (
-            key,
-            self._number,
-            offset,
-            size,
-            sample.label,
-            sample.domain,
-            sample.split,
-            image.width,
-            image.height,
-            zlib.crc32(image.content),
-            readable(sample.source),
-        )
-        for column, value in zip(self.columns.values(), row, strict=True):
-            column.append(value)
+        self.columns.key.append(key)
+        self.columns.shard.append(self._number)
+        self.columns.offset.append(offset)
+        self.columns.size.append(size)
+        self.columns.label.append(sample.label)
+        self.columns.domain.append(sample.domain)
+        self.columns.split.append(sample.split)
+        self.columns.width.append(image.width)
+        self.columns.height.append(image.height)
+        self.columns.crc32.append(zlib.crc32(image.content))
+        self.columns.source.append(readable(sample.source))
 
     def close(self) -> str:
         """End the tar file; returns its sha256 (hex)."""
@@ -165,7 +166,7 @@ class ShardTask:
         """Write ``shard-<number>.tar`` and its DALI index ``.idx``. Otherwise as ``ensure``."""
         listing = Listing.load(self.work / "listing")
         name = shard_name(number)
-        rejects: list[dict[str, str]] = []
+        rejects: list[Reject] = []
         reported = Progress()
         with atomic_file(self.pack / name) as file:
             writer = _Writer(file, number)
@@ -175,7 +176,7 @@ class ShardTask:
                     image = pack_image(self.read(sample), self.options)
                 except (Rejected, OSError) as error:
                     reason = getattr(error, "strerror", None) or str(error)
-                    rejects.append({"source": readable(sample.source), "reason": reason})
+                    rejects.append(Reject(readable(sample.source), reason))
                 else:
                     writer.add(key_name(position), image, sample)
                 if count % _REPORT_EVERY == 0:

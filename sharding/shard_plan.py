@@ -10,7 +10,8 @@ import numpy as np
 from runtime.errors import PackError
 from sharding.format.files import MalformedError
 from sharding.format.manifest import Manifest
-from sharding.format.strict_json import exact_keys, integer, printable
+from sharding.format.splitmix import INCREMENT, mix
+from sharding.format.strict_json import Settings, exact_keys, integer, printable
 from sharding.format.tar import sample_bytes
 from sharding.images import ImageOptions
 from sharding.sources.dataset import Dataset
@@ -95,7 +96,7 @@ class PackSpec:
                 f"the manifest of a pack of {manifest.dataset} is damaged: {error}; pack again"
             ) from error
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Settings:
         """The part of the spec that the manifest keeps as its ``options``."""
         return {
             "shard_size": self.shard_size,
@@ -198,20 +199,15 @@ def make_plan(
 
 
 def pack_order(split: np.ndarray, seed: int | None) -> np.ndarray:
-    """int64 (N,): the listed sample at each position of the pack. Without a ``seed`` it is the
-    identity, else by ``split``, int (N,), and within a split by the hash of (seed, listed sample).
+    """int64 (N,): the listed sample of each row of the pack.
 
-    The hash is SplitMix64 (Steele et al., 2014), so that no library's version changes the order.
+    Without a ``seed`` the order is that of the listing; with one it is by ``split``, int (N,), and
+    within a split by the hash of the seed and the sample's number in the listing.
     """
     if seed is None:
         return np.arange(len(split))
-    hashed = np.arange(len(split), dtype=np.uint64) + np.uint64(1)
-    hashed *= np.uint64(0x9E3779B97F4A7C15)
-    hashed += np.uint64(seed * 0xD1342543DE82EF95 & 0xFFFFFFFFFFFFFFFF)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        hashed ^= hashed >> np.uint64(shift)
-        hashed *= np.uint64(factor)
-    hashed ^= hashed >> np.uint64(31)
+    start = np.uint64(seed * 0xD1342543DE82EF95 & 0xFFFFFFFFFFFFFFFF)
+    hashed = mix(start + np.arange(1, len(split) + 1, dtype=np.uint64) * INCREMENT)
     shuffled = np.argsort(hashed, kind="stable")
     return shuffled[np.argsort(split[shuffled], kind="stable")]
 

@@ -5,11 +5,11 @@ what they take in memory follows from the manifest, and ``problems`` compares th
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -143,6 +143,23 @@ class Index:
         yield (tar.file_bytes(end - begin) == stated)[shard], "is in a shard of another size"
 
 
+@dataclass
+class IndexColumns:
+    """Rows of an index as they are written: the columns of ``SCHEMA``, in its order."""
+
+    key: list[str] = field(default_factory=list)
+    shard: list[int] = field(default_factory=list)
+    offset: list[int] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
+    domain: list[int] = field(default_factory=list)
+    split: list[int] = field(default_factory=list)
+    width: list[int] = field(default_factory=list)
+    height: list[int] = field(default_factory=list)
+    crc32: list[int] = field(default_factory=list)
+    source: list[str] = field(default_factory=list)
+
+
 def key_name(number: int) -> str:
     """The key of the sample that has this ``number`` in the sorted listing."""
     return f"{number:09d}"
@@ -170,11 +187,11 @@ def read_sources(pack: Path, manifest: Manifest) -> pa.ChunkedArray:
         return _read(file, manifest, ["source"]).column("source")
 
 
-def write_index(pack: Path, shards: Iterable[Mapping[str, Sequence[Any]]]) -> IndexInfo:
-    """Write the index, one row group per shard; each shard gives all columns of ``SCHEMA``.
+def write_index(pack: Path, shards: Iterable[IndexColumns]) -> IndexInfo:
+    """Write the index of the folder ``pack``, one row group per shard.
 
     Returns:
-        What the manifest says of it.
+        What the manifest records about it.
     """
     rows = 0
     with (
@@ -182,7 +199,7 @@ def write_index(pack: Path, shards: Iterable[Mapping[str, Sequence[Any]]]) -> In
         pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer,
     ):
         for columns in shards:
-            table = pa.table(dict(columns), schema=SCHEMA)
+            table = pa.table(vars(columns), schema=SCHEMA)
             rows += len(table)
             writer.write_table(table)
     with open_regular(Path(pack) / FILE_NAME) as file:

@@ -15,6 +15,7 @@ from runtime.errors import PackError, first_line
 from sharding.format import tar
 from sharding.format.files import MalformedError, open_regular, write_atomically
 from sharding.format.strict_json import (
+    Settings,
     exact_keys,
     integer,
     names,
@@ -70,7 +71,7 @@ class Manifest:
     classes: tuple[str, ...]
     domains: tuple[str, ...]
     splits: tuple[str, ...]
-    options: dict[str, Any]
+    options: Settings
     samples: int
     bytes: int
     rejects: int

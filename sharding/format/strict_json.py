@@ -12,6 +12,9 @@ _MAX_NAME = 2000
 _MAX_DIGITS = 18
 _SHA256 = re.compile("[0-9a-f]{64}")
 
+Scalar = str | int | float | bool | None
+Settings = dict[str, Scalar | dict[str, Scalar]]
+
 
 def parse(content: bytes) -> dict[str, Any]:
     """The object that is written in ``content``, UTF-8 JSON without repeated keys, NaN, infinities
@@ -76,7 +79,7 @@ def names(value: Any, what: str, most: int) -> tuple[str, ...]:
     return tuple(value)
 
 
-def settings(value: Any, what: str) -> dict[str, Any]:
+def settings(value: Any, what: str) -> Settings:
     """``value`` if it is an object of scalars and of objects of scalars."""
     if not isinstance(value, dict):
         raise MalformedError(f"{what} is not an object")

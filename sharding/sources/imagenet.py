@@ -104,7 +104,7 @@ def _labels(solution: Path, val: Path, synsets: Sequence[str]) -> dict[str, int]
                 labels[f"{image}.JPEG"] = label_of[synset[0]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PackError(f"cannot read {solution}: {error}; get the published file") from error
-    if unlabelled := [name for name, _ in files(val) if name not in labels]:
+    if unlabelled := [name for name in files(val) if name not in labels]:
         raise PackError(
             f"{solution} has no label for {len(unlabelled):,} files in {val}, {unlabelled[0]} is "
             "the first; remove them or get the published file"

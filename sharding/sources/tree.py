@@ -32,21 +32,22 @@ def folders(path: Path) -> list[str]:
     return _content(path).folders
 
 
-def files(path: Path) -> list[tuple[str, FileState]]:
-    """Name and state of everything in the class folder ``path``, sorted by name.
+def files(path: Path) -> dict[str, FileState]:
+    """State of everything in the class folder ``path`` by name, sorted.
 
     Non-files and dangling links are listed too, so that reading them fails and they are reported
     as rejects instead of being skipped silently.
     """
     with _scan(path) as entries:
-        return sorted((entry.name, state_of(entry)) for entry in entries if _visible(entry))
+        states = {entry.name: state_of(entry) for entry in entries if _visible(entry)}
+    return dict(sorted(states.items()))
 
 
 def class_folder(
     folder: str, root: Path, label: int, *, domain: int = 0, split: int = 0
 ) -> Iterator[Sample]:
     """The samples of the class folder ``root/folder``, by name."""
-    for name, (size, modified) in files(root / folder):
+    for name, (size, modified) in files(root / folder).items():
         yield Sample(f"{folder}/{name}", size, label, domain, split, modified)
 
 
