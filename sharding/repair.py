@@ -1,4 +1,4 @@
-"""Writing the damaged files of a pack again, from the tree that was packed."""
+"""Rebuilds the damaged files of a pack from the tree that was packed."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,20 +20,20 @@ from sharding.workers import processes, submit
 
 
 def repair(pack: Path, dataset: Dataset, damaged: set[str], workers: int = 1) -> None:
-    """Write the files of ``pack`` whose names are ``damaged`` again from its tree, ``dataset``.
+    """Rebuild the files of ``pack`` whose names are in ``damaged`` from its tree, ``dataset``.
 
-    The index and the rejects are made of all shards, so that these are packed once more, though
-    only those that are damaged are replaced. Files that are not a pack's are left alone.
+    To rebuild the index or the rejects, all shards are packed again, but only damaged ones are
+    replaced. Files that do not belong to the pack are left alone.
 
     Raises:
-        PackError: the tree is not the one that was packed, or gives other shards than it gave;
+        PackError: the tree is not the one that was packed, or no longer gives the same shards;
             another process is writing into ``pack``, a worker died, or the disk is full.
     """
     manifest = Manifest.load(pack)
     spec = PackSpec.of(manifest)
     with locked(pack):
         work = pack / WORK
-        shutil.rmtree(work / LISTING, ignore_errors=True)  # of a repair that was killed
+        shutil.rmtree(work / LISTING, ignore_errors=True)  # left by a repair that was killed
         try:
             plan = write_listing(dataset, spec.pack_options(), work / LISTING).plan
             if plan.spec.listing != spec.listing or plan.num_shards != len(manifest.shards):
@@ -66,15 +66,15 @@ def _write(
         return
     index = write_index(pack, rebuilt(range(len(manifest.shards))))
     found = write_rejects(pack, rejects)
-    if manifest.index is not None:  # other versions of pyarrow and Pillow give other files
+    if manifest.index is not None:  # a different pyarrow or Pillow may write different bytes
         replace(manifest, index=index, rejects_sha256=found.sha256).save(pack)
 
 
 def _replace(
     pack: Path, work: Path, damaged: set[str], rebuilt: ShardInfo, original: ShardInfo
 ) -> None:
-    """Move a shard that was ``rebuilt`` in the folder ``work`` to where the ``original`` is
-    damaged; its DALI index in any case, as it cannot be checked without the pack's index."""
+    """Move the shard that was ``rebuilt`` in the folder ``work`` into ``pack`` if the ``original``
+    is damaged, and its DALI index in any case: that cannot be checked without the pack's index."""
     if rebuilt != original:
         raise PackError(
             f"{original.name} rebuilt from the tree differs from the original (changed files, or "

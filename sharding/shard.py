@@ -1,4 +1,4 @@
-"""Writing one shard: a pure function of the listing, the options and the shard's number."""
+"""Writes one shard: a pure function of the listing, the options and the shard's number."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ _REPORT_EVERY = 32
 
 @dataclass(frozen=True)
 class Progress:
-    """What was done: images packed, bytes written, sources rejected."""
+    """Images packed, bytes written and sources rejected."""
 
     images: int = 0
     bytes: int = 0
@@ -47,9 +47,9 @@ class Shard:
     """A written shard.
 
     Attributes:
-        info: what the manifest says of it.
+        info: its entry in the manifest.
         columns: its rows of the index.
-        rejects: the sources that are not in it, and why.
+        rejects: the sources that were left out, and why.
     """
 
     info: ShardInfo
@@ -58,12 +58,12 @@ class Shard:
 
     @property
     def progress(self) -> Progress:
-        """What writing it did."""
+        """The progress that writing it made."""
         return Progress(self.info.samples, self.info.bytes, len(self.rejects))
 
     @staticmethod
     def load(pack: Path, work: Path, number: int) -> "Shard | None":
-        """The record in ``work`` of a shard that was written to ``pack`` in full, or None."""
+        """Shard ``number`` as recorded in ``work``; None unless it is complete in ``pack``."""
         try:
             fields = json.loads(_record(work, number).read_text())
             shard = Shard(
@@ -79,7 +79,7 @@ class Shard:
 
 
 class _Writer:
-    """Appends samples to a tar file and keeps its index, size and sha256 along."""
+    """Appends samples to a tar file and keeps track of its index, size and sha256."""
 
     def __init__(self, file: Any, number: int) -> None:
         self._file, self._number = file, number
@@ -134,9 +134,9 @@ class ShardTask:
 
     Attributes:
         pack: folder of the pack.
-        work: folder with the listing and the records of the shards.
-        read: gives a sample's encoded image, as ``Dataset.read``.
-        options: treatment of the images.
+        work: folder of the listing and of the shards' records.
+        read: returns a sample's encoded image, as ``Dataset.read``.
+        options: how images are checked and converted.
     """
 
     pack: Path
@@ -145,12 +145,12 @@ class ShardTask:
     options: ImageOptions
 
     def ensure(self, number: int, on_progress: OnProgress = lambda _: None) -> Progress:
-        """Write shard ``number`` and its record, unless both are there.
+        """Write shard ``number`` and its record, unless both exist.
 
-        ``on_progress`` is called periodically with what was done since the last call.
+        ``on_progress`` is called periodically with the progress since the last call.
 
         Raises:
-            PackError: a source is no longer what was listed.
+            PackError: a source has changed since it was listed.
             OSError: the shard cannot be written.
         """
         shard = Shard.load(self.pack, self.work, number)
@@ -170,15 +170,15 @@ class ShardTask:
         reported = Progress()
         with atomic_file(self.pack / name) as file:
             writer = _Writer(file, number)
-            for count, position in enumerate(listing.shard(number).tolist(), start=1):
-                sample = listing.sample(position)
+            for count, listed in enumerate(listing.shard(number).tolist(), start=1):
+                sample = listing.sample(listed)
                 try:
                     image = pack_image(self.read(sample), self.options)
                 except (Rejected, OSError) as error:
                     reason = getattr(error, "strerror", None) or str(error)
                     rejects.append(Reject(readable(sample.source), reason))
                 else:
-                    writer.add(key_name(position), image, sample)
+                    writer.add(key_name(listed), image, sample)
                 if count % _REPORT_EVERY == 0:
                     done = Progress(len(writer.lines), writer.size, len(rejects))
                     on_progress(done - reported)

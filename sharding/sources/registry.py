@@ -1,4 +1,4 @@
-"""The data sets that `pack` knows, by name; a new one is a function and an entry here."""
+"""The data sets that `pack` knows, by name; a new one needs a function and an entry here."""
 
 from collections.abc import Callable
 from pathlib import Path
