@@ -26,7 +26,7 @@ def processes(
     workers: int, prepare: Callable[[], None] | None = None
 ) -> Iterator[ProcessPoolExecutor]:
     """A pool whose workers ignore Ctrl-C and exit with this process; each first calls ``prepare``.
-    Tasks that have not started when the block exits are cancelled.
+    Tasks that have not started when the block exits are canceled.
 
     Raises:
         PackError: a worker died.

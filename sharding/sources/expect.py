@@ -7,9 +7,9 @@ from runtime.errors import PackError
 from sharding.sources.tree import folders
 
 
-def inside(root: Path, *places: str) -> Path:
-    """The first of ``places`` below ``root`` that is a folder, else ``root`` itself."""
-    return next((root / place for place in places if (root / place).is_dir()), root)
+def inside(root: Path, *candidates: str) -> Path:
+    """The first of ``candidates`` below ``root`` that is a folder, else ``root`` itself."""
+    return next((root / name for name in candidates if (root / name).is_dir()), root)
 
 
 def expect_folders(root: Path, expected: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""ImageNet's training and validation images, labelled by sorted synset."""
+"""ImageNet's training and validation images, labeled by sorted synset."""
 
 import csv
 import re
@@ -104,9 +104,9 @@ def _labels(solution: Path, val: Path, synsets: Sequence[str]) -> dict[str, int]
                 labels[f"{image}.JPEG"] = label_of[synset[0]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PackError(f"cannot read {solution}: {error}; get the published file") from error
-    if unlabelled := [name for name in files(val) if name not in labels]:
+    if unlabeled := [name for name in files(val) if name not in labels]:
         raise PackError(
-            f"{solution} has no label for {len(unlabelled):,} files in {val}, {unlabelled[0]} is "
+            f"{solution} has no label for {len(unlabeled):,} files in {val}, {unlabeled[0]} is "
             "the first; remove them or get the published file"
         )
     return labels

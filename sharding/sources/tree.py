@@ -82,34 +82,34 @@ def imagefolder(root: Path) -> Dataset:
             f"{root} holds {len(top.images):,} images but no folders; move each image into a "
             "folder named after its class, <class>/<image>"
         )
-    places = {name: place for name in top.folders if (place := _images_of(root, name))}
-    domains = [name for name in top.folders if name not in places and folders(root / name)]
-    omitted = [name for name in places if domains and name.lower() in _HELD_OUT]
+    folder_of = {name: folder for name in top.folders if (folder := _images_of(root, name))}
+    domains = [name for name in top.folders if name not in folder_of and folders(root / name)]
+    omitted = [name for name in folder_of if domains and name.lower() in _HELD_OUT]
     for name in omitted:
-        del places[name]
+        del folder_of[name]
     notes = _note(root, omitted) + loose_images(root)
-    if not places:
+    if not folder_of:
         return domain_tree("imagefolder", root, domains, notes=notes)
-    if odd := [name for name in top.folders if name not in places and name not in omitted]:
+    if odd := [name for name in top.folders if name not in folder_of and name not in omitted]:
         raise PackError(
-            f"{root}: {next(iter(places))}/ holds files but {odd[0]}/ does not; expected "
+            f"{root}: {next(iter(folder_of))}/ holds files but {odd[0]}/ does not; expected "
             "<class>/<image> or <domain>/<class>/<image> throughout; move or remove the odd folders"
         )
-    return class_tree("imagefolder", root, places, notes=notes)
+    return class_tree("imagefolder", root, folder_of, notes=notes)
 
 
 def class_tree(
-    name: str, root: Path, places: dict[str, str], *, notes: tuple[str, ...] = ()
+    name: str, root: Path, folder_of: dict[str, str], *, notes: tuple[str, ...] = ()
 ) -> Dataset:
-    """The data set of class folders below ``root``; ``places`` maps each class, in label order, to
-    its folder."""
+    """The data set of class folders below ``root``; ``folder_of`` maps each class, in label order,
+    to its folder."""
 
     def samples() -> Iterator[Sample]:
-        for label, folder in enumerate(places.values()):
+        for label, folder in enumerate(folder_of.values()):
             yield from class_folder(folder, root, label)
 
     return Dataset(
-        name, tuple(places), ("default",), ("all",), samples, FileReader(root), notes=notes
+        name, tuple(folder_of), ("default",), ("all",), samples, FileReader(root), notes=notes
     )
 
 
@@ -141,8 +141,8 @@ def domain_tree(
 
     def samples() -> Iterator[Sample]:
         for number, domain in enumerate(domains):
-            for class_, place in found[domain].items():
-                yield from class_folder(f"{domain}/{place}", root, label[class_], domain=number)
+            for class_, folder in found[domain].items():
+                yield from class_folder(f"{domain}/{folder}", root, label[class_], domain=number)
 
     names = tuple(domain_names or domains)
     return Dataset(name, tuple(classes), names, ("all",), samples, FileReader(root), notes=notes)

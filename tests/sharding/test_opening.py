@@ -161,9 +161,9 @@ INDEXES = {
         lambda t: set_value(t, "offset", 3, t["offset"][3].as_py() + 1), "row 3 .* does not begin"),
     "offset-other": (
         lambda t: set_value(t, "offset", 3, t["offset"][2].as_py()), "row 3 .* does not begin"),
-    "size-zero": (lambda t: set_value(t, "size", 3, 0), "row 3 .* has a size"),
-    "size-negative": (lambda t: set_value(t, "size", 3, -1), "row 3 .* has a size"),
-    "size-huge": (lambda t: set_value(t, "size", 3, 2**62), "row 3 .* has a size"),
+    "size-zero": (lambda t: set_value(t, "size", 3, 0), "row 3 .* has an impossible size"),
+    "size-negative": (lambda t: set_value(t, "size", 3, -1), "row 3 .* has an impossible size"),
+    "size-huge": (lambda t: set_value(t, "size", 3, 2**62), "row 3 .* has an impossible size"),
     "size-larger": (lambda t: set_value(t, "size", 59, 10**6), "shard of a different size"),
     "shard-other": (lambda t: set_value(t, "shard", 0, 1), "row 0 .* is not in the shard"),
     "shard-beyond": (lambda t: set_value(t, "shard", 59, 99), "row 59 .* is not in the shard"),
