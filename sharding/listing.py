@@ -62,7 +62,7 @@ class Listing:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """int64 (N,), the listed sample of each row of the pack."""
+        """int64 (N,), the numbers of the listed samples in packing order."""
         return pack_order(self.records["split"], self.plan.spec.shuffle_seed)
 
     def shard(self, number: int) -> np.ndarray:

@@ -129,7 +129,8 @@ class ShardPlan:
     Attributes:
         spec: what determines the bytes of the pack.
         modified: sha256 (hex) of the modification times of the listed files.
-        starts: S + 1 rows of the pack: the first of each shard, then the number of samples.
+        starts: S + 1 indices into the packing order: the first sample of each shard, then the
+            number of samples.
     """
 
     spec: PackSpec
@@ -200,7 +201,7 @@ def make_plan(
 
 
 def pack_order(split: np.ndarray, seed: int | None) -> np.ndarray:
-    """int64 (N,): the listed sample of each row of the pack.
+    """int64 (N,), the numbers of the listed samples in packing order.
 
     Without a ``seed`` the order is that of the listing; with one it is by ``split``, int (N,), and
     within a split by the hash of the seed and the sample's number in the listing.
@@ -218,7 +219,7 @@ def _usual_shard_size(total: int) -> int:
 
 
 def _starts(sizes: np.ndarray, shard_size: int) -> set[int]:
-    """The first row of each shard and the end of the last, so that all are about equally large."""
+    """``ShardPlan.starts``, as a set, such that all shards are about equally large."""
     ends = np.cumsum(sizes)
     num_shards = min(len(sizes), -(-int(ends[-1]) // shard_size))
     targets = ends[-1] * np.arange(1, num_shards) / num_shards

@@ -68,7 +68,7 @@ class FileReader:
             if file_state(os.fstat(descriptor)) != listed:
                 raise _changed(path)
         if len(content) != sample.size:
-            raise OSError(f"holds fewer or more bytes than its size, {sample.size:,}")
+            raise OSError(f"does not have the {sample.size:,} bytes that its size states")
         return content
 
 
