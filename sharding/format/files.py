@@ -8,7 +8,7 @@ from runtime import files
 
 
 class MalformedError(Exception):
-    """A file's content is not what it has to be; the message says what is wrong."""
+    """A file's content is not what it must be; the message says what is wrong."""
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -17,7 +17,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def regular_size(path: Path) -> int | None:
-    """Bytes of the regular file ``path``; None where there is none, or something else."""
+    """Size in bytes of ``path``; None if it does not exist or is not a regular file."""
     try:
         state = path.lstat()
     except OSError:
