@@ -8,6 +8,7 @@ import torch
 import yaml
 
 import evaluate
+from evaluation.arguments import parse
 from model.config import EVALUATORS, ModelConfig
 from model.network import build_network
 from runtime import checkpoint
@@ -90,16 +91,33 @@ def test_existing_results_are_replaced_only_when_asked(arguments, tmp_path, caps
     assert (tmp_path / "out" / "results.json").read_text() != before
 
 
-def test_old_names_work_for_a_release_with_a_hint(arguments, tmp_path, capsys):
-    words = ["--neighbours" if word == "--neighbors" else word for word in arguments()]
-    words = ["--config" if word == "--protocol" else word for word in words]
-    assert evaluate.main([*words, "--evaluators", "knn-normalised"]) == 0
-    hints = capsys.readouterr().err.splitlines()
-    assert [hint.split(";")[0] for hint in hints] == [
-        "hint: --neighbours is now --neighbors",
-        "hint: knn-normalised is now knn-normalized",
-    ]
+@pytest.mark.parametrize(
+    ("old", "new", "values"),
+    [
+        ("--config", "--protocol", ["animals.yaml"]),
+        ("--neighbours", "--neighbors", ["7"]),
+        ("--neighbours=7", "--neighbors=7", []),
+    ],
+)
+def test_old_options_work_for_a_release_with_a_hint(old, new, values, capsys):
+    others = ["--protocol", "a.yaml", "--pack", "P", "--checkpoint", "R"]
+    assert parse([*others, old, *values], "") == parse([*others, new, *values], "")
+    (hint,) = capsys.readouterr().err.splitlines()
+    assert hint.startswith(f"hint: {old.split('=')[0]} is now {new.split('=')[0]};")
+
+
+def test_old_evaluator_names_work_for_a_release_with_a_hint(arguments, tmp_path, capsys):
+    assert evaluate.main([*arguments(target="day"), "--evaluators", "knn-normalised"]) == 0
+    hint = "hint: knn-normalised is now knn-normalized; the old name goes in the next release"
+    assert capsys.readouterr().err.splitlines() == [hint]
     assert "knn-normalized.normality" in scores(tmp_path / "out")
+
+
+def test_help_names_every_evaluator(capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
+    assert f"some of {', '.join(EVALUATORS)}" in text
 
 
 def test_a_damaged_cache_is_recomputed(arguments, tmp_path, capsys):

@@ -25,7 +25,7 @@ def test_nothing_is_reported_if_the_loader_gives_other_images(arguments, tmp_pat
             yield replace(batch, rows=batch.rows[::-1])
 
     monkeypatch.setattr(ImageLoader, "__iter__", swapped)
-    with pytest.raises(RuntimeError, match="other images than it was asked for"):
+    with pytest.raises(RuntimeError, match="different images than requested"):
         evaluate.main(arguments())
     assert not (tmp_path / "out").exists()
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_backbone_is_refused(arguments, run_folder, tmp_
         return {**settings, "model": {**settings["model"], "backbone": "resnet18"}}
 
     run = changed_run(run_folder, tmp_path, config=other)
-    assert "it was made by a different architecture" in refusal(arguments(checkpoint=run))
+    assert "it is of a different architecture" in refusal(arguments(checkpoint=run))
 
 
 def test_a_checkpoint_without_relation_is_refused(arguments, run_folder, tmp_path, refusal):

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from runtime import files
 from runtime.errors import PackError
 from sharding import packing
 from sharding.__main__ import main
-from sharding.format import files
 from sharding.format.manifest import Manifest
 from sharding.shard_plan import PackOptions
 from sharding.sources.tree import imagefolder
