@@ -4,14 +4,15 @@ import contextlib
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
+import numpy as np
 from rich.console import Console
 
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.cache import FeatureCache
-from evaluation.config import BATCH_SIZE, EvaluateConfig, ReferenceConfig
+from evaluation.config import BATCH_SIZE, CovarianceOptions, EvaluateConfig, ReferenceConfig
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
@@ -19,15 +20,30 @@ from evaluation.report.folder import ResultsFolder, reserve
 from evaluation.report.table import terminal_table
 from evaluation.report.text import plain
 from evaluation.trained import Provenance, TrainedNetwork, build_trained, read_checkpoint
-from model.config import EVALUATORS, EvaluatorOptions, PreprocessingOptions
+from evaluation.whitening import learn_whitening
+from model.config import EVALUATORS, WHITENED_COSINE, EvaluatorOptions, PreprocessingOptions
 from model.errors import EvaluatorError
+from model.whitening import Whitening
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
+from pipelines.selection import Selection
 from runtime.distributed import Process
 from runtime.errors import ConfigError, UserError
 from runtime.precision import exact_float32
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The images from which a covariance is learned: those at ``rows`` of a pack."""
+
+    pack: Pack
+    rows: np.ndarray
+
+    def whitening(self, extractor: FeatureExtractor) -> Whitening:
+        """The whitening of the extractor's features of these images."""
+        return learn_whitening(replace(extractor, pack=self.pack), self.rows)
 
 
 @dataclass(frozen=True)
@@ -49,14 +65,21 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
     """
     started = time.perf_counter()
     jobs = _jobs(options)
+    training_images = _training_images(options, jobs)
     checkpoint = read_checkpoint(options.checkpoint)
     network = build_trained(checkpoint, process.device, _part(options, PreprocessingOptions))
+    evaluators = _evaluators(options, network)
     provenance = Provenance.of(checkpoint)
     cache = None if options.no_cache else FeatureCache(options.cache, provenance.backbone_sha256)
+    extractor = FeatureExtractor(
+        network, jobs[0].pack, process, _extraction(options, process), cache
+    )
     with _folder(options, cache, process) as folder:
         if process.is_first:
             _introduce(provenance)
-        results = [_run(job, options, network, process, cache) for job in jobs]
+        whitening = None if training_images is None else training_images.whitening(extractor)
+        config = _benchmark_config(options, evaluators, whitening)
+        results = [_run(job, extractor, config) for job in jobs]
         if folder is None:
             return
         seconds = time.perf_counter() - started
@@ -129,33 +152,78 @@ def _introduce(network: Provenance) -> None:
         print(f"warning: untrained, with random weights: {' and '.join(network.untrained)}")
 
 
-def _run(
-    job: Job,
-    options: EvaluateConfig,
-    network: TrainedNetwork,
-    process: Process,
-    cache: FeatureCache | None,
-) -> BenchmarkResult:
-    device = process.device.type
-    extraction = ExtractionConfig(
+def _training_images(options: EvaluateConfig, jobs: Sequence[Job]) -> TrainingImages | None:
+    """The images that the options name; ConfigError where one of them is a test of a job."""
+    given = _part(options, CovarianceOptions)
+    selection = Selection(
+        given.covariance_domains, given.covariance_classes, given.covariance_splits
+    )
+    if given.covariance_pack is None:
+        if selection != Selection():
+            raise ConfigError("a selection of training images needs their --covariance-pack")
+        return None
+    if not {WHITENED_COSINE, "all"} & {*options.evaluators}:
+        raise ConfigError(
+            f"--covariance-pack is for {WHITENED_COSINE} alone; add it to --evaluators"
+        )
+    pack = Pack(given.covariance_pack)
+    rows = selection.rows(pack)
+    for job in jobs:
+        if job.pack.manifest.fingerprint != pack.manifest.fingerprint:
+            continue
+        for target in map(job.protocol.target, job.targets):
+            tests = np.intersect1d(rows, job.protocol.rows(job.pack, target).test)
+            if len(tests):
+                raise ConfigError(
+                    f"{len(tests)} of the {len(rows)} images of --covariance-pack are tests of "
+                    f"protocol {job.protocol.name}, target {target.name}, the first is "
+                    f"{pack.keys(tests[:1])[0]}; select training images with "
+                    "--covariance-classes, --covariance-domains or --covariance-splits"
+                )
+    return TrainingImages(pack, rows)
+
+
+def _evaluators(options: EvaluateConfig, network: TrainedNetwork) -> tuple[str, ...]:
+    """The names of the evaluators; of all of them, those that can be computed."""
+    can_whiten = options.covariance_pack or network.network.relation.whitening
+    if "all" in options.evaluators:
+        return tuple(name for name in EVALUATORS if can_whiten or name != WHITENED_COSINE)
+    if WHITENED_COSINE in options.evaluators and not can_whiten:
+        raise ConfigError(
+            f"{WHITENED_COSINE} has no covariance: the checkpoint was not trained from a whitened "
+            "start; give a pack of training images as --covariance-pack"
+        )
+    return options.evaluators
+
+
+def _extraction(options: EvaluateConfig, process: Process) -> ExtractionConfig:
+    return ExtractionConfig(
         InputConfig(device=options.device),
-        options.batch_size or BATCH_SIZE[device],
+        options.batch_size or BATCH_SIZE[process.device.type],
         options.precision,
     )
-    config = BenchmarkConfig(
-        evaluators=EVALUATORS if "all" in options.evaluators else options.evaluators,
+
+
+def _benchmark_config(
+    options: EvaluateConfig, evaluators: tuple[str, ...], whitening: Whitening | None
+) -> BenchmarkConfig:
+    return BenchmarkConfig(
+        evaluators=evaluators,
         options=EvaluatorOptions(
             significant=options.significant,
             neighbors=options.neighbors,
             memory=options.memory << 20 or None,
             precision=options.precision,
+            whitening=whitening,
         ),
         references=_part(options, ReferenceConfig),
         resamples=options.resamples,
     )
-    extractor = FeatureExtractor(network, job.pack, process, extraction, cache)
+
+
+def _run(job: Job, extractor: FeatureExtractor, config: BenchmarkConfig) -> BenchmarkResult:
     try:
-        return run_benchmark(job.protocol, job.targets, extractor, config)
+        return run_benchmark(job.protocol, job.targets, replace(extractor, pack=job.pack), config)
     except EvaluatorError as error:
         raise ConfigError(f"protocol {job.protocol.name}: {error}") from error
 

@@ -71,8 +71,8 @@ def relational_tiles(
         for start in range(0, len(tests), rows):
             left = _first_block(relation, tests[start : start + rows])
             yield Tile(
-                slice(start, start + len(left.features)),
-                slice(first, first + len(right.features)),
+                slice(start, start + len(left.token)),
+                slice(first, first + len(right.token)),
                 _tile_logits(relation, left, right),
             )
 
@@ -129,12 +129,12 @@ class _FirstBlock:
     """What the first block needs of n images, computed from each image on its own.
 
     Attributes:
-        features: (n, D).
+        direction: (n, D), of length 1; the cosine of a pair is the product of two of them.
         token: (n, E).
         query, key, value: (n, heads, d).
     """
 
-    features: Tensor
+    direction: Tensor
     token: Tensor
     query: Tensor
     key: Tensor
@@ -145,7 +145,8 @@ class _FirstBlock:
 def _first_block(relation: RelationalTransformer, features: Tensor) -> _FirstBlock:
     # the residual stream stays float32, whatever the type of the matrices
     token = linear(features, relation.proj.weight, relation.proj.bias).float()
-    return _FirstBlock(features, token, *_project(relation.blocks[0], token))
+    direction = functional.normalize(relation.similarity_space(features), dim=1)
+    return _FirstBlock(direction, token, *_project(relation.blocks[0], token))
 
 
 def _project(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,9 +159,7 @@ def _project(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _tile_logits(relation: RelationalTransformer, left: _FirstBlock, right: _FirstBlock) -> Tensor:
     """Logits, float32 (t, m), of t images against m; head and cosine are never rounded."""
     cls = _last_cls(relation, left, right)
-    cosine = functional.normalize(left.features, dim=1) @ (
-        functional.normalize(right.features, dim=1).T
-    )
+    cosine = left.direction @ right.direction.T
     return relation.relate(cls, cosine.flatten()).view(cosine.shape)
 
 
