@@ -37,6 +37,7 @@ TESTS, REFERENCES = torch.randn(12, 16, generator=torch.Generator().manual_seed(
         {"depth": 2, "head": "mlp"},
         {"depth": 2, "num_logits": 2},
         {"depth": 2, "similarity_start": True},
+        {"depth": 2, "similarity_start": "whitened"},
     ],
 )
 def test_tiles_equal_the_plain_forward(options):
