@@ -21,16 +21,20 @@ _SINGULAR = 1e-6
 class Whitening(nn.Module):
     """x -> matrix (x - mean), in float32 whatever the precision around it.
 
-    ``whitening`` gives its values; before that it is the identity.
+    ``whitening`` gives its values; before that it is the identity. They are buffers, which no
+    optimizer changes: a map that is trained fits the training classes and serves new ones less.
 
     Args:
         width: D, the width of a feature.
     """
 
+    mean: Tensor
+    matrix: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mean = nn.Parameter(torch.zeros(width))
-        self.matrix = nn.Parameter(torch.eye(width))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("matrix", torch.eye(width))
 
     def forward(self, features: Tensor) -> Tensor:
         """Whitened features, float32 (N, D), of ``features`` (N, D)."""
@@ -103,7 +107,6 @@ def whitening(mean: Tensor, moments: ResidualMoments) -> Whitening:
         )
     identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
     learned = Whitening(len(mean)).to(mean.device)
-    with torch.no_grad():
-        learned.mean.copy_(mean)
-        learned.matrix.copy_(torch.linalg.solve_triangular(factor, identity, upper=False))
-    return learned.requires_grad_(False)
+    learned.mean.copy_(mean)
+    learned.matrix.copy_(torch.linalg.solve_triangular(factor, identity, upper=False))
+    return learned

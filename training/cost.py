@@ -74,7 +74,7 @@ def training_cost(network: nn.Module, images: int, image_size: int, moments: int
         moments: tensors of a parameter's size that the optimizer keeps for it.
     """
     shadow = copy.deepcopy(network).to("meta").train()
-    own = {_storage(parameter) for parameter in shadow.parameters()}
+    own = {_storage(tensor) for tensor in (*shadow.parameters(), *shadow.buffers())}
     kept: dict[int, int] = {}
     tensors: list[Tensor] = []  # kept alive, so that no two storages have the same address
 
