@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from runtime.command import Parser, fraction, natural, positive, run_command, size
-from runtime.errors import PackError
+from runtime.errors import ConfigError, PackError
 from sharding.executors import run_dask, run_local
 from sharding.format.manifest import FILE_NAME, Manifest
 from sharding.images import ImageOptions
 from sharding.info import print_info
 from sharding.packing import REJECTS, Executor, merge, pack, pack_part, preview
+from sharding.remote.push import check_can_push, push
+from sharding.remote.url import PackUrl, is_url
 from sharding.repair import repair
 from sharding.session import Part
 from sharding.shard_plan import PackOptions
@@ -53,12 +55,33 @@ def _pack(arguments: argparse.Namespace) -> int:
         print(f"note: {note}", file=sys.stderr)
     if arguments.dry_run:
         return _dry_run(dataset, options, arguments.root)
-    out, report = arguments.out.absolute(), _Report(arguments.out)
+    folder = _folder_to_write(arguments)
+    out, report = folder.absolute(), _Report(folder)
     execute = _executor(arguments)
     if arguments.part:
         complete = pack_part(dataset, out, options, execute, arguments.part)
-        return report(complete) if complete else _report_part(arguments.part, arguments.out)
-    return report(pack(dataset, out, options, execute, arguments.max_rejects))
+        return report(complete) if complete else _report_part(arguments.part, folder)
+    report(pack(dataset, out, options, execute, arguments.max_rejects))
+    return _push_to(out, arguments.out) if arguments.out != folder else 0
+
+
+def _folder_to_write(arguments: argparse.Namespace) -> Path:
+    """Where the shards are written: ``--out``, or where that is a URL, ``--work``."""
+    if isinstance(arguments.out, Path):
+        if arguments.work:
+            raise ConfigError("--work is for an --out that is a URL; leave it out")
+        return arguments.out
+    check_can_push(arguments.out)
+    if arguments.work is None:
+        raise ConfigError(
+            f"--out {arguments.out} needs a folder to pack into first; add --work FOLDER"
+        )
+    if arguments.part:
+        raise ConfigError(
+            f"parts are merged before the upload; give --out FOLDER, and after the merge run "
+            f"`python -m sharding push FOLDER {arguments.out}`"
+        )
+    return arguments.work
 
 
 def _dry_run(dataset: Dataset, options: PackOptions, root: Path) -> int:
@@ -162,10 +185,32 @@ def _print_faults(arguments: argparse.Namespace) -> set[str]:
     return damaged
 
 
+def _push(arguments: argparse.Namespace) -> int:
+    return _push_to(arguments.pack.absolute(), arguments.url)
+
+
+def _push_to(pack: Path, url: PackUrl) -> int:
+    print(f"{url}: " + ("uploaded" if push(pack, url) else "is there already"))
+    return 0
+
+
 def _stage(arguments: argparse.Namespace) -> int:
-    copied = stage(arguments.pack.absolute(), arguments.local.absolute())
+    pack = arguments.pack
+    copied = stage(pack.absolute() if isinstance(pack, Path) else pack, arguments.local.absolute())
     print(f"{arguments.local}: " + ("copied and checked" if copied else "is there already"))
     return 0
+
+
+def _location(text: str) -> Path | PackUrl:
+    return PackUrl.parse(text) if is_url(text) else Path(text)
+
+
+def _folder(text: str) -> Path:
+    if is_url(text):
+        raise ConfigError(
+            f"{PackUrl.parse(text)} is remote; copy it with `python -m sharding stage` first"
+        )
+    return Path(text)
 
 
 def _part(text: str) -> Part:
@@ -216,9 +261,12 @@ def _parser() -> argparse.ArgumentParser:
     verifying.add_argument("--root", type=Path, help="the packed tree, for --repair")
     informing = command("info", _info, "print what a pack holds")
     staging = command("stage", _stage, "copy a pack to this node's own disk")
-    for reading in (merging, verifying, informing, staging):
-        reading.add_argument("pack", type=Path, help="folder of the pack")
-    staging.add_argument("local", type=Path, help="folder to make")
+    staging.add_argument("pack", type=_location, help="folder of the pack, or its URL")
+    staging.add_argument("local", type=_folder, help="folder to make")
+    pushing = command("push", _push, "write a pack to an object store")
+    for reading in (merging, verifying, informing, pushing):
+        reading.add_argument("pack", type=_folder, help="folder of the pack")
+    pushing.add_argument("url", type=PackUrl.parse, help="URL to make, e.g. s3://bucket/packs/pacs")
     for working in (packing, drawing, verifying):
         working.add_argument(
             "--workers",
@@ -233,7 +281,10 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("dataset", choices=list(DATASETS), help="layout of the tree")
     add("--root", type=Path, required=True, help="folder of the tree")
-    add("--out", type=Path, required=True, help="folder of the pack")
+    add("--out", type=_location, required=True, help="folder of the pack, or its URL")
+    add(
+        "--work", type=_folder, metavar="FOLDER", help="where to pack if --out is a URL; it is kept"
+    )
     add(
         "--shard-size",
         type=size,

@@ -22,6 +22,11 @@ class RejectsInfo(NamedTuple):
     sha256: str
 
 
+def max_bytes(rejects: int) -> int:
+    """The most bytes that the file can have."""
+    return rejects * _MAX_LINE
+
+
 def write_rejects(pack: Path, rejects: Iterable[Mapping[str, str]]) -> RejectsInfo:
     """Write the ``rejects``, each with its ``source`` and ``reason``."""
     count, digest = 0, hashlib.sha256()
@@ -38,7 +43,7 @@ def rejects_problem(pack: Path, manifest: Manifest) -> str | None:
     """What is wrong with the rejects of the folder ``pack``."""
     try:
         with open_regular(Path(pack) / FILE_NAME) as file:
-            if os.fstat(file.fileno()).st_size > manifest.rejects * _MAX_LINE:
+            if os.fstat(file.fileno()).st_size > max_bytes(manifest.rejects):
                 return f"{FILE_NAME} is damaged: it is too large for {manifest.rejects} rejects"
             if manifest.rejects_sha256 is not None:
                 intact = file_sha256(file) == manifest.rejects_sha256
