@@ -31,15 +31,25 @@ def build_parser(description: str) -> argparse.ArgumentParser:
 
 
 def _add_inputs(group: argparse._ArgumentGroup) -> None:
-    several: dict[str, Any] = {"type": Path, "nargs": "+", "action": "extend", "required": True}
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "required": True}
     group.add_argument(
         *("--protocol", "--config"),
         help="protocols, such as configs/benchmarks/demo.yaml",
         metavar="YAML",
+        type=Path,
         **several,
     )
     group.add_argument(
-        "--pack", help="one pack for all protocols, or one per data set", metavar="PACK", **several
+        "--pack",
+        help="folder or URL: one pack for all protocols, or one per data set",
+        metavar="PACK",
+        **several,
+    )
+    group.add_argument(
+        "--pack-cache",
+        help="folder on each node's own disk that packs at URLs are copied to",
+        metavar="DIR",
+        type=Path,
     )
     group.add_argument(
         "--checkpoint",

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from pipelines.pack import Pack
 from runtime.distributed import Process
 from runtime.errors import ConfigError, UserError
 from runtime.precision import exact_float32
+from sharding.remote.url import without_credentials
+from sharding.staging import local_pack
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
             cannot be computed from the references.
     """
     started = time.perf_counter()
-    jobs = _jobs(options)
+    jobs = _jobs(options, process)
     checkpoint = read_checkpoint(options.checkpoint)
     network = build_trained(checkpoint, process.device, _preprocessing(options))
     provenance = Provenance.of(checkpoint)
@@ -61,7 +64,7 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
             return
         seconds = time.perf_counter() - started
         receipt = Receipt(
-            shlex.join(command),
+            shlex.join(map(without_credentials, command)),
             provenance,
             network.network.preprocessing,
             {name: _plain(value) for name, value in vars(options).items()},
@@ -75,9 +78,12 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
     print(f"results in {plain(str(options.out))}")
 
 
-def _jobs(options: argparse.Namespace) -> list[Job]:
+def _jobs(options: argparse.Namespace, process: Process) -> list[Job]:
     """The protocols, each with its pack: the only one, or that of the protocol's data set."""
-    packs = [Pack(path) for path in options.pack]
+    packs = [
+        Pack(process.run_long(partial(local_pack, pack, options.pack_cache, "--pack-cache")))
+        for pack in options.pack
+    ]
     jobs = []
     for path in options.protocol:
         protocol = Protocol.load(path)
@@ -183,4 +189,6 @@ def _plain(value: Any) -> Any:
     """An option as JSON can hold it."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return without_credentials(value)
     return str(value) if isinstance(value, Path) else value

@@ -13,7 +13,7 @@ import fsspec
 from fsspec.core import url_to_fs
 
 from runtime.errors import ConfigError, PackError, first_line
-from sharding.remote.url import PackUrl, without_credentials
+from sharding.remote.url import PackUrl, without_secrets
 
 REQUESTS = 16  # at the same time
 _WAITS = (
@@ -110,7 +110,7 @@ class Storage:
             )
         if status == 404 or (status is None and isinstance(last, FileNotFoundError)):
             return _MissingError(f"{where} is missing")
-        reason = f"HTTP status {status}" if status else without_credentials(first_line(last))
+        reason = f"HTTP status {status}" if status else without_secrets(first_line(last))
         return PackError(f"cannot access {where}: {reason}; rerun the same command to resume")
 
 
@@ -120,8 +120,15 @@ class _MissingError(PackError):
 
 def _options(scheme: str) -> dict[str, Any]:
     """What the driver is to do differently from its defaults."""
-    if scheme == "s3":  # it would read 10 parts of 50 MB of each file into memory
-        return {"max_concurrency": 4, "config_kwargs": {"max_pool_connections": 2 * REQUESTS}}
+    if scheme == "s3":
+        return {
+            "max_concurrency": 4,  # parts of 50 MB of each file that is uploaded are in memory
+            "config_kwargs": {
+                "max_pool_connections": 2 * REQUESTS,
+                # servers that send a checksum of the object with a range of it would be refused
+                "response_checksum_validation": "when_required",
+            },
+        }
     if scheme in ("http", "https"):
         from aiohttp import ClientTimeout
 

@@ -41,7 +41,9 @@ DRIVERS = {
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 _QUERY = re.compile(r"\?[^\s\"'<>]+")
-_SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|SAS|CREDENTIAL|CONNECTION_STRING")
+_SECRET = re.compile(
+    r"(AWS|AZURE|GOOGLE|HF|FSSPEC)_.*(KEY|SECRET|TOKEN|PASSWORD|SAS|CONNECTION_STRING)"
+)
 _SHORTEST_SECRET = 8
 
 
@@ -103,12 +105,17 @@ def is_url(text: object) -> bool:
 
 
 def without_credentials(text: str) -> str:
-    """``text`` without the user, password and query of URLs, and without the secrets that the
-    environment gives to drivers."""
+    """``text`` without the user, password and query of each URL in it."""
+    return _IN_TEXT.sub(lambda url: _public(url[0]), text)
+
+
+def without_secrets(text: str) -> str:
+    """``text`` of a driver without credentials, queries, and the secrets that the environment gives
+    to drivers."""
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST_SECRET and _SECRET.search(name.upper()):
+        if len(value) >= _SHORTEST_SECRET and _SECRET.match(name.upper()):
             text = text.replace(value, "***")
-    return _QUERY.sub("", _IN_TEXT.sub(lambda url: _public(url[0]), text))
+    return _QUERY.sub("", without_credentials(text))
 
 
 def _public(url: str) -> str:
