@@ -163,7 +163,8 @@ def _status(error: BaseException) -> int | None:
             if isinstance(response, dict)
             else getattr(response, "status_code", None)
         )
-        for status in (found, *(getattr(link, n, None) for n in ("status", "status_code", "code"))):
+        names = ("status", "status_code") if hasattr(link, "status") else ("status_code", "code")
+        for status in (found, *(getattr(link, name, None) for name in names)):
             if isinstance(status, int) and 100 <= status < 600:
                 return status
     return None

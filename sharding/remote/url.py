@@ -4,7 +4,6 @@ import os
 import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from runtime.errors import ConfigError
 
@@ -45,6 +44,7 @@ _SECRET = re.compile(
     r"(AWS|AZURE|GOOGLE|HF|FSSPEC)_.*(KEY|SECRET|TOKEN|PASSWORD|SAS|CONNECTION_STRING)"
 )
 _SHORTEST_SECRET = 8
+_PORT = re.compile(r"[^:/@]*(:\d+)?/")  # after which an @ belongs to the path
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class PackUrl:
                 f"{without_credentials(text)} is not the URL of a folder; use e.g. "
                 f"{scheme}://{'server' if scheme in ('http', 'https') else 'bucket'}/packs/pacs"
             )
-        user, at, _ = rest.partition("@")
+        user, at, _ = rest.rpartition("@")
         if scheme not in ("http", "https") and (mark or (at and ":" in user)):
             raise ConfigError(
                 f"the URL {without_credentials(text)} has a password or a query; give credentials "
@@ -119,11 +119,8 @@ def without_secrets(text: str) -> str:
 
 
 def _public(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # such as an unclosed bracket
-        return url.partition("://")[0] + "://***"
-    user, _, host = parts.netloc.rpartition("@")
-    if parts.scheme not in ("http", "https") and ":" not in user:
-        host = parts.netloc  # the container of Azure
-    return f"{parts.scheme}://{host}{parts.path}"
+    scheme, _, rest = url.partition("://")
+    address = re.split("[?#]", rest, maxsplit=1)[0]
+    user, at, host = address.rpartition("@")  # a password may have a slash
+    secret = at and not _PORT.match(user) and (":" in user or scheme.startswith("http"))
+    return f"{scheme}://{host if secret else address}"
