@@ -6,6 +6,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from runtime.command import Parser, fraction, natural, positive, run_command, size
 from runtime.errors import ConfigError, PackError
@@ -22,7 +23,7 @@ from sharding.shard_plan import PackOptions
 from sharding.sources.dataset import Dataset
 from sharding.sources.demo import demo_dataset
 from sharding.sources.files import MAX_BYTES
-from sharding.sources.registry import DATASETS
+from sharding.sources.registry import SOURCES, Source
 from sharding.staging import stage
 from sharding.verification import verify
 
@@ -50,11 +51,13 @@ def _pack(arguments: argparse.Namespace) -> int:
             max_pixels=arguments.max_pixels,
         ),
     )
-    dataset = DATASETS[arguments.dataset](arguments.root.absolute())
+    dataset = SOURCES[arguments.dataset].dataset(arguments.root.absolute(), arguments)
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
     if arguments.dry_run:
         return _dry_run(dataset, options, arguments.root)
+    if arguments.repair:
+        return _repair(_folder(arguments.out), dataset, arguments.workers)
     folder = _folder_to_write(arguments)
     out, report = folder.absolute(), _Report(folder)
     execute = _executor(arguments)
@@ -96,13 +99,13 @@ def _dry_run(dataset: Dataset, options: PackOptions, root: Path) -> int:
             f"{planned.rejects:,} of the files will be rejected: empty, not a regular file, or "
             f"larger than {MAX_BYTES:,} bytes"
         )
-    print("files that are damaged or not images are found only by packing")
+    print("files that are damaged or are not images are found only by packing")
     return 0
 
 
 def _report_part(part: Part, out: Path) -> int:
     print(
-        f"part {part.number} of {part.count} is written; when all are, "
+        f"part {part.number} of {part.count} is written; when all parts are, "
         f"run `python -m sharding merge {out}`"
     )
     return 0
@@ -121,7 +124,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 class _Report:
-    """Prints what became of the pack in ``out``; made before the work begins."""
+    """Prints a summary of the pack in ``out``; create it before packing, which it times."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -155,33 +158,37 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    if arguments.repair and not arguments.root:
-        raise PackError("--repair needs the tree that was packed; pass it as --root TREE")
-    damaged = _print_faults(arguments)
-    if not damaged:
-        print(f"{arguments.pack}: intact")
-        return 0
     if not arguments.repair:
-        return 1
+        return 1 if _print_faults(arguments.pack, arguments.workers, arguments.decode) else 0
+    if not arguments.root:
+        raise PackError("--repair needs the tree that was packed; pass it as --root TREE")
     name = Manifest.load(arguments.pack).dataset
-    if name not in DATASETS:
-        raise PackError(f"a pack of {name} has no tree to repair it from; make it again")
-    repair(arguments.pack, DATASETS[name](arguments.root.absolute()), damaged, arguments.workers)
-    if _print_faults(arguments):
+    if name not in SOURCES or SOURCES[name].options:
+        raise PackError(
+            f"{arguments.pack} is repaired by the command that packed it, with --repair added"
+        )
+    dataset = SOURCES[name].dataset(arguments.root.absolute(), arguments)
+    return _repair(arguments.pack, dataset, arguments.workers, arguments.decode)
+
+
+def _repair(pack: Path, dataset: Dataset, workers: int, decode: bool = False) -> int:
+    damaged = _print_faults(pack, workers, decode)
+    if not damaged:
+        return 0
+    repair(pack, dataset, damaged, workers)
+    if _print_faults(pack, workers, decode, intact="repaired, now intact"):
         return 1
-    print(f"{arguments.pack}: repaired, and intact")
     return 0
 
 
-def _print_faults(arguments: argparse.Namespace) -> set[str]:
-    """Verify the pack; returns the names of the files at fault."""
+def _print_faults(pack: Path, workers: int, decode: bool, intact: str = "intact") -> set[str]:
+    """Verify the pack and print its faults; returns the names of the damaged files."""
     count, damaged = 0, set()
-    for fault in verify(arguments.pack, decode=arguments.decode, workers=arguments.workers):
+    for fault in verify(pack, decode=decode, workers=workers):
         print(fault.text)
         count += 1
         damaged.add(fault.file)
-    if damaged:
-        print(f"{arguments.pack}: {count} faults in {len(damaged)} files")
+    print(f"{pack}: {count} faults in {len(damaged)} files" if damaged else f"{pack}: {intact}")
     return damaged
 
 
@@ -241,33 +248,38 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    packing = command("pack", _pack, "pack an image tree")
-    _add_packing(packing)
+    packing = command("pack", _pack, "pack a data set; `pack DATASET --help` lists its options")
+    sources = packing.add_subparsers(required=True, dest="dataset", metavar="DATASET")
+    packers = [_add_source(sources, name, source) for name, source in SOURCES.items()]
     drawing = command("demo", _demo, "draw the demo data set and pack it")
     drawing.add_argument("--seed", type=natural, default=0, help="random seed")
     drawing.add_argument("--out", type=Path, required=True, help="folder of the pack")
     merging = command("merge", _merge, "complete a pack whose parts are all written")
-    for accepting in (packing, merging):
+    for accepting in (*packers, merging):
         accepting.add_argument(
             "--max-rejects",
             type=fraction,
             metavar="FRACTION",
-            help="fraction of the files that may be rejected, e.g. 0.5%% or 0.005; more fail the "
-            "run at its end; by default 0.1%%, or 10 files where that is more",
+            help="fraction of the files that may be rejected, e.g. 0.5%% or 0.005; with more "
+            "the run fails at its end; by default 0.1%%, or 10 files if that is more",
         )
-    verifying = command("verify", _verify, "read a pack again and name each fault")
-    verifying.add_argument("--decode", action="store_true", help="decode each image as well")
-    verifying.add_argument("--repair", action="store_true", help="write damaged files again")
-    verifying.add_argument("--root", type=Path, help="the packed tree, for --repair")
+    verifying = command("verify", _verify, "reread a pack and report each fault")
+    verifying.add_argument("--decode", action="store_true", help="also decode every image")
+    verifying.add_argument(
+        "--repair", action="store_true", help="rebuild damaged files from the tree"
+    )
+    verifying.add_argument("--root", type=Path, help="the tree that was packed, for --repair")
     informing = command("info", _info, "print what a pack holds")
     staging = command("stage", _stage, "copy a pack to this node's own disk")
     staging.add_argument("pack", type=_location, help="folder of the pack, or its URL")
-    staging.add_argument("local", type=_folder, help="folder to make")
-    pushing = command("push", _push, "write a pack to an object store")
+    staging.add_argument("local", type=_folder, help="folder to create")
+    pushing = command("push", _push, "copy a pack to an object store")
     for reading in (merging, verifying, informing, pushing):
         reading.add_argument("pack", type=_folder, help="folder of the pack")
-    pushing.add_argument("url", type=PackUrl.parse, help="URL to make, e.g. s3://bucket/packs/pacs")
-    for working in (packing, drawing, verifying):
+    pushing.add_argument(
+        "url", type=PackUrl.parse, help="URL to create, e.g. s3://bucket/packs/pacs"
+    )
+    for working in (*packers, drawing, verifying):
         working.add_argument(
             "--workers",
             type=positive,
@@ -277,9 +289,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_source(sources: Any, name: str, source: Source) -> argparse.ArgumentParser:
+    """Add the command that packs the data set ``name``."""
+    parser = sources.add_parser(
+        name,
+        help=source.layout,
+        description=source.layout,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    source.add_options(parser)
+    _add_packing(parser)
+    return parser
+
+
 def _add_packing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("dataset", choices=list(DATASETS), help="layout of the tree")
     add("--root", type=Path, required=True, help="folder of the tree")
     add("--out", type=_location, required=True, help="folder of the pack, or its URL")
     add(
@@ -289,7 +313,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         "--shard-size",
         type=size,
         metavar="SIZE",
-        help="target shard size, e.g. 512MB; by default a sixteenth of the images, 16MB to 512MB",
+        help="target shard size, e.g. 512MB; by default 1/16 of the images, within 16MB to 512MB",
     )
     add("--seed", type=natural, default=0, help="random seed of the global shuffle (imagenet)")
     add(
@@ -297,15 +321,20 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         type=natural,
         default=0,
         metavar="PIXELS",
-        help="shrink images whose shorter side is larger; 0 keeps the original bytes",
+        help="shrink images whose shorter side is longer than this; 0 keeps the original bytes",
     )
     add("--quality", type=_quality, default=92, help="JPEG quality of shrunk images, 1 to 95")
-    add("--max-pixels", type=positive, default=100_000_000, help="reject larger images undecoded")
+    add(
+        "--max-pixels",
+        type=positive,
+        default=100_000_000,
+        help="reject images with more pixels, undecoded",
+    )
     add(
         "--decode-check",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="decode each image completely; without it damaged images get into the pack",
+        help="decode each image completely; otherwise damaged images get into the pack",
     )
     add(
         "--executor",
@@ -315,7 +344,8 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     )
     add("--scheduler", metavar="ADDRESS", help="address of the Dask cluster, e.g. tcp://host:8786")
     add("--part", type=_part, metavar="I/N", help="write only this slice, 1/N to N/N; then merge")
-    add("--dry-run", action="store_true", help="print what would be packed, write nothing")
+    add("--dry-run", action="store_true", help="print what would be packed and write nothing")
+    add("--repair", action="store_true", help="write the damaged files of a complete pack again")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Copying a pack to a node's own disk."""
+"""Copies a pack to a node's own disk."""
 
 import fcntl
 import hashlib
@@ -10,8 +10,9 @@ from typing import Protocol
 from tqdm import tqdm
 
 from runtime.errors import ConfigError, PackError
+from runtime.files import atomic_file
 from sharding.format import manifest as manifest_file
-from sharding.format.files import atomic_file, open_regular, regular_size
+from sharding.format.files import open_regular, regular_size
 from sharding.format.manifest import Manifest
 from sharding.format.opening import open_pack
 from sharding.pack_files import CHUNK, PackFile, hash_file, local_files
@@ -40,19 +41,19 @@ class Origin(Protocol):
 
 
 def stage(pack: Path | PackUrl, local: Path) -> bool:
-    """Copy ``pack`` to the folder ``local``, which appears when it is complete and checked.
+    """Copy ``pack`` to the folder ``local``, which appears once the copy is complete and checked.
 
-    Of several processes on a node one copies and the others wait for it. A copy that was cut short
-    is continued. Only a pack that ``open_pack`` accepts is copied, and of its folder only the
-    pack's own files.
+    If several processes of a node call this, one copies and the others wait. An interrupted copy is
+    resumed. The pack must be one that ``open_pack`` accepts; only its own files are copied, not
+    others in its folder.
 
     Returns:
-        Whether anything was copied; False when ``local`` already was this pack.
+        Whether the pack was copied; False if ``local`` already was a copy of it.
 
     Raises:
         ConfigError: the driver of the URL is not installed.
-        PackError: ``pack`` is not a pack or damaged, ``local`` is something else, the disk is
-            too small or cannot be written, or the storage fails.
+        PackError: ``pack`` is not a pack or is damaged, ``local`` is something else, the disk is
+            full or not writable, or the storage fails.
     """
     return _stage(_LocalPack(pack) if isinstance(pack, Path) else RemotePack(pack), local)
 
@@ -106,20 +107,20 @@ def _copy_pack(origin: Origin, local: Path) -> bool:
         if (local / manifest_file.FILE_NAME).exists() and open_pack(local).manifest == manifest:
             return False
         raise PackError(
-            f"{local} exists and is not a copy of {origin}; remove it or choose another"
+            f"{local} exists and is not a copy of {origin}; remove it or choose a different folder"
         )
     files = origin.files()
     partial = local.with_name(f".{local.name}.staging")
     partial.mkdir(exist_ok=True)
     for found in partial.iterdir():
         if found.name not in {file.name for file in files}:
-            found.unlink()  # of a different pack, or of a copy that was killed
+            found.unlink()  # left by a copy of a different pack, or by one that was killed
     needed = sum(file.size - _kept(partial, file) for file in files)
     free = shutil.disk_usage(partial).free
     if needed > free:
         raise PackError(
             f"{local.parent} has {free / 1e9:.1f} GB free, the copy needs {needed / 1e9:.1f} GB; "
-            "make room or choose another disk"
+            "make room or choose a different disk"
         )
     with tqdm(total=sum(f.size for f in files), unit="B", unit_scale=True, disable=None) as bar:
         origin.copy(files, partial, bar)
@@ -153,7 +154,7 @@ class _LocalPack:
 
 
 def _ensure_copied(pack: Path, partial: Path, file: PackFile, bar: tqdm) -> None:
-    """Copy ``file`` unless an earlier run has; one without a checksum in any case."""
+    """Copy ``file`` unless an earlier run did; always copy a file without a checksum."""
     target = partial / file.name
     if file.sha256 and regular_size(target) == file.size and hash_file(target, bar) == file.sha256:
         return
@@ -166,7 +167,7 @@ def _ensure_copied(pack: Path, partial: Path, file: PackFile, bar: tqdm) -> None
 
 
 def _copy(source: Path, target: Path, bar: tqdm) -> str:
-    """Copy a file; returns the sha256 (hex) of what was read."""
+    """Copy a file and return the sha256 (hex) of its content."""
     digest = hashlib.sha256()
     with open_regular(source) as reading, atomic_file(target) as writing:
         while chunk := reading.read(CHUNK):

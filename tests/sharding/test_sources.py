@@ -10,7 +10,7 @@ from sharding.format.opening import open_pack
 from sharding.listing import write_listing
 from sharding.shard_plan import PackOptions
 from sharding.sources.imagenet import imagenet
-from sharding.sources.registry import DATASETS
+from sharding.sources.registry import SOURCES
 from sharding.sources.tree import imagefolder
 
 SYNSETS = [f"n{number * 7:08d}" for number in range(1000)]
@@ -193,9 +193,9 @@ def test_a_text_file_beside_class_folders_does_not_make_a_domain_a_class(tmp_pat
 @pytest.mark.parametrize("name", ["pacs", "officehome", "domainnet", "dtd"])
 def test_a_test_folder_that_is_not_part_of_a_data_set_is_noted(name, tmp_path):
     MAKERS[name](tmp_path, most=1)
-    assert not DATASETS[name](tmp_path).notes
+    assert not SOURCES[name].make(tmp_path).notes
     touch(tmp_path / "test" / "1.jpg")
-    (note,) = DATASETS[name](tmp_path).notes
+    (note,) = SOURCES[name].make(tmp_path).notes
     assert "test/ left out" in note
 
 
