@@ -2,13 +2,14 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from sharding.sources.dataset import Dataset
 from sharding.sources.imagenet import imagenet
 from sharding.sources.published import domainnet, dtd, officehome, pacs
+from sharding.sources.table import TableOptions, table
 from sharding.sources.tree import imagefolder
 
 
@@ -20,7 +21,8 @@ class Source:
         make: makes the data set from its root and, where there are ``options``, from an instance of
             them. The first paragraph of its docstring describes the layout in the command's help.
         options: a frozen dataclass, or None. Each field is an option of `pack` with the field's
-            name and default; the field's metadata are further arguments of ``add_argument``.
+            name and default, required if it has none; the field's metadata are further arguments of
+            ``add_argument``.
     """
 
     make: Callable[..., Dataset]
@@ -35,7 +37,9 @@ class Source:
         """Add the source's own options to ``parser``."""
         for entry in fields(self.options) if self.options else ():
             flag = "--" + entry.name.replace("_", "-")
-            parser.add_argument(flag, default=entry.default, **entry.metadata)
+            required = entry.default is MISSING
+            default = {"required": True} if required else {"default": entry.default}
+            parser.add_argument(flag, **default, **entry.metadata)
 
     def dataset(self, root: Path, arguments: Namespace) -> Dataset:
         """The data set in ``root`` under the options among the parsed ``arguments``.
@@ -56,4 +60,5 @@ SOURCES = {
     "officehome": Source(officehome),
     "domainnet": Source(domainnet),
     "dtd": Source(dtd),
+    "table": Source(table, TableOptions),
 }
