@@ -28,7 +28,7 @@ from sharding.listing import write_listing
 from sharding.packing import pack
 from sharding.shard_plan import PackOptions
 from sharding.sources.dataset import Dataset, Sample
-from sharding.sources.tree import imagefolder
+from sharding.sources.imagefolder import imagefolder
 
 _CLASSES = 8
 

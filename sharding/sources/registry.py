@@ -2,15 +2,15 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from sharding.sources.dataset import Dataset
+from sharding.sources.imagefolder import ImageFolderOptions, imagefolder
 from sharding.sources.imagenet import imagenet
 from sharding.sources.published import domainnet, dtd, officehome, pacs
 from sharding.sources.table import TableOptions, table
-from sharding.sources.tree import imagefolder
 
 
 @dataclass(frozen=True)
@@ -33,28 +33,39 @@ class Source:
         """What the root has to hold."""
         return " ".join((self.make.__doc__ or "").split("\n\n")[0].split())
 
+    @property
+    def _fields(self) -> tuple[Field[Any], ...]:
+        return fields(self.options) if self.options else ()
+
     def add_options(self, parser: ArgumentParser) -> None:
         """Add the source's own options to ``parser``."""
-        for entry in fields(self.options) if self.options else ():
+        for entry in self._fields:
             flag = "--" + entry.name.replace("_", "-")
             required = entry.default is MISSING
             default = {"required": True} if required else {"default": entry.default}
             parser.add_argument(flag, **default, **entry.metadata)
 
+    @property
+    def needs_options(self) -> bool:
+        """Whether there is an option without a default."""
+        return any(entry.default is MISSING for entry in self._fields)
+
     def dataset(self, root: Path, arguments: Namespace) -> Dataset:
-        """The data set in ``root`` under the options among the parsed ``arguments``.
+        """The data set in ``root`` under the options among the parsed ``arguments``; those that
+        are not among them have their defaults.
 
         Raises:
             PackError: ``root`` does not hold such a data set.
         """
         if self.options is None:
             return self.make(root)
-        given = {entry.name: getattr(arguments, entry.name) for entry in fields(self.options)}
+        names = {entry.name for entry in self._fields}
+        given = {name: value for name, value in vars(arguments).items() if name in names}
         return self.make(root, self.options(**given))
 
 
 SOURCES = {
-    "imagefolder": Source(imagefolder),
+    "imagefolder": Source(imagefolder, ImageFolderOptions),
     "imagenet": Source(imagenet),
     "pacs": Source(pacs),
     "officehome": Source(officehome),

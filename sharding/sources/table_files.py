@@ -34,7 +34,7 @@ class TableFile(Protocol):
         """Names of the columns."""
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """The rows with these ``columns``, in the order of the file."""
+        """The rows with these ``columns``, at least two, in the order of the file."""
 
 
 def open_table(path: Path) -> TableFile:
@@ -68,8 +68,7 @@ class _Delimited:
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         names = self.columns()
-        chosen = [names.index(column) for column in columns]
-        pick = itemgetter(*chosen) if len(chosen) > 1 else lambda record: (record[chosen[0]],)
+        pick = itemgetter(*(names.index(column) for column in columns))
         records = self._records()
         next(records)
         for number, record in records:

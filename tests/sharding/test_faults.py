@@ -23,7 +23,7 @@ from sharding.format.manifest import Manifest
 from sharding.format.opening import open_pack
 from sharding.listing import write_listing
 from sharding.shard_plan import PackOptions
-from sharding.sources.tree import imagefolder
+from sharding.sources.imagefolder import imagefolder
 
 SHARD_SIZE = 40_000
 

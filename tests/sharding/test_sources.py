@@ -9,9 +9,9 @@ from sharding.__main__ import main
 from sharding.format.opening import open_pack
 from sharding.listing import write_listing
 from sharding.shard_plan import PackOptions
+from sharding.sources.imagefolder import imagefolder
 from sharding.sources.imagenet import imagenet
 from sharding.sources.registry import SOURCES
-from sharding.sources.tree import imagefolder
 
 SYNSETS = [f"n{number * 7:08d}" for number in range(1000)]
 SOLUTION_HEADER = "ImageId,PredictionString\n"
@@ -151,9 +151,10 @@ def test_tiny_imagenets_images_folders_are_read(tmp_path):
     touch(tmp_path / "val" / "val_annotations.txt")
     touch(tmp_path / "test" / "images" / "test_0.JPEG")
     dataset = imagefolder(tmp_path)
-    assert (dataset.classes, dataset.domains) == (("n01", "n02"), ("train",))
+    assert (dataset.classes, dataset.domains) == (("n01", "n02"), ("default",))
+    assert dataset.splits == ("train",)
     assert sources(dataset) == [f"train/{name}/images/{name}_0.JPEG" for name in dataset.classes]
-    (note,) = dataset.notes
+    _, note = dataset.notes
     assert "test/, val/ left out" in note
     training = imagefolder(tmp_path / "train")
     assert training.classes == ("n01", "n02")
