@@ -9,11 +9,16 @@ from sharding.format.strict_json import MAX_NAME, printable
 
 def check_name(name: str, where: str) -> None:
     """Raise PackError, saying ``where``, unless ``name`` may stand in a manifest."""
-    if not name or len(name) > MAX_NAME or printable(name) != name:
+    if not may_be_name(name):
         raise PackError(
             f"{where}: {name!a:.80} cannot be a name; use 1 to {MAX_NAME} characters, none of them "
             "a control character"
         )
+
+
+def may_be_name(text: str) -> bool:
+    """Whether ``text`` may be a name in a manifest."""
+    return 0 < len(text) <= MAX_NAME and printable(text) == text
 
 
 def in_order(names: Iterable[str], field: str, where: str) -> tuple[str, ...]:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sharding.sources.dataset import Dataset
+from sharding.sources.huggingface import HuggingFaceOptions, huggingface
 from sharding.sources.imagefolder import ImageFolderOptions, imagefolder
 from sharding.sources.imagenet import imagenet
 from sharding.sources.published import domainnet, dtd, officehome, pacs
 from sharding.sources.table import TableOptions, table
+from sharding.sources.webdataset import WebDatasetOptions, webdataset
 
 
 @dataclass(frozen=True)
@@ -72,4 +74,6 @@ SOURCES = {
     "domainnet": Source(domainnet),
     "dtd": Source(dtd),
     "table": Source(table, TableOptions),
+    "webdataset": Source(webdataset, WebDatasetOptions),
+    "huggingface": Source(huggingface, HuggingFaceOptions),
 }
