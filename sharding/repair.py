@@ -42,7 +42,7 @@ def repair(pack: Path, dataset: Dataset, damaged: set[str], workers: int = 1) ->
                     f"{pack} was packed from a tree with different files; pass that tree as "
                     "--root, or pack again"
                 )
-            task = ShardTask(work, work, dataset.read, spec.image)
+            task = ShardTask(work, work, dataset.reader(work / LISTING), spec.image)
             _write(pack, manifest, damaged, task, workers)
         finally:
             shutil.rmtree(work)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sharding.sources.dataset import Dataset
-from sharding.sources.imagenet import imagenet
+from sharding.sources.imagenet import ImageNetOptions, imagenet, imagenet21k
 from sharding.sources.published import domainnet, dtd, officehome, pacs
 from sharding.sources.tree import imagefolder
 
@@ -51,7 +51,8 @@ class Source:
 
 SOURCES = {
     "imagefolder": Source(imagefolder),
-    "imagenet": Source(imagenet),
+    "imagenet": Source(imagenet, ImageNetOptions),
+    "imagenet21k": Source(imagenet21k, ImageNetOptions),
     "pacs": Source(pacs),
     "officehome": Source(officehome),
     "domainnet": Source(domainnet),

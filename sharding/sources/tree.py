@@ -32,6 +32,12 @@ def folders(path: Path) -> list[str]:
     return _content(path).folders
 
 
+def entries(path: Path) -> list[str]:
+    """Names of the folders and files in ``path``, folders first, each sorted."""
+    content = _content(path)
+    return content.folders + content.files
+
+
 def files(path: Path) -> list[tuple[str, FileState]]:
     """Name and state of everything in the class folder ``path``, sorted by name.
 
@@ -39,7 +45,13 @@ def files(path: Path) -> list[tuple[str, FileState]]:
     as rejects instead of being skipped silently.
     """
     with _scan(path) as entries:
-        return sorted((entry.name, state_of(entry)) for entry in entries if _visible(entry))
+        return sorted((entry.name, state_of(entry)) for entry in entries if visible(entry.name))
+
+
+def visible(name: str) -> bool:
+    """Whether a file or folder of this name counts: hidden ones and what file managers leave behind
+    do not."""
+    return not name.startswith(".") and name not in _DEBRIS
 
 
 def class_folder(
@@ -165,10 +177,10 @@ def _note(root: Path, names: Sequence[str]) -> tuple[str, ...]:
 
 def _content(path: Path) -> _Content:
     with _scan(path) as entries:
-        visible = sorted((entry.name, _is_folder(entry)) for entry in entries if _visible(entry))
+        found = sorted((entry.name, _is_folder(entry)) for entry in entries if visible(entry.name))
     return _Content(
-        [name for name, is_folder in visible if is_folder],
-        [name for name, is_folder in visible if not is_folder],
+        [name for name, is_folder in found if is_folder],
+        [name for name, is_folder in found if not is_folder],
     )
 
 
@@ -184,7 +196,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself; it is listed as a file, and rejected by name
         return False
-
-
-def _visible(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and entry.name not in _DEBRIS
