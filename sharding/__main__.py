@@ -54,6 +54,8 @@ def _pack(arguments: argparse.Namespace) -> int:
     dataset = SOURCES[arguments.dataset].dataset(arguments.root.absolute(), arguments)
     if arguments.name is not None:
         dataset = replace(dataset, name=arguments.name)
+    if dataset.found:
+        print(f"{arguments.root}: {dataset.found}", file=sys.stderr)
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
     if arguments.dry_run:

@@ -43,7 +43,7 @@ def repair(pack: Path, dataset: Dataset, damaged: set[str], workers: int = 1) ->
                     "data set; repair it by the command that packed it with --repair added, or "
                     "pack again"
                 )
-            task = ShardTask(work, work, dataset.read, spec.image)
+            task = ShardTask(work, work, dataset.reader(work / LISTING), spec.image)
             _write(pack, manifest, damaged, task, workers)
         finally:
             shutil.rmtree(work)

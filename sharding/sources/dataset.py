@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 UNKNOWN_TIME = -1
 
@@ -44,7 +45,11 @@ class Dataset:
         shuffled: whether a sequential reader should meet the samples of each split in a seeded
             global shuffle.
         variant: what else the images depend on, e.g. a seed; "" for nothing.
+        found: what the root was found to hold, for the user; "" where there is only one form of it.
         notes: what the tree holds that is not packed, a line each, for the user.
+        prepare: gives a ``read`` that is faster than ``read``, after keeping what it needs in the
+            folder of the listing, which every worker sees; called after ``samples``. None where
+            ``read`` needs nothing.
     """
 
     name: str
@@ -55,4 +60,10 @@ class Dataset:
     read: Callable[[Sample], bytes]
     shuffled: bool = False
     variant: str = ""
+    found: str = ""
     notes: tuple[str, ...] = ()
+    prepare: Callable[[Path], Callable[[Sample], bytes]] | None = None
+
+    def reader(self, listing: Path) -> Callable[[Sample], bytes]:
+        """The ``read`` to use with the listing in the folder ``listing``."""
+        return self.prepare(listing) if self.prepare else self.read

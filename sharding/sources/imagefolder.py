@@ -1,6 +1,6 @@
 """Any tree of class folders, with domains, splits or both above them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runtime.errors import PackError
@@ -46,8 +46,11 @@ def imagefolder(root: Path, options: ImageFolderOptions | None = None) -> Datase
     """
     names = options.splits if options else None
     if names != ["none"] and (found := find_splits(root, names)):
-        notes = found.notes + loose_images(root)
-        return group_tree(_NAME, root, found.groups, found.domains, found.splits, notes=notes)
+        notes = left_out_note(root, found.unused) + loose_images(root)
+        dataset = group_tree(_NAME, root, found.groups, found.domains, found.splits, notes=notes)
+        folders_read = ", ".join(f"{split}/" for split in found.splits)
+        meaning = "; with `--splits none` they are domains or classes" if names is None else ""
+        return replace(dataset, found=f"{folders_read} are splits{meaning}")
     top = content_of(root)
     if not top.folders and top.images:
         raise PackError(

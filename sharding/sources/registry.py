@@ -9,7 +9,7 @@ from typing import Any
 from sharding.sources.dataset import Dataset
 from sharding.sources.huggingface import HuggingFaceOptions, huggingface
 from sharding.sources.imagefolder import ImageFolderOptions, imagefolder
-from sharding.sources.imagenet import imagenet
+from sharding.sources.imagenet import ImageNetOptions, imagenet, imagenet21k
 from sharding.sources.published import domainnet, dtd, officehome, pacs
 from sharding.sources.table import TableOptions, table
 from sharding.sources.webdataset import WebDatasetOptions, webdataset
@@ -68,7 +68,8 @@ class Source:
 
 SOURCES = {
     "imagefolder": Source(imagefolder, ImageFolderOptions),
-    "imagenet": Source(imagenet),
+    "imagenet": Source(imagenet, ImageNetOptions),
+    "imagenet21k": Source(imagenet21k, ImageNetOptions),
     "pacs": Source(pacs),
     "officehome": Source(officehome),
     "domainnet": Source(domainnet),

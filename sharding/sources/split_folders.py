@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runtime.errors import PackError
-from sharding.sources.tree import Group, class_place, folders, left_out_note
+from sharding.sources.tree import Group, class_place, folders
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 
 
 class SplitFolders(NamedTuple):
-    """The groups of class folders of a tree, what their numbers stand for, and notes."""
+    """The groups of class folders of a tree, what their numbers stand for, and the top folders
+    that are not used."""
 
     groups: list[Group]
     domains: tuple[str, ...]
     splits: tuple[str, ...]
-    notes: tuple[str, ...]
+    unused: list[str]
 
 
 class _Place(NamedTuple):
@@ -59,10 +60,8 @@ def find_splits(root: Path, names: Sequence[str] | None) -> SplitFolders | None:
         ),
         key=lambda group: (group.split, group.domain),
     )
-    read = f"{root}: {', '.join(f'{split}/' for split in splits)} read as splits"
-    notes = (f"{read}; `--splits none` reads them as domains or classes",) if not names else ()
     unused = [name for name in top if above and name not in found]
-    return SplitFolders(groups, tuple(domains), tuple(splits), notes + left_out_note(root, unused))
+    return SplitFolders(groups, tuple(domains), tuple(splits), unused)
 
 
 def _named(found: list[str], names: Sequence[str] | None) -> list[str]:

@@ -40,6 +40,12 @@ def folders(path: Path) -> list[str]:
     return content_of(path).folders
 
 
+def entries(path: Path) -> list[str]:
+    """Names of the folders and files in ``path``, folders first, each sorted."""
+    content = content_of(path)
+    return content.folders + content.files
+
+
 def files(path: Path) -> list[tuple[str, FileState]]:
     """Name and state of everything in the class folder ``path``, sorted by name.
 
@@ -47,7 +53,13 @@ def files(path: Path) -> list[tuple[str, FileState]]:
     as rejects instead of being skipped silently.
     """
     with _scan(path) as entries:
-        return sorted((entry.name, state_of(entry)) for entry in entries if _visible(entry))
+        return sorted((entry.name, state_of(entry)) for entry in entries if visible(entry.name))
+
+
+def visible(name: str) -> bool:
+    """Whether a file or folder of this name counts: hidden ones and what file managers leave behind
+    do not."""
+    return not name.startswith(".") and name not in _DEBRIS
 
 
 def class_folder(
@@ -168,10 +180,10 @@ def content_of(path: Path) -> Content:
         PackError: it cannot be listed.
     """
     with _scan(path) as entries:
-        visible = sorted((entry.name, _is_folder(entry)) for entry in entries if _visible(entry))
+        found = sorted((entry.name, _is_folder(entry)) for entry in entries if visible(entry.name))
     return Content(
-        [name for name, is_folder in visible if is_folder],
-        [name for name, is_folder in visible if not is_folder],
+        [name for name, is_folder in found if is_folder],
+        [name for name, is_folder in found if not is_folder],
     )
 
 
@@ -187,7 +199,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself; it is listed as a file, and rejected by name
         return False
-
-
-def _visible(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and entry.name not in _DEBRIS

@@ -154,7 +154,7 @@ def test_tiny_imagenets_images_folders_are_read(tmp_path):
     assert (dataset.classes, dataset.domains) == (("n01", "n02"), ("default",))
     assert dataset.splits == ("train",)
     assert sources(dataset) == [f"train/{name}/images/{name}_0.JPEG" for name in dataset.classes]
-    _, note = dataset.notes
+    (note,) = dataset.notes
     assert "test/, val/ left out" in note
     training = imagefolder(tmp_path / "train")
     assert training.classes == ("n01", "n02")

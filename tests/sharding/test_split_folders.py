@@ -38,8 +38,8 @@ def test_torchvisions_train_and_val_folders_are_splits(tmp_path):
         "val/ant/2.jpg": ("default", "val", "ant"),
         "test/bee/3.jpg": ("default", "test", "bee"),
     }
-    (note,) = dataset.notes
-    assert "train/, val/, test/ read as splits; `--splits none`" in note
+    assert dataset.found.startswith("train/, val/, test/ are splits; with `--splits none`")
+    assert not dataset.notes
 
 
 @pytest.mark.parametrize("path", ["{split}/{domain}/ant/1.jpg", "{domain}/{split}/ant/1.jpg"])
@@ -55,7 +55,7 @@ def test_splits_are_read_as_domains_on_request(tmp_path):
     make(tmp_path, "train/ant/1.jpg", "val/ant/2.jpg")
     dataset = imagefolder(tmp_path, ImageFolderOptions(splits=["none"]))
     assert (dataset.domains, dataset.splits) == (("train", "val"), ("all",))
-    assert not dataset.notes
+    assert not dataset.found
 
 
 def test_splits_of_any_name_are_read_on_request_and_the_rest_is_noted(tmp_path):
