@@ -82,9 +82,12 @@ def _found(
     """The samples of an archive."""
     with file.container.open() as archive:
         for key, group in groupby(members(archive, file.container.path), _key):
-            parts = {member.name[len(key) + 1 :].lower(): member for member in group if key}
-            if not parts:  # files without a dot are no part of a sample
+            if not key:  # files without a dot are not part of a sample
                 continue
+            parts: dict[str, Member] = {}
+            for member in group:
+                if parts.setdefault(member.name[len(key) + 1 :].lower(), member) is not member:
+                    yield Found(member.name, fault="a second file of its kind in the sample")
             image = next((parts[kind] for kind in options.image_extensions if kind in parts), None)
             if image is None:
                 yield Found(key, fault=f"no image: none of {', '.join(options.image_extensions)}")
