@@ -1,4 +1,5 @@
-"""Rates of packing, compared with tar, a bare decode loop and webdataset's writer, in one run.
+"""Rates of packing, from a tree and from an existing WebDataset, compared with tar, a bare decode
+loop and webdataset's writer, in one run.
 
     python -m benchmarks.sharding --images FOLDER_OF_JPEGS [--copies 200] [--work /dev/shm]
 
@@ -29,6 +30,7 @@ from sharding.packing import pack
 from sharding.shard_plan import PackOptions
 from sharding.sources.dataset import Dataset, Sample
 from sharding.sources.imagefolder import imagefolder
+from sharding.sources.webdataset import WebDatasetOptions, webdataset
 
 _CLASSES = 8
 
@@ -65,20 +67,26 @@ def _print_rates(work: Path, files: list[Path], repeats: int) -> None:
         print(f"{name:34s} {best:9.0f} images/s", flush=True)
         return best
 
-    def packed(workers: int, decode: bool = True) -> object:
+    def packed(workers: int, decode: bool = True, dataset: Dataset | None = None) -> object:
         options = PackOptions(16 * 10**6, image=ImageOptions(decode_check=decode))
-        dataset = imagefolder(work / "tree")
+        dataset = dataset or imagefolder(work / "tree")
         return pack(dataset, work / "out", options, partial(run_local, workers=workers))
+
+    def repacked() -> object:
+        return packed(2, dataset=webdataset(work / "shards", WebDatasetOptions()))
 
     print(f"{len(files):,} JPEGs, {sum(file.stat().st_size for file in files) / 1e6:,.0f} MB")
     tar_rate = rate("tar cf", lambda: _tar(work))
     copied = rate("pack --no-decode-check, 2 workers", lambda: packed(2, decode=False))
     bare = rate("bare decode, 2 processes", lambda: _decode_all(files, 2))
     writer = rate("webdataset.ShardWriter and decode", lambda: _webdataset(work, files))
+    (work / "out").rename(work / "shards")
+    taken_over = rate("pack webdataset, 2 workers", repacked)
     one = rate("pack, 1 worker", lambda: packed(1))
     two = rate("pack, 2 workers", lambda: packed(2))
     print(f"time of packing undecoded / time of tar    {tar_rate / copied:5.2f}  (at most 1.3)")
     print(f"pack / bare decode, 2 processes            {two / bare:5.2f}  (at least 0.85)")
+    print(f"pack webdataset / bare decode, 2 processes {taken_over / bare:5.2f}  (at least 0.85)")
     print(f"2 workers / 1 worker                       {two / one:5.2f}  (at least 1.8)")
     print(f"pack, 2 workers / ShardWriter loop         {two / writer:5.2f}  (at least 1.8)")
 
