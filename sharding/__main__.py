@@ -142,7 +142,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if not arguments.root:
         raise PackError("--repair needs the tree that was packed; pass it as --root TREE")
     name = Manifest.load(arguments.pack).dataset
-    if name not in SOURCES or SOURCES[name].options:
+    if name not in SOURCES or SOURCES[name].needs_options:
         raise PackError(
             f"{arguments.pack} is repaired by the command that packed it, with --repair added"
         )

@@ -32,7 +32,7 @@ _MAX_LABEL = 2**16  # bytes of a label, or of the JSON that has it
 
 def find_archives(root: Path) -> str:
     """What is there of Hugging Face's archives in ``root`` or its folder `data`."""
-    return _counted(find_files(root, _TAR_GZ), "train_images_*.tar.gz and val_images.tar.gz")
+    return _counted(find_files(root, _TAR_GZ), ".tar.gz archives of images")
 
 
 def find_parquet(root: Path) -> str:

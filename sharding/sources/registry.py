@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +33,32 @@ class Source:
 
     def add_options(self, parser: ArgumentParser) -> None:
         """Add the source's own options to ``parser``."""
-        for entry in fields(self.options) if self.options else ():
+        for entry in self._options:
             flag = "--" + entry.name.replace("_", "-")
             parser.add_argument(flag, default=entry.default, **entry.metadata)
 
+    @property
+    def needs_options(self) -> bool:
+        """Whether there is no data set without options of its own."""
+        return any(entry.metadata.get("required") for entry in self._options)
+
     def dataset(self, root: Path, arguments: Namespace) -> Dataset:
-        """The data set in ``root`` under the options among the parsed ``arguments``.
+        """The data set in ``root`` under the options among the parsed ``arguments``, and under the
+        defaults of those that the command does not have.
 
         Raises:
             PackError: ``root`` does not hold such a data set.
         """
         if self.options is None:
             return self.make(root)
-        given = {entry.name: getattr(arguments, entry.name) for entry in fields(self.options)}
+        given = {
+            entry.name: getattr(arguments, entry.name, entry.default) for entry in self._options
+        }
         return self.make(root, self.options(**given))
+
+    @property
+    def _options(self) -> tuple[Field[Any], ...]:
+        return fields(self.options) if self.options else ()
 
 
 SOURCES = {
