@@ -133,7 +133,7 @@ def hostile():
     yield "sparse map without end", pax[: 4 * BLOCK]
 
 
-@pytest.mark.parametrize(("kind", "content"), hostile(), ids=[kind for kind, _ in hostile()])
+@pytest.mark.parametrize(("kind", "content"), list(hostile()), ids=[kind for kind, _ in hostile()])
 def test_a_hostile_archive_is_refused(kind, content):
     with pytest.raises(PackError):
         listed(content)

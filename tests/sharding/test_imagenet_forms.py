@@ -218,7 +218,7 @@ def test_a_pack_of_tars_is_repaired_from_the_unpacked_tree(packs, roots, tmp_pat
         shard.write(b"damage")
     command = ["verify", str(out), "--repair", "--root", str(roots["kaggle"]), "--workers", "1"]
     assert main(command) == 0
-    assert "repaired, and intact" in capsys.readouterr().out
+    assert "repaired, now intact" in capsys.readouterr().out
 
 
 def test_any_number_of_synsets_is_packed_as_imagenet21k(tmp_path):
