@@ -20,7 +20,7 @@ _HEX_BYTES = re.compile(r"([0-9a-f]{2})+", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Target:
-    """One test set of a protocol with the references that it is compared with."""
+    """A test set of a protocol and the references that it is compared with."""
 
     name: str
     reference: tuple[Selection, ...]

@@ -27,10 +27,10 @@ class EvaluatorResult:
     """One evaluator on one target.
 
     Attributes:
-        normality: float32 (T,), by the target's test rows.
+        normality: float32 (T,), in the order of the target's test rows.
         predicted: int64 (T,), known classes.
         metrics: by the names of ``METRICS``; ``auroc_low`` and ``auroc_high`` bound the 95 %
-            bootstrap interval of the AUROC, ``accuracy`` is that on the known images.
+            bootstrap interval of the AUROC, ``accuracy`` is closed-set, on the known images.
     """
 
     normality: np.ndarray
@@ -43,10 +43,10 @@ class TargetResult:
     """All evaluators on one target.
 
     Attributes:
-        name: the target's.
-        rows: its references, as they were used, and its tests.
-        evaluators: by name.
-        seconds: what scoring took.
+        name: the target's name.
+        rows: the references that were used, and the tests.
+        evaluators: the results by evaluator name.
+        seconds: duration of the scoring.
         pairs: relational pairs scored.
     """
 
@@ -91,7 +91,7 @@ def measure(
 
 
 def means(targets: list[TargetResult]) -> dict[str, dict[str, float]]:
-    """Each evaluator's metrics, the mean over the targets."""
+    """Each evaluator's metrics, averaged over the targets."""
     return {
         evaluator: {
             metric: float(np.mean([t.evaluators[evaluator].metrics[metric] for t in targets]))

@@ -1,7 +1,7 @@
-"""The listing of a data set on disk, so that a million samples cost no memory and workers share it.
+"""The listing of a data set, on disk so that a million samples take no memory and workers share it.
 
-Files in its folder: `names` (all sources, one after the other), `records` (one fixed-size record
-per sample), `modified` (the sources' modification times), `locations` (where they are inside
+Files in its folder: `names` (all sources, concatenated), `records` (one fixed-size record
+per sample), `modified` (the sources' modification times), `locations` (where images lie inside
 archives) and `plan.json` (the ``ShardPlan``).
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import PackError
-from sharding.format.files import write_atomically
+from runtime.files import write_atomically
 from sharding.shard_plan import Columns, PackOptions, ShardPlan, make_plan, pack_order
 from sharding.sources.dataset import Dataset, Sample
 
@@ -44,7 +44,7 @@ class Listing:
 
     @staticmethod
     def load(folder: Path) -> "Listing":
-        """Open the listing in ``folder``; a process that works on many shards reads it once.
+        """Open the listing in ``folder``; a process that writes many shards reads it only once.
 
         Raises:
             PackError: its plan is damaged or was written by a different version.
@@ -54,26 +54,26 @@ class Listing:
 
     @cached_property
     def records(self) -> np.ndarray:
-        """``RECORD`` (N,), mapped from disk."""
+        """``RECORD`` (N,), memory-mapped."""
         return np.asarray(np.memmap(self.folder / "records", dtype=RECORD, mode="r"))
 
     @cached_property
     def modified(self) -> np.ndarray:
-        """int64 (N,), modification times in ns, mapped from disk."""
+        """int64 (N,), modification times in ns, memory-mapped."""
         return np.asarray(np.memmap(self.folder / "modified", dtype=_TIME, mode="r"))
 
     @cached_property
     def locations(self) -> np.ndarray:
-        """``_LOCATION`` (N,), mapped from disk."""
+        """``_LOCATION`` (N,), memory-mapped."""
         return np.asarray(np.memmap(self.folder / "locations", dtype=_LOCATION, mode="r"))
 
     @cached_property
     def order(self) -> np.ndarray:
-        """int64 (N,), the listed sample at each position of the pack."""
+        """int64 (N,), the numbers of the listed samples in packing order."""
         return pack_order(self.records["split"], self.plan.spec.shuffle_seed)
 
     def shard(self, number: int) -> np.ndarray:
-        """int64 (n,), the listed samples of shard ``number`` in their order."""
+        """int64 (n,), the listed samples of shard ``number``, in the order of the shard."""
         start, end = self.plan.starts[number : number + 2]
         return self.order[start:end]
 
@@ -97,7 +97,7 @@ class Listing:
 
 @lru_cache(maxsize=2)
 def _load(folder: Path, inode: int, mtime_ns: int) -> Listing:
-    """Inode and time are part of the cache's key, so that a rewritten listing is loaded again."""
+    """Inode and mtime are part of the cache key, so that a rewritten listing is reloaded."""
     try:
         return Listing(folder, ShardPlan.from_json((folder / "plan.json").read_text()))
     except (ValueError, KeyError, TypeError) as error:
@@ -108,12 +108,12 @@ def _load(folder: Path, inode: int, mtime_ns: int) -> Listing:
 
 
 def write_listing(dataset: Dataset, options: PackOptions, folder: Path) -> Listing:
-    """List ``dataset``, cut it into shards, and keep both in ``folder``; a listing that is there
-    already has to be the same.
+    """List ``dataset``, cut it into shards, and store both in ``folder``; if it already holds a
+    listing, both must be the same.
 
     Raises:
-        PackError: the data set has no samples, or ``folder`` has a listing of a different tree or
-            of different options.
+        PackError: the data set has no samples, or ``folder`` holds a listing of a different tree or
+            with different options.
     """
     temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -133,9 +133,10 @@ def write_listing(dataset: Dataset, options: PackOptions, folder: Path) -> Listi
 
 
 def _write(dataset: Dataset, options: PackOptions, folder: Path) -> ShardPlan:
-    """Write all but the plan."""
+    """Write all files but `plan.json`; returns the plan."""
     listing, modified = hashlib.sha256(dataset.variant.encode()), hashlib.sha256()
     samples, name_end = dataset.samples(), 0
+    hashes: list[np.ndarray] = []
     with (
         (folder / "names").open("wb") as names,
         (folder / "records").open("wb") as records,
@@ -150,6 +151,7 @@ def _write(dataset: Dataset, options: PackOptions, folder: Path) -> ShardPlan:
                 block[column] = [getattr(sample, column) for sample in chunk]
             time = np.array([sample.modified for sample in chunk], dtype=_TIME)
             location = np.array([(s.container, s.offset) for s in chunk], dtype=_LOCATION)
+            hashes.append(np.array([hash(name) for name in encoded], dtype="<i8"))
             name_end = int(block["name_end"][-1])
             joined = b"".join(encoded)
             names.write(joined)
@@ -162,8 +164,30 @@ def _write(dataset: Dataset, options: PackOptions, folder: Path) -> ShardPlan:
     if not name_end:
         raise PackError("the tree holds no images; is --root right?")
     table = np.memmap(folder / "records", dtype=RECORD, mode="r")
+    _expect_unique(np.concatenate(hashes), np.asarray(table["name_end"]), folder / "names")
     columns = Columns(np.asarray(table["size"]), np.asarray(table["split"]))
     return make_plan(dataset, options, columns, listing.hexdigest(), modified.hexdigest())
+
+
+def _expect_unique(hashes: np.ndarray, name_end: np.ndarray, names: Path) -> None:
+    """Raise PackError if two of N samples have the same name.
+
+    Args:
+        hashes: int64 (N,), of the names.
+        name_end: int64 (N,), where each name ends in the file ``names``.
+    """
+    order = np.argsort(hashes, kind="stable")
+    repeated = hashes[order[1:]] == hashes[order[:-1]]
+    content = np.memmap(names, dtype=np.uint8, mode="r")
+    for first, second in zip(order[:-1][repeated], order[1:][repeated], strict=True):
+        pair = [
+            bytes(content[name_end[number - 1] if number else 0 : name_end[number]])
+            for number in (first, second)
+        ]
+        if pair[0] == pair[1]:
+            raise PackError(
+                f"{os.fsdecode(pair[0])!r} is in the data set twice; rename or remove one of both"
+            )
 
 
 def _expect_same(old: Listing, new: Listing, cause: Exception) -> None:
@@ -186,7 +210,7 @@ def _expect_same(old: Listing, new: Listing, cause: Exception) -> None:
 
 
 def _first_difference(old: Listing, new: Listing) -> str | None:
-    """The source at which two listings begin to differ in name, size, label or time."""
+    """The first source whose name, size, label or time differs between two listings, if any."""
     common = min(len(old.records), len(new.records))
     if (old.plan.spec.listing, old.plan.modified) == (new.plan.spec.listing, new.plan.modified):
         return None

@@ -1,13 +1,15 @@
-"""The files that were not packed, `rejects.jsonl`: a JSON object per line, with source, reason."""
+"""The files that were not packed, `rejects.jsonl`: one JSON object per line."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sharding.format.files import MalformedError, atomic_file, file_sha256, open_regular
+from runtime.files import atomic_file, file_sha256
+from sharding.format.files import MalformedError, open_regular
 from sharding.format.manifest import Manifest
 from sharding.format.strict_json import exact_keys, parse
 
@@ -15,19 +17,27 @@ FILE_NAME = "rejects.jsonl"
 _MAX_LINE = 1 << 16  # bytes; a path has at most 4096, a reason is a sentence
 
 
+@dataclass(frozen=True)
+class Reject:
+    """A source that was not packed, and why."""
+
+    source: str
+    reason: str
+
+
 class RejectsInfo(NamedTuple):
-    """Number of rejects, and the sha256 (hex) of their file."""
+    """The number of rejects and the sha256 (hex) of their file."""
 
     number: int
     sha256: str
 
 
-def write_rejects(pack: Path, rejects: Iterable[Mapping[str, str]]) -> RejectsInfo:
-    """Write the ``rejects``, each with its ``source`` and ``reason``."""
+def write_rejects(pack: Path, rejects: Iterable[Reject]) -> RejectsInfo:
+    """Write the file of ``rejects`` into the folder ``pack``."""
     count, digest = 0, hashlib.sha256()
     with atomic_file(Path(pack) / FILE_NAME) as file:
         for reject in rejects:
-            line = json.dumps(reject).encode() + b"\n"
+            line = json.dumps(vars(reject)).encode() + b"\n"
             file.write(line)
             digest.update(line)
             count += 1
@@ -35,7 +45,7 @@ def write_rejects(pack: Path, rejects: Iterable[Mapping[str, str]]) -> RejectsIn
 
 
 def rejects_problem(pack: Path, manifest: Manifest) -> str | None:
-    """What is wrong with the rejects of the folder ``pack``."""
+    """Describe what is wrong with the rejects file in ``pack``; None if nothing is."""
     try:
         with open_regular(Path(pack) / FILE_NAME) as file:
             if os.fstat(file.fileno()).st_size > manifest.rejects * _MAX_LINE:
@@ -45,7 +55,7 @@ def rejects_problem(pack: Path, manifest: Manifest) -> str | None:
                 return None if intact else f"{FILE_NAME} is damaged"
             count = 0
             while line := file.readline(_MAX_LINE):
-                exact_keys(parse(line), {"source", "reason"}, "a line")
+                exact_keys(parse(line), Reject.__dataclass_fields__.keys(), "a line")
                 count += 1
     except OSError as error:
         return f"{FILE_NAME} cannot be read: {error.strerror}"

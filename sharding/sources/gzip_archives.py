@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import PackError
-from sharding.format.files import write_atomically
+from runtime.files import write_atomically
 from sharding.sources.archives import Member, members
 from sharding.sources.containers import Container, expect_image_size
 from sharding.sources.dataset import Sample

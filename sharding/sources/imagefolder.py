@@ -8,12 +8,12 @@ from sharding.sources.dataset import Dataset
 from sharding.sources.split_folders import SPLITS, find_splits
 from sharding.sources.tree import (
     HELD_OUT,
-    class_place,
     class_tree,
     content_of,
     domain_tree,
     folders,
     group_tree,
+    images_folder,
     left_out_note,
     loose_images,
 )
@@ -39,10 +39,10 @@ class ImageFolderOptions:
 def imagefolder(root: Path, options: ImageFolderOptions | None = None) -> Dataset:
     """The data set of a `<domain>/<class>/<image>` or `<class>/<image>` tree; classes and domains
     are sorted by name. A level of splits, `train`, `val`, …, may be above or below the domains.
-    `<class>/images/<image>`, as Tiny-ImageNet has it, is read as well.
+    A class folder may also be `<class>/images/<image>`, as in Tiny-ImageNet.
 
     Raises:
-        PackError: ``root`` is not such a tree; says what was found.
+        PackError: ``root`` is not such a tree; the message says what was found.
     """
     names = options.splits if options else None
     if names != ["none"] and (found := find_splits(root, names)):
@@ -57,17 +57,17 @@ def imagefolder(root: Path, options: ImageFolderOptions | None = None) -> Datase
             f"{root} holds {len(top.images):,} images but no folders; move each image into a "
             "folder named after its class, <class>/<image>"
         )
-    places = {name: place for name in top.folders if (place := class_place(root, name))}
-    domains = [name for name in top.folders if name not in places and folders(root / name)]
-    omitted = [name for name in places if domains and name.lower() in HELD_OUT]
+    folder_of = {name: folder for name in top.folders if (folder := images_folder(root, name))}
+    domains = [name for name in top.folders if name not in folder_of and folders(root / name)]
+    omitted = [name for name in folder_of if domains and name.lower() in HELD_OUT]
     for name in omitted:
-        del places[name]
+        del folder_of[name]
     notes = left_out_note(root, omitted) + loose_images(root)
-    if not places:
+    if not folder_of:
         return domain_tree(_NAME, root, domains, notes=notes)
-    if odd := [name for name in top.folders if name not in places and name not in omitted]:
+    if odd := [name for name in top.folders if name not in folder_of and name not in omitted]:
         raise PackError(
-            f"{root}: {next(iter(places))}/ holds files but {odd[0]}/ does not; expected "
+            f"{root}: {next(iter(folder_of))}/ holds files but {odd[0]}/ does not; expected "
             "<class>/<image> or <domain>/<class>/<image> throughout; move or remove the odd folders"
         )
-    return class_tree(_NAME, root, places, notes=notes)
+    return class_tree(_NAME, root, folder_of, notes=notes)

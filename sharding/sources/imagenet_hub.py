@@ -32,7 +32,7 @@ _MAX_LABEL = 2**16  # bytes of a label, or of the JSON that has it
 
 def find_archives(root: Path) -> str:
     """What is there of Hugging Face's archives in ``root`` or its folder `data`."""
-    return _counted(find_files(root, _TAR_GZ), "train_images_*.tar.gz and val_images.tar.gz")
+    return _counted(find_files(root, _TAR_GZ), ".tar.gz archives of images")
 
 
 def find_parquet(root: Path) -> str:
@@ -121,7 +121,7 @@ def shards(root: Path, choice: Choice) -> Dataset:
 
     def samples() -> Iterator[Sample]:
         for number, container in enumerate(found.containers):
-            for key, image, label in _labelled(container):
+            for key, image, label in _labeled(container):
                 named = image_name(PurePosixPath(key).name)
                 synset = _synset(label, named and named.synset, f"{container.path}, {key}")
                 name = f"{named.image}.JPEG" if named else PurePosixPath(image.name).name
@@ -162,7 +162,7 @@ def _synset(label: object, named: str | None, title: str) -> str:
     return synset
 
 
-def _labelled(container: Container) -> Iterator[tuple[str, Member, object]]:
+def _labeled(container: Container) -> Iterator[tuple[str, Member, object]]:
     """Key, image and label of each sample of a WebDataset shard."""
     with container.open() as file:
         for key, group in groupby(members(file, container.path), _key):

@@ -91,5 +91,5 @@ def _folder(root: Path, pattern: re.Pattern[str]) -> Path:
 
 
 def _matches(folder: Path, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-    names = [name for name, _ in files(folder)] if folder.is_dir() else []
+    names = list(files(folder)) if folder.is_dir() else []
     return [match for name in names if (match := pattern.fullmatch(name))]

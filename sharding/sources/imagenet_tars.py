@@ -76,7 +76,7 @@ def synset_tars(root: Path, choice: Choice) -> Dataset:
 
 
 def _synset_tars(folder: Path) -> list[str]:
-    names = [name for name, _ in files(folder)] if folder.is_dir() else []
+    names = list(files(folder)) if folder.is_dir() else []
     return [found[1] for name in names if (found := _SYNSET_TAR.fullmatch(name))]
 
 

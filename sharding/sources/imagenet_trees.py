@@ -39,6 +39,7 @@ def tree(root: Path, choice: Choice) -> Dataset:
         notes += left_out(base, ["val"])
     else:
         validation, notes = None, left_out(base) if train.name == "train" else ()
+    # Without validation images, source paths start below `train`, as in earlier packs.
     top, parent = (base, "train/") if validation else (train, "")
 
     def samples() -> Iterator[Sample]:
@@ -118,9 +119,9 @@ def _labels(solution: Path, val: Path, label_of: dict[str, int], choice: Choice)
         raise PackError(
             f"cannot read {solution}: {first_line(error)}; get the published file"
         ) from error
-    if unlabelled := [name for name, _ in files(val) if name not in synsets]:
+    if unlabeled := [name for name in files(val) if name not in synsets]:
         raise PackError(
-            f"{solution} has no label for {len(unlabelled):,} files in {val}, {unlabelled[0]} is "
+            f"{solution} has no label for {len(unlabeled):,} files in {val}, {unlabeled[0]} is "
             "the first; remove them or get the published file"
         )
     return {name: label_of[synset] for name, synset in synsets.items() if synset in label_of}

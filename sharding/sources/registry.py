@@ -1,4 +1,4 @@
-"""The data sets that `pack` knows, by name; a new one is a function and an entry here."""
+"""The data sets that `pack` knows, by name; a new one needs a function and an entry here."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
@@ -35,13 +35,9 @@ class Source:
         """What the root has to hold."""
         return " ".join((self.make.__doc__ or "").split("\n\n")[0].split())
 
-    @property
-    def _fields(self) -> tuple[Field[Any], ...]:
-        return fields(self.options) if self.options else ()
-
     def add_options(self, parser: ArgumentParser) -> None:
         """Add the source's own options to ``parser``."""
-        for entry in self._fields:
+        for entry in self._options:
             flag = "--" + entry.name.replace("_", "-")
             required = entry.default is MISSING
             default = {"required": True} if required else {"default": entry.default}
@@ -49,21 +45,26 @@ class Source:
 
     @property
     def needs_options(self) -> bool:
-        """Whether there is an option without a default."""
-        return any(entry.default is MISSING for entry in self._fields)
+        """Whether there is no data set without options of its own."""
+        return any(entry.default is MISSING for entry in self._options)
 
     def dataset(self, root: Path, arguments: Namespace) -> Dataset:
-        """The data set in ``root`` under the options among the parsed ``arguments``; those that
-        are not among them have their defaults.
+        """The data set in ``root`` under the options among the parsed ``arguments``, and under the
+        defaults of those that the command does not have.
 
         Raises:
             PackError: ``root`` does not hold such a data set.
         """
         if self.options is None:
             return self.make(root)
-        names = {entry.name for entry in self._fields}
-        given = {name: value for name, value in vars(arguments).items() if name in names}
+        given = {
+            entry.name: getattr(arguments, entry.name, entry.default) for entry in self._options
+        }
         return self.make(root, self.options(**given))
+
+    @property
+    def _options(self) -> tuple[Field[Any], ...]:
+        return fields(self.options) if self.options else ()
 
 
 SOURCES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runtime.errors import PackError
-from sharding.sources.tree import Group, class_place, folders
+from sharding.sources.tree import Group, folders, images_folder
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 
@@ -75,10 +75,10 @@ def _above(root: Path, splits: list[str]) -> list[_Place]:
     """The places where the top folders are ``splits``; those without class folders are left out."""
     places: list[_Place] = []
     for split in splits:
-        if class_place(root, split):
+        if images_folder(root, split):
             continue
         below = folders(root / split)
-        if any(class_place(root / split, name) for name in below):
+        if any(images_folder(root / split, name) for name in below):
             places.append(_Place(split, "default", split))
         else:
             places += [_Place(f"{split}/{name}", name, split) for name in below]
@@ -100,7 +100,7 @@ def _below(root: Path, domains: list[str], names: Sequence[str] | None) -> list[
         of_domain = [
             _Place(f"{domain}/{split}", domain, split)
             for split in _named(folders(root / domain), names)
-            if not class_place(root / domain, split)
+            if not images_folder(root / domain, split)
         ]
         if not of_domain:
             return []

@@ -1,4 +1,4 @@
-"""Image trees `<domain>/<class>/<image>` and `<class>/<image>`, listed one folder at a time."""
+"""Lists image trees `<domain>/<class>/<image>` and `<class>/<image>`, a folder at a time."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ HELD_OUT = {"val", "valid", "validation", "test"}
 
 
 class Content(NamedTuple):
-    """What a folder holds: names, sorted; links to folders count as folders."""
+    """The sorted names of what a folder holds; links to folders count as folders."""
 
     folders: list[str]
     files: list[str]
 
     @property
     def images(self) -> list[str]:
-        """The files whose extension is that of an image."""
+        """The files with an image's extension."""
         return [name for name in self.files if Path(name).suffix.lower() in _IMAGE_SUFFIXES]
 
 
@@ -46,14 +46,15 @@ def entries(path: Path) -> list[str]:
     return content.folders + content.files
 
 
-def files(path: Path) -> list[tuple[str, FileState]]:
-    """Name and state of everything in the class folder ``path``, sorted by name.
+def files(path: Path) -> dict[str, FileState]:
+    """The state of everything in the class folder ``path``, by name and sorted by it.
 
     Non-files and dangling links are listed too, so that reading them fails and they are reported
     as rejects instead of being skipped silently.
     """
     with _scan(path) as entries:
-        return sorted((entry.name, state_of(entry)) for entry in entries if visible(entry.name))
+        states = {entry.name: state_of(entry) for entry in entries if visible(entry.name)}
+    return dict(sorted(states.items()))
 
 
 def visible(name: str) -> bool:
@@ -65,41 +66,41 @@ def visible(name: str) -> bool:
 def class_folder(
     folder: str, root: Path, label: int, *, domain: int = 0, split: int = 0
 ) -> Iterator[Sample]:
-    """The samples of the class folder ``root/folder``, by name."""
-    for name, (size, modified) in files(root / folder):
+    """The samples of the class folder ``root/folder``, sorted by name."""
+    for name, (size, modified) in files(root / folder).items():
         yield Sample(f"{folder}/{name}", size, label, domain, split, modified)
 
 
 def left_out(root: Path, used: Sequence[str] = ()) -> tuple[str, ...]:
-    """A note on the folders of ``root`` that seem to hold a validation or test set and are not
-    among ``used``; empty if there are none."""
+    """A note on folders of ``root`` that seem to hold a validation or test set and are not among
+    ``used``; empty if there are none."""
     names = [name for name in folders(root) if name.lower() in HELD_OUT and name not in used]
     return left_out_note(root, names)
 
 
 def loose_images(root: Path) -> tuple[str, ...]:
-    """A note on the images of ``root`` that are not in a class folder; empty if there are none."""
+    """A note on images in ``root`` outside any class folder; empty if there are none."""
     images = content_of(root).images
     if not images:
         return ()
     return (
         f"{len(images):,} images directly in {root} are left out, {images[0]} is the first; only "
-        "those in class folders are packed",
+        "images in class folders are packed",
     )
 
 
 def class_tree(
-    name: str, root: Path, places: dict[str, str], *, notes: tuple[str, ...] = ()
+    name: str, root: Path, folder_of: dict[str, str], *, notes: tuple[str, ...] = ()
 ) -> Dataset:
-    """The data set of class folders below ``root``: ``places`` gives each class, in label order,
-    its folder."""
+    """The data set of class folders below ``root``; ``folder_of`` maps each class, in label order,
+    to its folder."""
 
     def samples() -> Iterator[Sample]:
-        for label, folder in enumerate(places.values()):
+        for label, folder in enumerate(folder_of.values()):
             yield from class_folder(folder, root, label)
 
     return Dataset(
-        name, tuple(places), ("default",), ("all",), samples, FileReader(root), notes=notes
+        name, tuple(folder_of), ("default",), ("all",), samples, FileReader(root), notes=notes
     )
 
 
@@ -111,11 +112,11 @@ def domain_tree(
     *,
     notes: tuple[str, ...] = (),
 ) -> Dataset:
-    """The data set of `<domain>/<class>/<image>` folders below ``root``; classes by name, domains
-    under the names of their folders or under ``domain_names``.
+    """The data set of `<domain>/<class>/<image>` folders below ``root``, classes sorted by name.
+    Domains are named after their folders, or by ``domain_names``.
 
     Raises:
-        PackError: there is no class folder at all.
+        PackError: there are no class folders.
     """
     groups = [Group(folder, domain=number) for number, folder in enumerate(domains)]
     return group_tree(name, root, groups, tuple(domain_names or domains), notes=notes)
@@ -130,13 +131,16 @@ def group_tree(
     *,
     notes: tuple[str, ...] = (),
 ) -> Dataset:
-    """The data set of ``groups`` of class folders below ``root``; classes by name.
+    """The data set of ``groups`` of class folders below ``root``; classes sorted by name.
 
     Raises:
-        PackError: there is no class folder at all.
+        PackError: there are no class folders.
     """
     found = [
-        {class_: class_place(root / folder, class_) or class_ for class_ in folders(root / folder)}
+        {
+            class_: images_folder(root / folder, class_) or class_
+            for class_ in folders(root / folder)
+        }
         for folder, _, _ in groups
     ]
     classes = sorted(set().union(*found))
@@ -147,18 +151,18 @@ def group_tree(
     label = {class_: number for number, class_ in enumerate(classes)}
 
     def samples() -> Iterator[Sample]:
-        for (folder, domain, split), places in zip(groups, found, strict=True):
-            for class_, place in places.items():
+        for (parent, domain, split), folder_of in zip(groups, found, strict=True):
+            for class_, folder in folder_of.items():
                 yield from class_folder(
-                    f"{folder}/{place}", root, label[class_], domain=domain, split=split
+                    f"{parent}/{folder}", root, label[class_], domain=domain, split=split
                 )
 
     return Dataset(name, tuple(classes), domains, splits, samples, FileReader(root), notes=notes)
 
 
-def class_place(root: Path, name: str) -> str | None:
-    """The folder below ``root`` with the images of class ``name``, or None if it is not a class
-    folder: those hold images, or files and no folders, or a single folder `images`."""
+def images_folder(root: Path, name: str) -> str | None:
+    """The folder below ``root`` that holds the images of class ``name``; None if ``name`` is not a
+    class folder. A class folder holds images, or files and no folders, or one folder `images`."""
     content = content_of(root / name)
     if content.folders == [_IMAGES] and not content.images:
         return f"{name}/{_IMAGES}"
@@ -170,7 +174,7 @@ def left_out_note(root: Path, names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
     listed = ", ".join(f"{name}/" for name in names)
-    return (f"{root}: {listed} left out, not part of the class folders that are packed",)
+    return (f"{root}: {listed} left out, not among the class folders that are packed",)
 
 
 def content_of(path: Path) -> Content:
@@ -197,5 +201,5 @@ def _scan(path: Path) -> "os._ScandirIterator[str]":
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself; it is listed as a file, and rejected by name
+    except OSError:  # a link to itself; listed as a file, so that it is reported as a reject
         return False
