@@ -34,9 +34,21 @@ def _add_inputs(group: argparse._ArgumentGroup) -> None:
     several: dict[str, Any] = {"type": Path, "nargs": "+", "action": "extend", "required": True}
     group.add_argument(
         *("--protocol", "--config"),
-        help="protocols, such as configs/benchmarks/demo.yaml",
+        help="protocols: YAML files such as configs/benchmarks/demo.yaml, or names of OODDB's such "
+        "as ooddb:dtd",
         metavar="YAML",
-        **several,
+        **several | {"type": str},
+    )
+    group.add_argument(
+        "--lists",
+        help="folder of the protocols' lists of images (default: that of the YAML file)",
+        metavar="DIR",
+        type=Path,
+    )
+    group.add_argument(
+        "--leave-out-rejected",
+        help="evaluate without the listed images that were rejected when the tree was packed",
+        action="store_true",
     )
     group.add_argument(
         "--pack", help="one pack for all protocols, or one per data set", metavar="PACK", **several

@@ -9,18 +9,16 @@ from evaluation.protocol import ProtocolRows
 from runtime.errors import PackError
 
 
-def choose_references(
-    rows: ProtocolRows, known: tuple[str, ...], config: ReferenceConfig
-) -> ProtocolRows:
+def choose_references(rows: ProtocolRows, config: ReferenceConfig) -> ProtocolRows:
     """``rows`` with the references that ``config`` leaves, an image as often as it was drawn.
 
     Raises:
         PackError: a class has fewer references than ``minimum``, or than ``shots`` where they are
             drawn without replacement.
     """
-    counts = np.bincount(rows.reference_class, minlength=len(known))
+    counts = np.bincount(rows.reference_class, minlength=len(rows.known))
     fewest = int(counts.argmin())
-    has = f"class {known[fewest]} has {counts[fewest]} reference image(s)"
+    has = f"class {rows.known[fewest]} has {counts[fewest]} reference image(s)"
     if counts[fewest] < config.minimum:
         raise PackError(
             f"{has}, fewer than {config.minimum}; add images, or lower --min-references"
@@ -38,7 +36,7 @@ def choose_references(
                 config.shots,
                 replace=config.replacement,
             )
-            for number in range(len(known))
+            for number in range(len(rows.known))
         ]
     )
     order = np.sort(drawn)

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sharding.format.files import MalformedError, atomic_file, file_sha256, open_regular
 from sharding.format.manifest import Manifest
@@ -54,3 +54,20 @@ def rejects_problem(pack: Path, manifest: Manifest) -> str | None:
     if count != manifest.rejects:
         return f"{FILE_NAME} has {count} lines instead of {manifest.rejects}"
     return None
+
+
+def read_rejects(pack: Path, manifest: Manifest) -> list[dict[str, str]]:
+    """The rejects of the folder ``pack``, each with its ``source`` and ``reason``.
+
+    Raises:
+        MalformedError: the file is not the one that ``manifest`` describes.
+    """
+    if problem := rejects_problem(pack, manifest):
+        raise MalformedError(problem)
+    with open_regular(Path(pack) / FILE_NAME) as file:
+        rejects: list[dict[str, Any]] = [parse(line) for line in file]
+    for reject in rejects:
+        exact_keys(reject, {"source", "reason"}, "a line")
+        if not all(isinstance(value, str) for value in reject.values()):
+            raise MalformedError(f"{FILE_NAME} is damaged: a value is not a string")
+    return rejects
