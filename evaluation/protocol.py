@@ -188,7 +188,7 @@ class Protocol:
 def _names(reference: LabeledRows, num_known: int) -> tuple[str, ...]:
     """A name for each known label: its images' classes, with the label where that is not unique."""
     names = [
-        " + ".join(dict.fromkeys(reference.names[reference.labels == label]))
+        " + ".join(sorted(set(reference.names[reference.labels == label])))
         for label in range(num_known)
     ]
     different = len(set(names)) == num_known
