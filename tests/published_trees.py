@@ -14,7 +14,10 @@ PUBLISHED = json.loads((Path(__file__).parent / "evaluation" / "published_counts
 Place = Callable[[Path], object]  # makes one image file
 
 
-PATTERNNET_CLASSES = ("oil_well", "wastewater_treatment_plant", *(f"field_{n}" for n in range(36)))
+PATTERNNET_CLASSES = (
+    *("oil_well", "wastewater_treatment_plant"),
+    *(f"{size}_field_{letter}" for size in ("small", "large") for letter in "abcdefghijklmnopqr"),
+)
 SUN397_CLASSES = ("abbey", "church/indoor", "church/outdoor", *(f"hall_{n}" for n in range(394)))
 CARS_CLASSES = tuple(f"Maker Model {number} Sedan 2012" for number in range(196))
 

@@ -79,15 +79,15 @@ def sun397(root: Path) -> Dataset:
     `church/indoor`; its folder has the images."""
     notes, root = left_out(root), inside(root, "SUN397")
     places = {}
-    for initial in folders(root):
+    for initial in (name for name in folders(root) if len(name) == 1):
         for name in folders(root / initial):
             parts = folders(root / initial / name)
             notes += loose_images(root / initial / name) if parts else ()
             for class_ in [f"{name}/{part}" for part in parts] or [name]:
                 places[class_] = f"{initial}/{class_}"
     if len(places) != SUN397_NUM_CLASSES:
-        expected = f"{SUN397_NUM_CLASSES} class folders `<initial>/<class>`"
-        raise wrong_tree(root, expected, list(places))
+        expected = f"{SUN397_NUM_CLASSES} class folders `<initial>/<class>` and not {len(places)}"
+        raise wrong_tree(root, expected, folders(root))
     ordered = {class_: places[class_] for class_ in sorted(places)}
     return class_tree("sun397", root, ordered, notes=notes)
 
