@@ -6,6 +6,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from runtime.command import Parser, fraction, natural, positive, run_command, size
 from runtime.errors import PackError
@@ -20,7 +21,7 @@ from sharding.shard_plan import PackOptions
 from sharding.sources.dataset import Dataset
 from sharding.sources.demo import demo_dataset
 from sharding.sources.files import MAX_BYTES
-from sharding.sources.registry import DATASETS
+from sharding.sources.registry import SOURCES, Source
 from sharding.staging import stage
 from sharding.verification import verify
 
@@ -48,11 +49,13 @@ def _pack(arguments: argparse.Namespace) -> int:
             max_pixels=arguments.max_pixels,
         ),
     )
-    dataset = DATASETS[arguments.dataset](arguments.root.absolute())
+    dataset = SOURCES[arguments.dataset].dataset(arguments.root.absolute(), arguments)
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
     if arguments.dry_run:
         return _dry_run(dataset, options, arguments.root)
+    if arguments.repair:
+        return _repair(arguments.out, dataset, arguments.workers)
     out, report = arguments.out.absolute(), _Report(arguments.out)
     execute = _executor(arguments)
     if arguments.part:
@@ -132,33 +135,37 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    if arguments.repair and not arguments.root:
-        raise PackError("--repair needs the tree that was packed; pass it as --root TREE")
-    damaged = _print_faults(arguments)
-    if not damaged:
-        print(f"{arguments.pack}: intact")
-        return 0
     if not arguments.repair:
-        return 1
+        return 1 if _print_faults(arguments.pack, arguments.workers, arguments.decode) else 0
+    if not arguments.root:
+        raise PackError("--repair needs the tree that was packed; pass it as --root TREE")
     name = Manifest.load(arguments.pack).dataset
-    if name not in DATASETS:
-        raise PackError(f"a pack of {name} has no tree to repair it from; make it again")
-    repair(arguments.pack, DATASETS[name](arguments.root.absolute()), damaged, arguments.workers)
-    if _print_faults(arguments):
+    if name not in SOURCES or SOURCES[name].options:
+        raise PackError(
+            f"{arguments.pack} is repaired by the command that packed it, with --repair added"
+        )
+    dataset = SOURCES[name].dataset(arguments.root.absolute(), arguments)
+    return _repair(arguments.pack, dataset, arguments.workers, arguments.decode)
+
+
+def _repair(pack: Path, dataset: Dataset, workers: int, decode: bool = False) -> int:
+    damaged = _print_faults(pack, workers, decode)
+    if not damaged:
+        return 0
+    repair(pack, dataset, damaged, workers)
+    if _print_faults(pack, workers, decode, intact="repaired, and intact"):
         return 1
-    print(f"{arguments.pack}: repaired, and intact")
     return 0
 
 
-def _print_faults(arguments: argparse.Namespace) -> set[str]:
+def _print_faults(pack: Path, workers: int, decode: bool, intact: str = "intact") -> set[str]:
     """Verify the pack; returns the names of the files at fault."""
     count, damaged = 0, set()
-    for fault in verify(arguments.pack, decode=arguments.decode, workers=arguments.workers):
+    for fault in verify(pack, decode=decode, workers=workers):
         print(fault.text)
         count += 1
         damaged.add(fault.file)
-    if damaged:
-        print(f"{arguments.pack}: {count} faults in {len(damaged)} files")
+    print(f"{pack}: {count} faults in {len(damaged)} files" if damaged else f"{pack}: {intact}")
     return damaged
 
 
@@ -196,13 +203,14 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    packing = command("pack", _pack, "pack an image tree")
-    _add_packing(packing)
+    packing = command("pack", _pack, "pack a data set; `pack DATASET --help` lists its options")
+    sources = packing.add_subparsers(required=True, dest="dataset", metavar="DATASET")
+    packers = [_add_source(sources, name, source) for name, source in SOURCES.items()]
     drawing = command("demo", _demo, "draw the demo data set and pack it")
     drawing.add_argument("--seed", type=natural, default=0, help="random seed")
     drawing.add_argument("--out", type=Path, required=True, help="folder of the pack")
     merging = command("merge", _merge, "complete a pack whose parts are all written")
-    for accepting in (packing, merging):
+    for accepting in (*packers, merging):
         accepting.add_argument(
             "--max-rejects",
             type=fraction,
@@ -219,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     for reading in (merging, verifying, informing, staging):
         reading.add_argument("pack", type=Path, help="folder of the pack")
     staging.add_argument("local", type=Path, help="folder to make")
-    for working in (packing, drawing, verifying):
+    for working in (*packers, drawing, verifying):
         working.add_argument(
             "--workers",
             type=positive,
@@ -229,9 +237,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_source(sources: Any, name: str, source: Source) -> argparse.ArgumentParser:
+    """Add the command that packs the data set ``name``."""
+    parser = sources.add_parser(
+        name,
+        help=source.layout,
+        description=source.layout,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    source.add_options(parser)
+    _add_packing(parser)
+    return parser
+
+
 def _add_packing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("dataset", choices=list(DATASETS), help="layout of the tree")
     add("--root", type=Path, required=True, help="folder of the tree")
     add("--out", type=Path, required=True, help="folder of the pack")
     add(
@@ -265,6 +285,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--scheduler", metavar="ADDRESS", help="address of the Dask cluster, e.g. tcp://host:8786")
     add("--part", type=_part, metavar="I/N", help="write only this slice, 1/N to N/N; then merge")
     add("--dry-run", action="store_true", help="print what would be packed, write nothing")
+    add("--repair", action="store_true", help="write the damaged files of a complete pack again")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The listing of a data set on disk, so that a million samples cost no memory and workers share it.
 
 Files in its folder: `names` (all sources, one after the other), `records` (one fixed-size record
-per sample), `modified` (the sources' modification times) and `plan.json` (the ``ShardPlan``).
+per sample), `modified` (the sources' modification times), `locations` (where they are inside
+archives) and `plan.json` (the ``ShardPlan``).
 """
 
 import hashlib
@@ -30,6 +31,7 @@ RECORD = np.dtype(
     ]
 )
 _TIME = np.dtype("<i8")
+_LOCATION = np.dtype([("container", "<i4"), ("offset", "<i8")])
 _CHUNK = 4096
 
 
@@ -61,6 +63,11 @@ class Listing:
         return np.asarray(np.memmap(self.folder / "modified", dtype=_TIME, mode="r"))
 
     @cached_property
+    def locations(self) -> np.ndarray:
+        """``_LOCATION`` (N,), mapped from disk."""
+        return np.asarray(np.memmap(self.folder / "locations", dtype=_LOCATION, mode="r"))
+
+    @cached_property
     def order(self) -> np.ndarray:
         """int64 (N,), the listed sample at each position of the pack."""
         return pack_order(self.records["split"], self.plan.spec.shuffle_seed)
@@ -78,7 +85,10 @@ class Listing:
         )
         start = int(self.records["name_end"][number - 1]) if number else 0
         source = os.fsdecode(bytes(self._names[start : int(record["name_end"])]))
-        return Sample(source, size, label, domain, split, int(self.modified[number]))
+        modified, (container, offset) = self.modified[number], self.locations[number]
+        return Sample(
+            source, size, label, domain, split, int(modified), int(container), int(offset)
+        )
 
     @cached_property
     def _names(self) -> np.ndarray:
@@ -123,13 +133,14 @@ def write_listing(dataset: Dataset, options: PackOptions, folder: Path) -> Listi
 
 
 def _write(dataset: Dataset, options: PackOptions, folder: Path) -> ShardPlan:
-    """Write `names`, `records` and `modified`."""
+    """Write all but the plan."""
     listing, modified = hashlib.sha256(dataset.variant.encode()), hashlib.sha256()
     samples, name_end = dataset.samples(), 0
     with (
         (folder / "names").open("wb") as names,
         (folder / "records").open("wb") as records,
         (folder / "modified").open("wb") as times,
+        (folder / "locations").open("wb") as locations,
     ):
         while chunk := list(islice(samples, _CHUNK)):
             encoded = [os.fsencode(sample.source) for sample in chunk]
@@ -138,11 +149,13 @@ def _write(dataset: Dataset, options: PackOptions, folder: Path) -> ShardPlan:
             for column in ("size", "label", "domain", "split"):
                 block[column] = [getattr(sample, column) for sample in chunk]
             time = np.array([sample.modified for sample in chunk], dtype=_TIME)
+            location = np.array([(s.container, s.offset) for s in chunk], dtype=_LOCATION)
             name_end = int(block["name_end"][-1])
             joined = b"".join(encoded)
             names.write(joined)
             records.write(block.tobytes())
             times.write(time.tobytes())
+            locations.write(location.tobytes())
             listing.update(joined)
             listing.update(block.tobytes())
             modified.update(time.tobytes())

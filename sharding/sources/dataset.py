@@ -15,6 +15,8 @@ class Sample:
         size: bytes, or 0 if unknown or unreadable; used to balance shards.
         label, domain, split: positions in the data set's ``classes``, ``domains``, ``splits``.
         modified: modification time in ns since 1970, or ``UNKNOWN_TIME``.
+        container, offset: where the image is inside an archive or a table: the number of that file
+            in the data set, and the place in it, in the unit of the data set's ``read``.
     """
 
     source: str
@@ -23,6 +25,8 @@ class Sample:
     domain: int = 0
     split: int = 0
     modified: int = UNKNOWN_TIME
+    container: int = 0
+    offset: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from runtime.errors import ConfigError, PackError
 from sharding.__main__ import main as sharding
 from sharding.format.index import Index
 from sharding.sources.published import DTD_CLASSES
-from sharding.sources.registry import DATASETS
+from sharding.sources.registry import SOURCES
 
 DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 
@@ -59,7 +59,7 @@ def listed_images(dataset, pattern):
 )
 def test_numbers_of_images_are_found_whatever_their_digits(name, folder, known, most, tmp_path):
     MAKERS[name](tmp_path / "tree", most=most)
-    dataset = DATASETS[name](tmp_path / "tree")
+    dataset = SOURCES[name].make(tmp_path / "tree")
     if name == "dtd":  # the imitation's files lack the class in front of the number
         named = [rename(sample) for sample in dataset.samples()]
         dataset = SimpleNamespace(classes=dataset.classes, samples=lambda: named)
@@ -86,7 +86,7 @@ def rename(sample):
 
 def test_an_image_under_a_known_and_an_unknown_label_counts_as_both(tmp_path):
     MAKERS["patternnet"](tmp_path / "tree", most=4)
-    dataset = DATASETS["patternnet"](tmp_path / "tree")
+    dataset = SOURCES["patternnet"].make(tmp_path / "tree")
     images = listed_images(dataset, NUMBER)
     write_lists(tmp_path / "patternnet", dataset.classes, 19, images)
     protocol = ooddb_protocol("ooddb:patternnet", tmp_path)
@@ -101,7 +101,7 @@ def test_an_image_under_a_known_and_an_unknown_label_counts_as_both(tmp_path):
 def test_cars_are_found_in_the_folder_of_their_split_with_names_of_the_lists(tmp_path):
     MAKERS["cars"](tmp_path / "tree", most=1)
     (tmp_path / "tree" / "devkit" / "cars_meta.mat").unlink()
-    pack = names_of(DATASETS["cars"](tmp_path / "tree"))
+    pack = names_of(SOURCES["cars"].make(tmp_path / "tree"))
     for split, count in (("train", 98), ("test", 196)):
         lists = {f"{n};Maker_{n}_2012": [n + 1] for n in range(count)}
         write(tmp_path / "stanford_cars" / f"{split}_o0.json", lists)
@@ -115,7 +115,7 @@ def test_cars_are_found_in_the_folder_of_their_split_with_names_of_the_lists(tmp
 
 def test_images_of_sun397_are_found_by_name_in_classes_within_places(tmp_path):
     MAKERS["sun397"](tmp_path / "tree", most=2)
-    dataset = DATASETS["sun397"](tmp_path / "tree")
+    dataset = SOURCES["sun397"].make(tmp_path / "tree")
     for split, count, image in (("train", 198, "ccccccc1"), ("test", 397, "ccccccc2")):
         lists = {f"{n};{class_}": [image] for n, class_ in enumerate(dataset.classes[:count])}
         write(tmp_path / "sun" / f"{split}_o0.json", lists)

@@ -14,7 +14,7 @@ from sharding.format.index import Index
 from sharding.format.manifest import Manifest
 from sharding.sources.imagenet import imagenet
 from sharding.sources.published import domainnet
-from sharding.sources.registry import DATASETS
+from sharding.sources.registry import SOURCES
 
 BENCHMARKS = Path(__file__).parents[2] / "configs" / "benchmarks"
 
@@ -26,7 +26,7 @@ def packs(tmp_path_factory):
     for name in ("pacs", "officehome", "dtd", "domainnet"):
         root = tmp_path_factory.mktemp(name)
         MAKERS[name](root)
-        dataset = DATASETS[name](root)
+        dataset = SOURCES[name].make(root)
         samples = list(dataset.samples())
         columns = {field: np.zeros(len(samples), np.int64) for field in Index.__dataclass_fields__}
         for column in ("label", "domain", "split"):
@@ -114,7 +114,7 @@ def test_imagenet_is_shuffled_and_labelled_by_sorted_synset(tmp_path):
 def test_a_partial_tree_is_told_what_was_expected_and_found(name, tmp_path):
     images(tmp_path / "photo" / "dog", 2)
     with pytest.raises(PackError, match=r"expected .*found 1: photo"):
-        DATASETS[name](tmp_path)
+        SOURCES[name].make(tmp_path)
 
 
 def test_a_missing_domainnet_list_is_named(tmp_path):

@@ -10,7 +10,7 @@ from sharding.format.opening import open_pack
 from sharding.listing import write_listing
 from sharding.shard_plan import PackOptions
 from sharding.sources.imagenet import imagenet
-from sharding.sources.registry import DATASETS
+from sharding.sources.registry import SOURCES
 from sharding.sources.tree import imagefolder
 
 SYNSETS = [f"n{number * 7:08d}" for number in range(1000)]
@@ -195,9 +195,9 @@ def test_a_text_file_beside_class_folders_does_not_make_a_domain_a_class(tmp_pat
 )
 def test_a_test_folder_that_is_not_part_of_a_data_set_is_noted(name, tmp_path):
     MAKERS[name](tmp_path, most=1)
-    assert not DATASETS[name](tmp_path).notes
+    assert not SOURCES[name].make(tmp_path).notes
     touch(tmp_path / "test" / "1.jpg")
-    (note,) = DATASETS[name](tmp_path).notes
+    (note,) = SOURCES[name].make(tmp_path).notes
     assert "test/ left out" in note
 
 
@@ -220,7 +220,7 @@ def test_imagenets_splits_reach_the_pack(tmp_path):
 
 def test_patternnets_classes_are_its_folders(tmp_path):
     MAKERS["patternnet"](tmp_path, most=2)
-    dataset = DATASETS["patternnet"](tmp_path)
+    dataset = SOURCES["patternnet"].make(tmp_path)
     assert dataset.classes == tuple(sorted(PATTERNNET_CLASSES))
     assert len(sources(dataset)) == 76
     assert "wastewater_treatment_plant/wastewaterplant002.jpg" in sources(dataset)
@@ -228,17 +228,17 @@ def test_patternnets_classes_are_its_folders(tmp_path):
 
 def test_sun397_has_classes_within_places(tmp_path):
     MAKERS["sun397"](tmp_path, most=1)
-    dataset = DATASETS["sun397"](tmp_path)
+    dataset = SOURCES["sun397"].make(tmp_path)
     assert dataset.classes == tuple(sorted(SUN397_CLASSES))
     assert sources(dataset)[:2] == ["a/abbey/sun_ccccccc1.jpg", "c/church/indoor/sun_ccccccc1.jpg"]
     touch(tmp_path / "SUN397" / "c" / "church" / "x.jpg")
-    (note,) = DATASETS["sun397"](tmp_path).notes
+    (note,) = SOURCES["sun397"].make(tmp_path).notes
     assert "x.jpg is the first" in note
 
 
 def test_the_labels_of_cars_come_from_its_matlab_files(tmp_path):
     MAKERS["cars"](tmp_path, most=1)
-    dataset = DATASETS["cars"](tmp_path)
+    dataset = SOURCES["cars"].make(tmp_path)
     assert (dataset.classes, dataset.splits) == (CARS_CLASSES, ("train", "test"))
     assert not dataset.notes
     samples = list(dataset.samples())
@@ -250,14 +250,14 @@ def test_the_labels_of_cars_come_from_its_matlab_files(tmp_path):
 def test_cars_without_labels_are_unlabeled_and_the_user_is_told(tmp_path):
     MAKERS["cars"](tmp_path, most=1)
     (tmp_path / "cars_test_annos_withlabels.mat").unlink()
-    dataset = DATASETS["cars"](tmp_path)
+    dataset = SOURCES["cars"].make(tmp_path)
     assert dataset.classes == (*CARS_CLASSES, "unlabeled")
     assert {sample.label for sample in dataset.samples() if sample.split} == {196}
     (note,) = dataset.notes
     assert "the test images have no labels" in note
     assert note.endswith("add cars_test_annos_withlabels.mat")
     (tmp_path / "devkit" / "cars_meta.mat").unlink()
-    dataset = DATASETS["cars"](tmp_path)
+    dataset = SOURCES["cars"].make(tmp_path)
     assert dataset.classes == ("unlabeled",)
     assert len(sources(dataset)) == 392
     assert "the train and test images have no labels" in dataset.notes[0]
@@ -269,12 +269,12 @@ def test_what_is_wrong_with_the_labels_of_cars_is_said(tmp_path):
     with pytest.raises(
         PackError, match=r"cars_train_annos\.mat: it has no label for 1 images: 9999"
     ):
-        DATASETS["cars"](tmp_path)
+        SOURCES["cars"].make(tmp_path)
     meta = tmp_path / "devkit" / "cars_meta.mat"
     for content in (meta.read_bytes()[:300], b"", b"MATLAB 7.3", bytes(4000)):
         meta.write_bytes(content)
         with pytest.raises(PackError, match=r"cannot use .*cars_meta\.mat: .*; get the published"):
-            DATASETS["cars"](tmp_path)
+            SOURCES["cars"].make(tmp_path)
     (tmp_path / "cars_train" / "cars_train").mkdir()
     with pytest.raises(PackError, match="expected images and no folders, found 1: cars_train"):
-        DATASETS["cars"](tmp_path)
+        SOURCES["cars"].make(tmp_path)
