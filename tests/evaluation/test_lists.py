@@ -7,6 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import evaluate
 from evaluation.lists import ImageList
 from evaluation.protocol import Protocol
 from pipelines.pack import Pack
@@ -260,3 +261,22 @@ def test_a_path_that_could_be_two_images_is_refused(loaded, tmp_path):
     protocol = loaded(reference, test + "b_c/x_y_0.jpg 0\n")
     with pytest.raises(PackError, match=r"two images could be b_c/x_y_0\.jpg \(line 3\)"):
         protocol.rows(Pack(out), protocol.targets[0])
+
+
+def test_an_evaluation_says_how_many_listed_images_it_leaves_out(
+    loaded, damaged_pack, run_folder, tmp_path, capsys
+):
+    reference = "".join(
+        f"{name}/{n}.jpg {label}\n" for label, name in enumerate(("big dog", "ant")) for n in (0, 1)
+    )
+    loaded(reference, "big dog/2.jpg 0\nant/2.jpg 2\nbig dog/3.jpg 2\n")
+    command = ["--protocol", tmp_path / "protocol.yaml", "--pack", damaged_pack.path, "--no-cache"]
+    command += ["--checkpoint", run_folder, "--out", tmp_path / "out", "--device", "cpu"]
+    words = [str(word) for word in command]
+    assert evaluate.main(words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert evaluate.main([*words, "--leave-out-rejected"]) == 0
+    assert "night: 1 listed images, rejected by packing, are left out" in capsys.readouterr().out
+    (benchmark,) = json.loads((tmp_path / "out" / "results.json").read_text())["benchmarks"]
+    assert benchmark["targets"][0]["left_out"] == 1
+    assert "1 listed images, rejected" in (tmp_path / "out" / "report.html").read_text()

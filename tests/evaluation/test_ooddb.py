@@ -262,3 +262,20 @@ def test_orders_are_evaluated_and_summed_up_as_mean_and_standard_deviation(
     assert float(by_target["dtd", "std"]) == pytest.approx(std)
     assert float(by_target["dtd", "dtd, order 0"]) == pytest.approx(found[0])
     assert "dtd: std" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ooddb:stl"], "there is no protocol ooddb:stl"),
+        (["ooddb:dtd"], "ooddb:dtd needs OODDB's lists"),
+        (["ooddb:dtd", "--lists", "nowhere"], "cannot read the list nowhere/dtd/train_o0.json"),
+    ],
+)
+def test_a_mistake_in_the_command_is_one_line(words, message, dtd, run_folder, tmp_path, capsys):
+    options = ["--pack", str(dtd[0]), "--checkpoint", str(run_folder), "--no-cache"]
+    options += ["--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert evaluate.main(["--protocol", *words, *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
+    assert not (tmp_path / "out").exists()
