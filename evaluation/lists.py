@@ -158,7 +158,7 @@ class ImageList:
         name, comma, official = rest[0].partition(",") if rest else ("", "", "")
         domain = rest[1] if len(rest) == 2 else ""
         complete = name and (official or not comma) and (domain or len(rest) == 1)
-        if not _LABEL.fullmatch(label) or not complete:
+        if not _LABEL.fullmatch(label) or not complete or not text.isprintable():
             self._fail(f"{place}: expected `<label>;<class>`, the label a number from 0")
         return Key(int(label), name, official, domain)
 

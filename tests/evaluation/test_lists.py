@@ -183,6 +183,7 @@ def test_a_malformed_text_list_is_refused_in_one_line(tmp_path, content, message
         ('{"0": ["x"]}', "key 0: expected `<label>;<class>`"),
         ('{"0;": ["x"]}', "key 0;: expected `<label>;<class>`"),
         ('{"-1;a": ["x"]}', "key -1;a: expected `<label>;<class>`, the label a number from 0"),
+        ('{"0;a\\ud800": ["x"]}', "key '0;a.*: expected `<label>;<class>`"),
         ('{"x;a": ["x"]}', "key x;a: expected `<label>;<class>`"),
         ('{"0;a,;real": ["x"]}', "key 0;a,;real: expected"),
         ('{"0;a;real;b": ["x"]}', "key 0;a;real;b: expected"),
