@@ -113,7 +113,7 @@ def _rejected(pack: Pack, finder: _Finder) -> dict[str, str]:
     """The reason of each image that was rejected, by its path in the finder's form."""
     try:
         rejects = read_rejects(pack.path, pack.manifest) if pack.manifest.rejects else ()
-        return {finder.form(reject["source"]): reject["reason"] for reject in rejects}
+        return {finder.form(reject.source): reject.reason for reject in rejects}
     except MalformedError as error:
         raise PackError(f"pack {pack.path}: {error}; pack the tree again") from error
 

@@ -1,4 +1,4 @@
-"""`python -m pipelines show PACK` draws pairs as the model sees them, `bench PACK` times them."""
+"""`python -m pipelines show PACK` draws pairs as the model sees them; `bench PACK` times them."""
 
 import argparse
 import sys
@@ -29,12 +29,12 @@ def _run(argv: list[str] | None) -> int:
     return 0
 
 
-# torch, DALI and matplotlib take seconds to import, which help and mistakes need not wait for.
+# torch, DALI and matplotlib take seconds to import; --help and usage errors need none of them.
 def _show(arguments: argparse.Namespace) -> None:
     loader, pack = _open(arguments, arguments.pairs)
     from pipelines.show import show
 
-    title = f"{pack.manifest.dataset}: {arguments.pairs} pairs of seed {arguments.seed}"
+    title = f"{pack.manifest.dataset}: {arguments.pairs} pairs, seed {arguments.seed}"
     show(next(loader), pack, arguments.out, title)
     print(f"{arguments.pairs} pairs drawn on {arguments.out}")
 
@@ -83,11 +83,20 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=run)
         command.add_argument("pack", type=Path, help="folder of the pack")
-        command.add_argument("--image-size", type=positive, default=224, help="pixels")
-        command.add_argument("--num-negatives", type=positive, default=20, help="per positive pair")
-        command.add_argument("--splits", nargs="+", help="splits of the pack; all when left out")
-        command.add_argument("--seed", type=natural, default=0, help="of the plan of pairs")
-        command.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+        command.add_argument(
+            "--image-size", type=positive, default=224, help="height and width, pixels"
+        )
+        command.add_argument(
+            "--num-negatives", type=positive, default=20, help="negative pairs per positive pair"
+        )
+        command.add_argument("--splits", nargs="+", help="splits to draw from; all if omitted")
+        command.add_argument("--seed", type=natural, default=0, help="random seed of the pairs")
+        command.add_argument(
+            "--device",
+            choices=("auto", "cpu", "gpu"),
+            default="auto",
+            help="where images are decoded",
+        )
         if run is _show:
             command.set_defaults(num_negatives=1)
             command.add_argument("--out", type=Path, default=Path("pairs.png"), help="image file")

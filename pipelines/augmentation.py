@@ -1,4 +1,4 @@
-"""Random crop, flip and color jitter, drawn for each image by hashing and carried out by DALI."""
+"""Random crop, flip and color jitter: parameters drawn per image by hashing, applied by DALI."""
 
 from dataclasses import dataclass
 
@@ -10,20 +10,20 @@ from pipelines.hashing import draw, uniform
 
 _CROP_TRIES = 10  # torchvision.transforms.RandomResizedCrop.get_params
 (_FLIP, _APPLY_JITTER, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _GRAYSCALE) = range(7)
-_CROPS = 7  # four draws for each try follow: area, aspect, top, left
+_CROPS = 7  # from here on four draws per try: area, aspect, top, left
 _NUM_DRAWS = _CROPS + 4 * _CROP_TRIES
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to each of n images, in this order: crop, resize, brightness, contrast about
+    """The changes made to each of n images, in this order: crop, resize, brightness, contrast about
     the mean gray, saturation, hue, flip. Grayscale is a saturation of 0.
 
     Attributes:
-        view: the part of each image that is shown.
+        view: the crop of each image, and the size to which it is resized.
         flip: bool (n,).
-        brightness, contrast, saturation: float32 (n,), factors, 1 changes nothing.
-        hue: float32 (n,), turns of the color circle, 0 changes nothing.
+        brightness, contrast, saturation: float32 (n,), factors; 1 leaves the image unchanged.
+        hue: float32 (n,), turns of the color circle; 0 leaves the image unchanged.
     """
 
     view: View
@@ -35,7 +35,7 @@ class Augmentation:
 
 
 def unchanged(view: View) -> Augmentation:
-    """Images that are shown as they are, in evaluation."""
+    """The augmentation of evaluation: each image keeps its ``view`` and its colors."""
     n = len(view.window)
     one = np.ones(n, dtype=np.float32)
     return Augmentation(view, np.zeros(n, dtype=bool), one, one, one, np.zeros_like(one))
@@ -51,15 +51,15 @@ def draw_augmentation(
     """Draw the augmentation of n images.
 
     The distributions are those of torchvision's RandomResizedCrop, RandomApply of ColorJitter, and
-    RandomGrayscale. ColorJitter's random order of the four changes is fixed here, see
-    ``Augmentation``.
+    RandomGrayscale. ColorJitter applies its four changes in random order; here the order is fixed,
+    see ``Augmentation``.
 
     Args:
-        config: the strengths.
+        config: strength of the changes.
         image_size: S, height and width in pixels to which the crops are resized.
-        key: uint64 (n,), a random stream for each image.
-        width: int (n,), of the source images in pixels.
-        height: int (n,), of the source images in pixels.
+        key: uint64 (n,), one random stream per image.
+        width: int (n,), of the source images, in pixels.
+        height: int (n,), of the source images, in pixels.
     """
     chance = uniform(draw(key[:, None], np.arange(_NUM_DRAWS)[None, :]))
     jitter = chance[:, _APPLY_JITTER] < config.jitter
@@ -84,12 +84,14 @@ def _factor(apply: np.ndarray, chance: np.ndarray, strength: float) -> np.ndarra
 def _crop(
     config: AugmentConfig, chance: np.ndarray, width: np.ndarray, height: np.ndarray
 ) -> np.ndarray:
-    """The first of the tried windows that fits, else the largest central one of allowed ratio.
+    """The first candidate window that fits, else the largest centered one with an allowed ratio.
 
-    ``chance`` is float64 (n, tries, 4), uniform; the result is int32 (n, 4).
+    ``chance`` is float64 (n, tries, 4), uniform in [0, 1); the result is int32 (n, 4): left, top,
+    width, height.
     """
     full_width, full_height = width.astype(np.int64)[:, None], height.astype(np.int64)[:, None]
     low, high = config.scale
+    # One candidate per try: (n, tries).
     area = full_width * full_height * (low + (high - low) * chance[..., 0])
     low, high = np.log(config.ratio)
     ratio = np.exp(low + (high - low) * chance[..., 1])

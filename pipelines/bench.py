@@ -1,4 +1,4 @@
-"""The rate of the input on this machine, with nothing else to do."""
+"""Measures the input rate on this machine, without a model to feed."""
 
 import time
 
@@ -11,7 +11,7 @@ from pipelines.loader import PairLoader
 
 
 def bench(loader: PairLoader, steps: int, title: str) -> None:
-    """Time ``steps`` batches of training and print a table."""
+    """Time ``steps`` training batches and print a table."""
     first = next(loader)
     num_pairs = steps * len(first.different)
     seconds = []

@@ -1,4 +1,4 @@
-"""Configuration of the input; importing it loads neither torch nor DALI."""
+"""Configuration of the input pipeline; importing it loads neither torch nor DALI."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,16 +12,16 @@ class InputConfig:
     """How images are read and decoded.
 
     Attributes:
-        device: where DALI decodes; ``auto`` is the GPU where torch sees one.
-        num_threads: DALI's worker threads; 0 stands for this process's share of the cores.
+        device: where DALI decodes; ``auto`` is the GPU if torch sees one, else the CPU.
+        num_threads: DALI's worker threads; 0 means this process's share of the cores.
         prefetch: batches prepared ahead of the one in use.
-        dtype: type of the images.
-        check_crc: in training, compare each image's checksum with the index when it is read, since
-            decoders may crash on damaged images. Evaluation always does.
-        max_damaged: damaged samples of a pack that training replaces before it gives up.
-        hw_decoder_load: share of the images given to the GPU's JPEG engine, 0 to 1.
-        preallocate: quantile of the pack's image widths and heights for which the GPU decoder
-            reserves memory at the start, 0 to 1; larger images make it grow later.
+        dtype: data type of the decoded images.
+        check_crc: whether training compares each image's checksum with the index when it reads it,
+            since decoders may crash on damaged images. Evaluation always does.
+        max_damaged: damaged samples that each process replaces in training; one more is an error.
+        hw_decoder_load: fraction of the images, 0 to 1, given to the GPU's hardware JPEG decoder.
+        preallocate: quantile, 0 to 1, of the pack's image widths and heights for which the GPU
+            decoder allocates memory at the start; it allocates more for larger images.
     """
 
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -51,8 +51,8 @@ class Decoding:
 
     Attributes:
         preprocessing: which pixels the network sees.
-        config: how they are decoded.
-        device_id: the GPU's number, where they are decoded on a GPU.
+        config: how images are read and decoded.
+        device_id: number of the GPU; ignored when the CPU decodes.
     """
 
     preprocessing: Preprocessing
@@ -65,13 +65,13 @@ class AugmentConfig:
     """Strength of the training augmentation; the defaults are the paper's.
 
     Attributes:
-        scale: smallest and largest share of the image's area that a crop covers.
+        scale: smallest and largest fraction of the image's area that a crop covers.
         ratio: smallest and largest width/height of a crop.
         flip: probability of a horizontal flip.
-        jitter: probability that brightness, contrast, saturation and hue are changed.
+        jitter: probability of changing brightness, contrast, saturation and hue.
         brightness: factors are uniform in ``[max(0, 1 - brightness), 1 + brightness]``.
-        contrast: likewise, about the mean gray.
-        saturation: likewise.
+        contrast: as for brightness; contrast changes about the mean gray.
+        saturation: as for brightness.
         hue: turns are uniform in ``[-hue, hue]``, 1 being the full color circle.
         grayscale: probability of dropping the color.
     """
@@ -101,6 +101,6 @@ class AugmentConfig:
             grayscale=number(0, 1),
         )
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"augment.scale must be 0 < low <= high <= 1, it is {self.scale}")
+            raise ValueError(f"augment.scale must be 0 < low <= high <= 1, got {self.scale}")
         if not self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"augment.ratio must be low <= high, it is {self.ratio}")
+            raise ValueError(f"augment.ratio must be low <= high, got {self.ratio}")

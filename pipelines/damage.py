@@ -1,4 +1,4 @@
-"""Which samples are not what was packed, or cannot be decoded."""
+"""Finds samples that differ from what was packed or cannot be decoded."""
 
 import io
 import zlib
@@ -17,11 +17,11 @@ from sharding.format.header import pixel_size
 
 
 class DamageCheck:
-    """Compares samples, as they are read, with a pack's index.
+    """Compares the samples that are read with the pack's index.
 
     Args:
-        pack: where the samples are from.
-        check_crc: whether checksums are compared, too.
+        pack: the pack they are read from.
+        check_crc: whether to compare checksums, and not only the size in pixels.
     """
 
     def __init__(self, pack: Pack, *, check_crc: bool) -> None:
@@ -30,12 +30,12 @@ class DamageCheck:
     def items(
         self, rows: np.ndarray, images: list[np.ndarray], *, check_crc: bool = False
     ) -> list[int]:
-        """The items 0 .. n-1 that are damaged.
+        """The damaged ones of items 0 .. n-1.
 
         Args:
             rows: int64 (n,), rows of the index.
-            images: what was read from them, uint8 (size,) each.
-            check_crc: compare the checksums, whatever was said before.
+            images: the bytes read for them, uint8 (size,) each.
+            check_crc: compare checksums even if the constructor was told not to.
         """
         index = self._pack.index
         sizes = zip(index.width[rows].tolist(), index.height[rows].tolist(), strict=True)
@@ -52,23 +52,23 @@ class DamageCheck:
 
 
 def undecodable(images: list[np.ndarray], config: InputConfig, device_id: int) -> list[int]:
-    """The items 0 .. n-1 that DALI cannot decode, each of them tried by itself.
+    """The items 0 .. n-1 that DALI cannot decode; each is decoded on its own.
 
     Args:
         images: uint8 (size,) each.
         config: the decoder's device and options.
-        device_id: the GPU's number, where it decodes on a GPU.
+        device_id: number of the GPU; ignored when the CPU decodes.
 
     Raises:
-        RuntimeError: the decoder fails on a sound image as well.
+        RuntimeError: the decoder fails even on an intact image.
     """
     pipeline = _decoder(config, device_id)
-    pipeline.run(encoded=[_sound_image()])
+    pipeline.run(encoded=[_intact_image()])
     failed = []
     for item, image in enumerate(images):
         try:
             pipeline.run(encoded=[image])
-        except RuntimeError:  # which ends the pipeline
+        except RuntimeError:  # the pipeline cannot run again
             failed.append(item)
             pipeline = _decoder(config, device_id)
     return failed
@@ -88,7 +88,7 @@ def _decoder_graph(decoder):
     return fn.decoders.image(encoded, **DECODING, **decoder)
 
 
-def _sound_image() -> np.ndarray:
+def _intact_image() -> np.ndarray:
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16)).save(buffer, format="JPEG")
     return np.frombuffer(buffer.getvalue(), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The DALI graph, the same for training and evaluation and for CPU and GPU."""
+"""The DALI graph, shared by training and evaluation, on CPU and GPU."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,23 +15,23 @@ from pipelines.config import Decoding, InputConfig
 from pipelines.threads import cores_per_process
 from runtime.device import dali_device
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's and torchvision's grayscale
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's and torchvision's grayscale
 _INTERPOLATION = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
-# Pillow does not rotate by EXIF, so neither does the decoder.
+# Pillow does not rotate by EXIF orientation when it opens an image, so neither does the decoder.
 DECODING = {"output_type": types.RGB, "adjust_orientation": False, "jpeg_fancy_upsampling": True}
 
 
 class GraphInputs(NamedTuple):
-    """What the graph's source returns for n images; positions are (y, x)."""
+    """The graph's inputs for n images; points are (y, x)."""
 
-    encoded: list[np.ndarray]  # n of uint8 (size,)
-    start: np.ndarray  # int32 (n, 2), of the window that is decoded, in source pixels
+    encoded: list[np.ndarray]  # n arrays, uint8 (size,)
+    start: np.ndarray  # int32 (n, 2), of the window to decode, in source pixels
     end: np.ndarray  # int32 (n, 2)
-    region_start: np.ndarray  # float32 (n, 2), of the region that is resized, in the window
+    region_start: np.ndarray  # float32 (n, 2), of the region to resize, relative to the window
     region_end: np.ndarray  # float32 (n, 2)
     size: np.ndarray  # float32 (n, 2), height and width after the resize
-    flip: np.ndarray  # int32 (n,)
-    recolor: np.ndarray  # int32 (n,), whether any of the following changes the image
+    flip: np.ndarray  # int32 (n,), 0 or 1
+    recolor: np.ndarray  # int32 (n,), 1 if any of the following changes the image
     brightness: np.ndarray  # float32 (n,)
     contrast: np.ndarray  # float32 (n,)
     saturation: np.ndarray  # float32 (n,)
@@ -43,7 +43,7 @@ _INPUT_TYPES += 4 * [types.FLOAT]
 
 
 def graph_inputs(encoded: list[np.ndarray], augmentation: Augmentation) -> GraphInputs:
-    """What the graph's source returns for n ``encoded`` images, uint8 (size,) each."""
+    """The graph's inputs for n ``encoded`` images, uint8 (size,) each."""
     a, (window, region, size) = augmentation, augmentation.view
     start = _columns(window, 1, 0)
     recolor = (a.brightness != 1) | (a.contrast != 1) | (a.saturation != 1) | (a.hue != 0)
@@ -79,15 +79,15 @@ def image_pipeline(
     Args:
         source: called with a ``BatchInfo``; returns ``GraphInputs`` of at most ``batch_size``
             images.
-        decoding: which pixels, and how they are decoded.
-        batch_size: most images per batch.
-        size_hint: width and height in pixels for which the GPU's decoder reserves memory.
+        decoding: how images are decoded and preprocessed.
+        batch_size: maximum number of images per batch.
+        size_hint: width and height in pixels for which the GPU's decoder allocates memory at first.
 
     Returns:
-        A built pipeline whose one output is (n, S, S, 3), normalized.
+        A built pipeline whose only output is (n, S, S, 3), normalized.
 
     Raises:
-        ConfigError: a GPU is asked for and there is none.
+        ConfigError: a GPU is requested and none is available.
     """
     config = decoding.config
     device = dali_device(config.device)
@@ -106,7 +106,7 @@ def image_pipeline(
 
 
 def decoder_options(config: InputConfig, size_hint: tuple[int, int] = (0, 0)) -> dict[str, Any]:
-    """The options of DALI's decoder on a GPU."""
+    """The options of DALI's image decoder on a GPU."""
     return {
         "device": "mixed",
         "hw_decoder_load": config.hw_decoder_load,
@@ -117,9 +117,9 @@ def decoder_options(config: InputConfig, size_hint: tuple[int, int] = (0, 0)) ->
 
 @pipeline_def(enable_conditionals=True, exec_dynamic=True)
 def image_graph(source, preprocessing: Preprocessing, decoder: dict[str, Any], dtype):
-    """The graph, not built; ``decoder`` has the device and the options of the decoder."""
+    """The graph, not yet built; ``decoder`` holds the options of DALI's image decoder."""
     on_gpu = decoder["device"] != "cpu"
-    data: Any = GraphInputs(  # of DALI's nodes
+    data: Any = GraphInputs(  # DALI nodes instead of arrays
         *fn.external_source(
             source=source,
             num_outputs=len(_INPUT_TYPES),
@@ -130,7 +130,7 @@ def image_graph(source, preprocessing: Preprocessing, decoder: dict[str, Any], d
         )
     )
     window = {"start": data.start, "end": data.end, "axes": [0, 1]}
-    if on_gpu:  # decoding regions is faulty on some GPUs (nvImageCodec issue 55)
+    if on_gpu:  # region decoding is faulty on some GPUs (nvImageCodec issue 55)
         images = fn.slice(fn.decoders.image(data.encoded, **DECODING, **decoder), **window)
     else:
         images = fn.decoders.image_slice(data.encoded, **window, **DECODING, **decoder)
@@ -145,13 +145,13 @@ def image_graph(source, preprocessing: Preprocessing, decoder: dict[str, Any], d
     if data.recolor > 0:
         bright = fn.brightness_contrast(images, brightness=data.brightness)
         gray = _mean_gray(bright)
-        if on_gpu:  # where the host would have to wait for the gray as an operator's argument
+        if on_gpu:  # an operator's argument would be copied to the host, which would wait for it
             contrasted = mix_with_gray(bright, data.contrast.gpu(), gray)
         else:
             contrasted = fn.brightness_contrast(
                 bright, contrast=data.contrast, contrast_center=gray
             )
-        # On the CPU a float result and its bounds take half the time of a rounded one.
+        # On the CPU, a float result that is clamped here takes half the time of a rounded one.
         twisted = fn.color_twist(
             contrasted, saturation=data.saturation, hue=data.hue, dtype=types.FLOAT
         )
@@ -159,7 +159,7 @@ def image_graph(source, preprocessing: Preprocessing, decoder: dict[str, Any], d
     else:
         images = fn.cast(images, dtype=types.FLOAT)
     side = preprocessing.image_size
-    return fn.crop_mirror_normalize(  # fills what is smaller than the input with the mean
+    return fn.crop_mirror_normalize(  # pads images smaller than the network's input with the mean
         images,
         dtype=dtype,
         output_layout="HWC",
@@ -173,8 +173,10 @@ def image_graph(source, preprocessing: Preprocessing, decoder: dict[str, Any], d
 
 
 def mix_with_gray(images, contrast, gray):
-    """The contrast of uint8 images changed about ``gray`` by arithmetic. Unlike that of DALI's own
-    operator the result is not rounded, so that they differ by up to 1 level of 255."""
+    """Change the contrast of uint8 images about ``gray`` by arithmetic.
+
+    DALI's own operator rounds its result and this does not: they differ by up to 1 level of 255.
+    """
     mixed = images * contrast + gray * (np.float32(1) - contrast)
     return math.clamp(mixed, np.float32(0), np.float32(255))
 

@@ -2,32 +2,22 @@
 
 import numpy as np
 
-# The increment and finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom
-# number generators", section 5); the finaliser is a bijection of 64-bit integers.
-_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
-_FIRST = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND = np.uint64(0x94D049BB133111EB)
+from sharding.format.splitmix import INCREMENT, mix
+
 _MASK = (1 << 64) - 1
-
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """Scramble uint64 ``values`` of any shape, one to one."""
-    values = (values ^ (values >> np.uint64(30))) * _FIRST
-    values = (values ^ (values >> np.uint64(27))) * _SECOND
-    return values ^ (values >> np.uint64(31))
 
 
 def stream(seed: int, *words: np.ndarray) -> np.ndarray:
     """Hash ``seed`` and non-negative integer arrays, broadcast together, to uint64 stream keys."""
-    key = mix(np.array([seed & _MASK], dtype=np.uint64) + _INCREMENT)
+    key = mix(np.array([seed & _MASK], dtype=np.uint64) + INCREMENT)
     for word in words:
-        key = mix((key ^ np.asarray(word).astype(np.uint64)) + _INCREMENT)
+        key = mix((key ^ np.asarray(word).astype(np.uint64)) + INCREMENT)
     return key
 
 
 def draw(key: np.ndarray, number: int | np.ndarray) -> np.ndarray:
-    """Draw ``number`` (one or an array) of each stream ``key``: uint64, broadcast."""
-    return mix(key + np.asarray(number, dtype=np.uint64) * _INCREMENT + _INCREMENT)
+    """Draw ``number``, one or an array, of each stream ``key``; uint64, broadcast together."""
+    return mix(key + np.asarray(number, dtype=np.uint64) * INCREMENT + INCREMENT)
 
 
 def below(bits: np.ndarray, bound: int | np.ndarray) -> np.ndarray:

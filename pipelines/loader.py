@@ -23,8 +23,8 @@ class PairBatch:
 
     Attributes:
         step: the global step.
-        images: (2B, 3, S, S) on the device, channels-last, the anchors and then the partners;
-            nothing overwrites them, so that they may be kept.
+        images: (2B, 3, S, S) on the device, channels-last, the anchors, then the partners; nothing
+            overwrites them, so they are safe to keep.
         different: bool (B,) on the device, True where anchor and partner differ in class.
         labels: int64 (2B,) on the device, classes 0 .. C-1 of the images.
         rows: int64 (2B,) NumPy, the images' rows in the pack's index.
@@ -39,10 +39,11 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """b images in order.
+    """b consecutive images of an ``ImageLoader``.
 
     Attributes:
-        images: (b, 3, S, S) on the device, channels-last; nothing overwrites them.
+        images: (b, 3, S, S) on the device, channels-last; nothing overwrites them, so they are
+            safe to keep.
         rows: int64 (b,) NumPy, the images' rows in the pack's index.
     """
 
@@ -54,19 +55,19 @@ class PairLoader:
     """An endless iterator over one process's share of the plan's pairs.
 
     Global step t holds the pairs ``[t*G, (t+1)*G)`` of the plan, of which rank r of W takes the
-    r-th of W equal runs. A sample that turns out to be damaged is replaced by another of its class
-    and logged by key.
+    r-th of W equal contiguous parts. A damaged sample is replaced by another image of its class,
+    and its key is logged.
 
     Args:
         data: the pairs.
-        augment: the strength of the augmentation.
+        augment: strength of the augmentation.
         decoding: how the images are decoded.
         share: which pairs of a step this process takes.
         start_step: the first step.
 
     Raises:
-        ConfigError: a GPU is asked for that is not there.
-        PackError: more samples are damaged than the configuration tolerates.
+        ConfigError: a GPU is requested and none is available.
+        PackError: more than ``max_damaged`` samples are damaged.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class PairLoader:
 
     @property
     def num_damaged(self) -> int:
-        """Distinct samples that this process has found damaged so far."""
+        """How many different damaged samples this process has found so far."""
         return len(self._source.damaged)
 
     def __iter__(self) -> Iterator[PairBatch]:
@@ -107,7 +108,7 @@ class PairLoader:
         return batch
 
     def _next_images(self) -> torch.Tensor:
-        """The next batch; a pipeline that an undecodable image has ended is replaced."""
+        """The next batch; if an undecodable image broke the pipeline, a new one is built."""
         while True:
             try:
                 if self._images is None:
@@ -126,11 +127,11 @@ class PairLoader:
 
 
 class ImageLoader:
-    """Iterates over the images of ``rows`` in order, as evaluation shows them, in batches of
-    ``batch_size`` of which the last may be short.
+    """Iterates over the images of ``rows`` in order, preprocessed for evaluation, in batches of
+    ``batch_size`` images; the last may have fewer.
 
     Raises:
-        ConfigError: a GPU is asked for that is not there.
+        ConfigError: a GPU is requested and none is available.
         PackError: a sample is damaged.
     """
 
@@ -164,8 +165,8 @@ class ImageLoader:
 def _batches(pipeline: Pipeline) -> Iterator[torch.Tensor]:
     """Endless (n, 3, S, S) batches in channels-last order.
 
-    On a GPU they are ready in the order of torch's stream, for which the host does not wait, but it
-    never prepares more than ``_MAX_STEPS_AHEAD`` batches that the GPU has not come to.
+    On a GPU they are queued on torch's current stream without waiting for it, except that the host
+    stays at most ``_MAX_STEPS_AHEAD`` batches ahead of the GPU.
     """
     if pipeline.device_id is None:
         while True:
@@ -186,6 +187,6 @@ def _images(outputs: tuple) -> torch.Tensor:
 
 
 def _size_hint(pack: Pack, decoding: Decoding) -> tuple[int, int]:
-    """Width and height for which the GPU's decoder reserves memory, in pixels."""
+    """Width and height in pixels for which the GPU's decoder allocates memory at the start."""
     index, quantile = pack.index, decoding.config.preallocate
     return int(np.quantile(index.width, quantile)), int(np.quantile(index.height, quantile))

@@ -19,7 +19,7 @@ class Pack:
     Attributes:
         path: the pack's folder.
         manifest: what the pack holds.
-        index: where each sample lies; a sample is named by its row in it.
+        index: where each sample lies; code refers to a sample by its row in the index.
 
     Raises:
         PackError: the folder is not a complete pack, or it is damaged; see ``open_pack``.
@@ -46,7 +46,7 @@ class Pack:
         ]
 
     def prefetch(self, rows: np.ndarray) -> None:
-        """Make the kernel load the images of ``rows``, int64 (n,), in the background."""
+        """Prefetch the images of ``rows``, int64 (n,), into the page cache in the background."""
         index = self.index
         for shard, offset, size in zip(
             index.shard[rows].tolist(),

@@ -1,4 +1,4 @@
-"""What is trained on: pairs of a pack's images, and one process's share of them."""
+"""Training data: pairs of a pack's images, and one process's share of them."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class DrawnPairs:
-    """n pairs and their images.
+    """n pairs and the rows of their images.
 
     Attributes:
-        pairs: of positions in the plan's labels.
-        rows: int64 (2n,), the rows of the anchors and then of the partners in the pack's index.
+        pairs: the pairs, whose images are indices into the plan's labels.
+        rows: int64 (2n,), the rows of the anchors, then of the partners, in the pack's index.
     """
 
     pairs: Pairs
@@ -28,9 +28,9 @@ class PairData:
     """Pairs of the selected images of a pack.
 
     Attributes:
-        pack: where the images are.
-        rows: int64 (N,), the rows of its index that are selected.
-        plan: the pairs, as positions in ``rows``.
+        pack: the pack that holds the images.
+        rows: int64 (N,), the selected rows of its index.
+        plan: draws the pairs; its images are indices into ``rows``.
     """
 
     pack: Pack
@@ -50,7 +50,7 @@ class PairData:
         """The pairs of the selected images; the options are those of ``PairPlan``.
 
         Raises:
-            PackError: the pack lacks what is selected, or the selection has no pairs.
+            PackError: the pack lacks what is selected, or no pairs can be made of the selection.
         """
         rows = selection.rows(pack)
         labels = pack.index.label[rows]
@@ -63,14 +63,14 @@ class PairData:
         return DrawnPairs(pairs, self.rows[pairs.images])
 
     def substitute(self, drawn: DrawnPairs, item: int, attempt: int) -> int:
-        """The row of another image of the class of image ``item`` of the 2n; each ``attempt``,
-        counted from 0, gives another draw, which may repeat an image."""
-        side, number = divmod(item, len(drawn.pairs.key))
-        position, key = drawn.pairs.images[item], drawn.pairs.key[number]
-        return int(self.rows[self.plan.substitute(position, key, side, attempt)])
+        """The row of an image to show in place of ``item``, 0 .. 2n-1, of the same class; each
+        ``attempt``, counted from 0, gives a new draw, which may repeat an image."""
+        side, pair = divmod(item, len(drawn.pairs.key))
+        image, key = drawn.pairs.images[item], drawn.pairs.key[pair]
+        return int(self.rows[self.plan.substitute(image, key, side, attempt)])
 
     def keys(self, start: int, count: int) -> tuple[list[str], list[str]]:
-        """The keys of the anchors and of the partners of ``count`` pairs from ``start`` on."""
+        """The keys of the anchors and those of the partners at ``[start, start + count)``."""
         keys = self.pack.keys(self.draw(start, count).rows)
         return keys[:count], keys[count:]
 
@@ -80,12 +80,12 @@ class Share:
     """The pairs of each global step that one process takes.
 
     Attributes:
-        global_batch: pairs of a step over all processes.
-        rank: which of the equal parts of a step is taken.
-        world_size: how many parts there are.
+        global_batch: pairs per step over all processes.
+        rank: which of the equal parts of a step this process takes, from 0 on.
+        world_size: number of processes, each of which takes one part.
 
     Raises:
-        ConfigError: the pairs cannot be shared equally.
+        ConfigError: ``global_batch`` is not a multiple of ``world_size``.
     """
 
     global_batch: int

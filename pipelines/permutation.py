@@ -1,32 +1,33 @@
-"""A keyed permutation of ``range(size)`` that is evaluated at any position in constant time."""
+"""A keyed permutation of ``range(size)``, evaluated at any single element in constant time."""
 
 import numpy as np
 
-from pipelines.hashing import mix, stream
+from pipelines.hashing import stream
+from sharding.format.splitmix import mix
 
 _ROUNDS = 8
 
 
-def permute(positions: np.ndarray, size: int, seed: int, epochs: np.ndarray) -> np.ndarray:
-    """Where each position goes in the permutation of its epoch.
+def permute(elements: np.ndarray, size: int, seed: int, epochs: np.ndarray) -> np.ndarray:
+    """Where the permutation of its epoch sends each element.
 
     A Feistel network over ``Z_a x Z_b`` with ``a*b`` just above ``size`` (Black and Rogaway 2002,
-    "Ciphers with arbitrary finite domains", generalised Feistel with cycle walking): a value that
-    falls outside ``range(size)`` is sent through again until it falls inside.
+    "Ciphers with arbitrary finite domains", generalized Feistel with cycle walking): a value that
+    falls outside ``range(size)`` goes through the network again until it falls inside.
 
     Args:
-        positions: int64 (n,), each in ``[0, size)``.
-        size: number of elements that the permutation moves.
+        elements: int64 (n,), each in ``[0, size)``.
+        size: number of elements that are permuted.
         seed: key of the permutation.
-        epochs: int64 (n,), one permutation for each distinct value.
+        epochs: int64 (n,), the epoch of each element; every epoch has its own permutation.
 
     Returns:
         int64 (n,), each in ``[0, size)``.
     """
     left_size = max(1, int(np.ceil(np.sqrt(size))))
     right_size = -(-size // left_size)
-    keys = stream(seed, epochs[None, :], np.arange(_ROUNDS)[:, None])
-    values = _feistel(positions.astype(np.uint64), keys, left_size, right_size)
+    keys = stream(seed, epochs[None, :], np.arange(_ROUNDS)[:, None])  # (rounds, n)
+    values = _feistel(elements.astype(np.uint64), keys, left_size, right_size)
     while (outside := np.flatnonzero(values >= size)).size:
         values[outside] = _feistel(values[outside], keys[:, outside], left_size, right_size)
     return values.astype(np.int64)

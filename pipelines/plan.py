@@ -8,8 +8,8 @@ from pipelines.hashing import below, draw, stream
 from pipelines.permutation import permute
 from runtime.errors import PackError
 
-_ANCHORS, _PAIRS = 1, 2  # what a stream key is for
-# The draws of a pair's stream; substitutes take the rest.
+_ANCHORS, _PAIRS = 1, 2  # the purpose of a stream, hashed into its key
+# The draws of a pair's stream; substitutes take all from the last on.
 _PARTNER_CLASS, _PARTNER_IMAGE, _AUGMENT_ANCHOR, _AUGMENT_PARTNER, _SUBSTITUTE = range(5)
 
 
@@ -18,10 +18,10 @@ class Pairs:
     """Consecutive pairs of the plan.
 
     Attributes:
-        anchor: int64 (n,), positions in the plan's labels.
-        partner: int64 (n,), positions in the plan's labels, never equal to the anchor.
-        different: bool (n,), True where anchor and partner are of different classes.
-        key: uint64 (n,), the pair's random stream, from which its augmentation is drawn.
+        anchor: int64 (n,), images, as indices into the plan's labels.
+        partner: int64 (n,), indices as well; an image is never its own partner.
+        different: bool (n,), True where anchor and partner differ in class.
+        key: uint64 (n,), the pair's random stream, from which partner and augmentation are drawn.
     """
 
     anchor: np.ndarray
@@ -31,7 +31,7 @@ class Pairs:
 
     @property
     def images(self) -> np.ndarray:
-        """int64 (2n,), the anchors and then the partners."""
+        """int64 (2n,), the anchors, then the partners."""
         return np.concatenate([self.anchor, self.partner])
 
     @property
@@ -43,11 +43,15 @@ class Pairs:
 class PairPlan:
     """Which images are compared at each position of an endless sequence of pairs.
 
+    An image is known by its index 0 .. N-1 in ``labels``, and within its class by its member
+    number, which counts the images of the class in that order.
+
     An epoch has one slot for each (anchor, role). With ``balanced`` each class has as many anchors
     as the largest class has images: each of its images once, and the rest drawn from it uniformly.
-    Without, each image is an anchor once. Each anchor has one positive role, another image of its
-    class, and ``num_negatives`` negative ones: a class other than its own drawn uniformly, then an
-    image of that class. The slots of an epoch are visited in a keyed random order, each once.
+    Without, each image is an anchor once. Each anchor has one positive role, where its partner is
+    another image of its class, and ``num_negatives`` negative ones, where a class other than its
+    own is drawn uniformly, then an image of that class. The slots of an epoch are visited in a
+    keyed random order, each once.
 
     Args:
         labels: (N,) integers, the class of each image.
@@ -58,7 +62,7 @@ class PairPlan:
     Attributes:
         num_classes: C, the number of different labels.
         classes: int32 (N,), the class of each image, 0 .. C-1 in the order of the labels.
-        anchors_per_epoch: the slots of an epoch, each of which has one pair for each role.
+        anchors_per_epoch: the anchors of an epoch, each of which has one slot for each role.
 
     Raises:
         PackError: fewer than two classes, or a class with a single image, which has no positive.
@@ -82,68 +86,84 @@ class PairPlan:
         self.num_negatives = num_negatives
         self.num_classes = len(values)
         self.classes = classes.astype(np.int32)
-        self._members = np.argsort(self.classes, kind="stable").astype(np.int32)
-        self._counts = counts.astype(np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        # The images sorted by class: class c has counts[c] of them, from starts[c] on.
+        self._by_class = np.argsort(self.classes, kind="stable").astype(np.int32)  # (N,)
+        self._counts = counts.astype(np.int64)  # (C,)
+        self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]])  # (C,)
         self._anchors_per_class = int(counts.max()) if balanced else None
         self.anchors_per_epoch = self.num_classes * int(counts.max()) if balanced else len(labels)
 
     @property
     def pairs_per_epoch(self) -> int:
+        """The slots of an epoch."""
         return self.anchors_per_epoch * (1 + self.num_negatives)
 
     def pairs(self, start: int, count: int) -> Pairs:
         """The pairs at positions ``[start, start + count)``; any ``start`` costs the same."""
-        epoch, position = np.divmod(
-            np.arange(start, start + count, dtype=np.int64), self.pairs_per_epoch
-        )
-        slot = permute(position, self.pairs_per_epoch, self.seed, epoch)
-        anchor_slot, role = np.divmod(slot, 1 + self.num_negatives)
+        # Cut the endless sequence into epochs: (n,) each.
+        position = np.arange(start, start + count, dtype=np.int64)
+        epoch, offset = np.divmod(position, self.pairs_per_epoch)
+        # Visit the slots of each epoch in random order: (n,).
+        slot = permute(offset, self.pairs_per_epoch, self.seed, epoch)
+        # Split each slot into an anchor of the epoch and its role; role 0 is the positive one.
+        anchor_number, role = np.divmod(slot, 1 + self.num_negatives)
         different = role > 0
+        # Give each pair its own random stream: (n,).
         key = stream(self.seed, epoch, slot, np.array(_PAIRS))
-        anchor_class, anchor_place = self._anchor(epoch, anchor_slot)
-        partner_class, partner_place = self._partner(key, anchor_class, anchor_place, different)
+        # Choose a class and a member of it for both images: (n,) each.
+        anchor_class, anchor_member = self._anchor(epoch, anchor_number)
+        partner_class, partner_member = self._partner(key, anchor_class, anchor_member, different)
         return Pairs(
-            anchor=self._image(anchor_class, anchor_place),
-            partner=self._image(partner_class, partner_place),
+            anchor=self._image(anchor_class, anchor_member),
+            partner=self._image(partner_class, partner_member),
             different=different,
             key=key,
         )
 
-    def substitute(self, position: int, key: np.uint64, side: int, attempt: int) -> int:
-        """Another image, as a position, of the class of the image at ``position``.
+    def substitute(self, image: int, key: np.uint64, side: int, attempt: int) -> int:
+        """Draw an image of the class of ``image`` to replace it.
 
         Args:
-            position: the image to be replaced.
-            key: its pair's stream.
-            side: 0 for the anchor, 1 for the partner.
-            attempt: counts from 0; each gives another draw, which may repeat an image.
+            image: the image to replace.
+            key: the random stream of its pair.
+            side: 0 if it is the anchor, 1 if it is the partner.
+            attempt: counts from 0; each gives a new draw, which may repeat an image.
         """
-        class_ = self.classes[position]
+        class_ = self.classes[image]
         bits = draw(np.array([key]), _SUBSTITUTE + 2 * attempt + side)
-        place = below(bits, self._counts[class_])
-        return int(self._image(class_, place)[0])
+        member = below(bits, self._counts[class_])
+        return int(self._image(class_, member)[0])
 
-    def _image(self, class_: np.ndarray, place: np.ndarray) -> np.ndarray:
-        return self._members[self._starts[class_] + place].astype(np.int64)
+    def _image(self, class_: np.ndarray, member: np.ndarray) -> np.ndarray:
+        return self._by_class[self._starts[class_] + member].astype(np.int64)
 
-    def _anchor(self, epoch: np.ndarray, slot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _anchor(self, epoch: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class and member of each anchor ``number`` of its ``epoch``; all arrays are (n,)."""
         if self._anchors_per_class is None:
-            class_ = self.classes[self._members[slot]].astype(np.int64)
-            return class_, slot - self._starts[class_]
-        class_, place = np.divmod(slot, self._anchors_per_class)
+            # One anchor per image, in the order of the classes.
+            class_ = self.classes[self._by_class[number]].astype(np.int64)
+            return class_, number - self._starts[class_]
+        # Equally many anchors per class: its members in turn, and drawn ones when these run out.
+        class_, turn = np.divmod(number, self._anchors_per_class)
         count = self._counts[class_]
-        key = stream(self.seed, epoch, slot, np.array(_ANCHORS))
-        return class_, np.where(place < count, place, below(key, count))
+        # The stream's key serves as its only draw.
+        key = stream(self.seed, epoch, number, np.array(_ANCHORS))
+        return class_, np.where(turn < count, turn, below(key, count))
 
     def _partner(
-        self, key: np.ndarray, class_: np.ndarray, place: np.ndarray, different: np.ndarray
+        self,
+        key: np.ndarray,
+        anchor_class: np.ndarray,
+        anchor_member: np.ndarray,
+        different: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Class and member of each partner; all arrays are (n,)."""
+        # A negative's class: draw among one class fewer and step over the anchor's.
         other_class = below(draw(key, _PARTNER_CLASS), self.num_classes - 1)
-        other_class += other_class >= class_
-        partner_class = np.where(different, other_class, class_)
-        # A positive leaves its own image out: draw among one image fewer and step over it.
+        other_class += other_class >= anchor_class
+        partner_class = np.where(different, other_class, anchor_class)
+        # A positive's image: draw among one member fewer and step over the anchor.
         choices = self._counts[partner_class] - ~different
-        partner_place = below(draw(key, _PARTNER_IMAGE), choices)
-        partner_place += ~different & (partner_place >= place)
-        return partner_class, partner_place
+        partner_member = below(draw(key, _PARTNER_IMAGE), choices)
+        partner_member += ~different & (partner_member >= anchor_member)
+        return partner_class, partner_member

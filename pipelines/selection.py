@@ -1,4 +1,4 @@
-"""Views on a pack: samples chosen by domain, class and split, or by their place in their class."""
+"""Selects samples of a pack by domain, class and split, or by their number within their class."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -13,19 +13,22 @@ from runtime.errors import PackError
 
 @dataclass(frozen=True)
 class Leading:
-    """Of n images of a domain and class, by name, the first ``int(fraction * n)`` of ``order``
-    restricted to the numbers 1 .. n."""
+    """A fixed random subset of the images of each (domain, class).
+
+    The n images are numbered 1 .. n by name. Of those numbers, in the order in which they appear in
+    ``order``, the first ``int(fraction * n)`` are selected.
+    """
 
     fraction: float
     order: tuple[int, ...]
 
     def mask(self, count: int) -> np.ndarray:
-        """bool (count,), the chosen ones of ``count`` images."""
+        """bool (count,), which of ``count`` images are selected."""
         numbers = [number for number in self.order if number <= count]
         if len(numbers) != count:
             raise PackError(
                 f"a class has {count} images, more than the {len(self.order)} of the protocol's "
-                "order; is the pack made of the published tree?"
+                "order; was the pack made from the published tree?"
             )
         chosen = np.zeros(count, dtype=bool)
         chosen[np.array(numbers[: int(self.fraction * count)], dtype=np.int64) - 1] = True
@@ -34,18 +37,18 @@ class Leading:
 
 @dataclass(frozen=True)
 class Selection:
-    """The samples that meet all that is given; None stands for all.
+    """The samples that meet every criterion given; None accepts all.
 
     Attributes:
         domains, classes, splits: names.
-        leading: a part of each (domain, class).
-        masks: for each class that is selected a bit string in hexadecimal digits, a bit for each
-            image of a (domain, class) by name, from the left; 1 is selected.
-        fraction: of the images of each (domain, class), between 0 and 1, drawn by a hash of the
-            seed and the image's source path: the nearest whole number of images, at least one on
-            either side where there are two. It depends neither on the pack's order nor on NumPy.
-        seed: of that draw, 0 .. 2**63 - 1.
-        inverted: select what ``leading``, ``masks`` or ``fraction`` leave out.
+        leading: a fixed random subset of each (domain, class).
+        masks: a bit mask for each selected class, in hexadecimal: one bit per image of a (domain,
+            class) sorted by name, most significant bit first; 1 is selected.
+        fraction: select this fraction, between 0 and 1, of each (domain, class), rounded to whole
+            images; of two images or more, at least one is selected and one left out. The images
+            are chosen by a hash of seed and source path, whatever the pack's order.
+        seed: of the hash for ``fraction``, 0 .. 2**63 - 1.
+        inverted: select what ``leading``, ``masks`` or ``fraction`` would leave out.
     """
 
     domains: tuple[str, ...] | None = None
@@ -61,19 +64,20 @@ class Selection:
         """The selected rows of the pack's index, int64 ascending.
 
         Raises:
-            PackError: the pack lacks a named domain, class or split, or has another number of
-                images in a class than ``masks`` or ``leading`` are made for.
+            PackError: the pack lacks a named domain, class or split, or a class does not
+                have the number of images for which ``masks`` or ``leading`` were made.
         """
         manifest, index = pack.manifest, pack.index
         chosen = np.ones(len(index), dtype=bool)
         for wanted, known, column, what in (
             (self.domains, manifest.domains, index.domain, "domain"),
+            # Masks select the classes as well, if these are not named.
             (self.classes or self.masks, manifest.classes, index.label, "class"),
             (self.splits, manifest.splits, index.split, "split"),
         ):
             if wanted is not None:
-                positions = indices_of(tuple(wanted), known, what)
-                chosen &= np.isin(column, positions.astype(column.dtype))
+                indices = indices_of(tuple(wanted), known, what)
+                chosen &= np.isin(column, indices.astype(column.dtype))
         rows = np.flatnonzero(chosen)
         if self.fraction is not None:
             return self._draw(pack, rows)
@@ -95,10 +99,10 @@ class Selection:
         return rows[drawn != self.inverted]
 
     def _part(self, pack: Pack, rows: np.ndarray) -> np.ndarray:
-        """Those of ``rows`` that ``leading`` or ``masks`` choose by place in (domain, class)."""
+        """Those of ``rows`` that ``leading`` or ``masks`` select within each (domain, class)."""
         if pack.manifest.rejects:
             raise PackError(
-                "this protocol selects images by their position within a class, but "
+                "this protocol selects images by their number within a class, but "
                 f"{pack.manifest.rejects} images of {pack.path} were rejected, see rejects.jsonl; "
                 "fix the tree and pack it again"
             )
@@ -115,14 +119,14 @@ class Selection:
         digits = self.masks[name]
         if 4 * len(digits) != count:
             raise PackError(
-                f"class {name} has {count} images, the protocol's mask is for {4 * len(digits)}; "
+                f"class {name} has {count} images, the protocol's mask covers {4 * len(digits)}; "
                 "pack the published tree"
             )
         return np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8)).astype(bool)
 
 
 def _groups(pack: Pack, rows: np.ndarray) -> list[np.ndarray]:
-    """Positions in ``rows`` of each (domain, class), ascending within it."""
+    """For each (domain, class), the indices of its members in ``rows``, ascending."""
     index = pack.index
     group = index.domain[rows].astype(np.int64) * len(pack.manifest.classes) + index.label[rows]
     order = np.argsort(group, kind="stable")
@@ -134,7 +138,7 @@ def indices_of(wanted: Sequence[str], known: Sequence[str], what: str) -> np.nda
     """int64 (n,), the index of each of the n ``wanted`` names among the ``known``.
 
     Raises:
-        PackError: a name is not known; ``what`` says what it is a name of.
+        PackError: a name is not known; ``what`` says what it names, e.g. "class".
     """
     index = {name: number for number, name in enumerate(known)}
     if missing := [name for name in wanted if name not in index]:

@@ -15,29 +15,29 @@ from pipelines.loader import PairBatch
 from pipelines.pack import Pack
 from runtime.errors import ConfigError
 
-_PAIRS_PER_ROW = 4
+_PAIRS_PER_LINE = 4
 
 
 def show(batch: PairBatch, pack: Pack, out: Path, title: str) -> None:
     """Draw the pairs of ``batch``, normalized by the default preprocessing, on one page.
 
     Raises:
-        ConfigError: matplotlib has no such image format as ``out`` names.
+        ConfigError: matplotlib does not support the image format of ``out``.
         OSError: ``out`` cannot be written.
     """
     num_pairs = len(batch.different)
-    rows = -(-num_pairs // _PAIRS_PER_ROW)
+    lines = -(-num_pairs // _PAIRS_PER_LINE)
     figure, axes = plt.subplots(
-        rows,
-        _PAIRS_PER_ROW,
-        figsize=(14, 0.6 + 2.4 * rows),
+        lines,
+        _PAIRS_PER_LINE,
+        figsize=(14, 0.6 + 2.4 * lines),
         squeeze=False,
         layout="constrained",
     )
     for axis in axes.flat[num_pairs:]:
         axis.axis("off")
-    for number, axis in enumerate(axes.flat[:num_pairs]):
-        _draw(axis, number, batch, pack)
+    for pair, axis in enumerate(axes.flat[:num_pairs]):
+        _draw(axis, pair, batch, pack)
     figure.suptitle(title)
     try:
         figure.savefig(out, dpi=100)
@@ -45,11 +45,11 @@ def show(batch: PairBatch, pack: Pack, out: Path, title: str) -> None:
         raise ConfigError(f"--out {out}: {error}") from error
 
 
-def _draw(axis: Axes, number: int, batch: PairBatch, pack: Pack) -> None:
-    """Anchor and partner of one pair, next to each other in a frame whose color is the answer."""
-    different = bool(batch.different[number])
+def _draw(axis: Axes, pair: int, batch: PairBatch, pack: Pack) -> None:
+    """Draw the anchor and partner of ``pair`` side by side, in a frame colored by the answer."""
+    different = bool(batch.different[pair])
     color = "tab:red" if different else "tab:green"
-    items = [number, number + len(batch.different)]
+    items = [pair, pair + len(batch.different)]
     anchor, partner = _pixels(batch.images[items])
     gap = np.full((len(anchor), max(1, len(anchor) // 16), 3), 255, dtype=np.uint8)
     axis.imshow(np.concatenate([anchor, gap, partner], axis=1))

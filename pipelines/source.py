@@ -1,4 +1,4 @@
-"""What DALI is fed with: the encoded images of a step, straight from the memory-mapped shards."""
+"""External sources for DALI: encoded images, straight from the memory-mapped shards."""
 
 import logging
 
@@ -19,17 +19,17 @@ log = logging.getLogger(__name__)
 
 
 class PairSource:
-    """Feeds the images of one process's pairs, step after step, and announces those that follow.
+    """Feeds the images of one process's pairs, step by step, and prefetches those of later steps.
 
-    A sample that is found damaged is replaced by another image of its class, drawn by the plan.
+    A damaged sample is replaced by another image of its class, which the plan draws.
 
     Args:
         data: the pairs.
-        augment: the strength of the augmentation.
-        decoding: how the images are decoded; more damaged samples than its ``max_damaged`` are an
+        augment: strength of the augmentation.
+        decoding: how the images are decoded; more than its ``max_damaged`` damaged samples are an
             error.
         share: which pairs of a step this process takes.
-        start_step: the step of DALI's first iteration.
+        start_step: the step that DALI's iteration 0 asks for.
 
     Attributes:
         damaged: the rows of the damaged samples found so far.
@@ -61,7 +61,7 @@ class PairSource:
         self._record(drawn.rows[self._check.items(drawn.rows, images)])
         for item, row in enumerate(drawn.rows.tolist()):
             if row in self.damaged:
-                # In the drawn pairs themselves, so that ``take`` tells what was really shown.
+                # Replaced in the drawn pairs themselves: ``take`` returns the rows really shown.
                 drawn.rows[item], images[item] = self._substitute(drawn, item)
         index = self._pack.index
         augmentation = draw_augmentation(
@@ -74,18 +74,18 @@ class PairSource:
         return graph_inputs(images, augmentation)
 
     def take(self, step: int) -> DrawnPairs:
-        """The pairs of ``step`` with the rows that were shown; they are then forgotten."""
+        """Remove and return the pairs of ``step``, with the rows that were really shown."""
         return self._drawn.pop(step)
 
     def restart(self, step: int) -> bool:
-        """Feed from ``step`` on to a new pipeline, after the old one failed to decode an image.
+        """Look for the sample that made a pipeline fail, and start again at ``step`` for a new one.
 
         Returns:
-            Whether a damaged sample was found among those handed out, by its checksum or by
-            decoding each by itself; if there was none, the failure had another cause.
+            Whether a damaged sample was found among those in flight, by its checksum or by decoding
+            each on its own. If not, the failure had a different cause.
 
         Raises:
-            RuntimeError: DALI decodes no image any more.
+            RuntimeError: DALI can no longer decode any image.
         """
         rows = np.unique(np.concatenate([drawn.rows for drawn in self._drawn.values()]))
         images = self._pack.read(rows)
@@ -99,12 +99,12 @@ class PairSource:
         return len(self.damaged) > before
 
     def _record(self, rows: np.ndarray) -> None:
-        """Count and name damaged samples that were not known yet."""
+        """Count and log the damaged samples among ``rows`` that are not known yet."""
         most = self._decoding.config.max_damaged
         for row in sorted({*rows.tolist()} - self.damaged):
             self.damaged.add(row)
             (key,) = self._pack.keys(np.array([row]))
-            log.warning("sample %s of %s is damaged, it is replaced", key, self._pack.path)
+            log.warning("sample %s of %s is damaged and is replaced", key, self._pack.path)
             if len(self.damaged) > most:
                 raise PackError(
                     f"more than {most} samples of {self._pack.path} are damaged; "
@@ -112,7 +112,7 @@ class PairSource:
                 )
 
     def _substitute(self, drawn: DrawnPairs, item: int) -> tuple[int, np.ndarray]:
-        """Another readable image in place of ``item`` of the 2B: its row and bytes."""
+        """A readable image to show in place of ``item``, 0 .. 2B-1: its row and its bytes."""
         for attempt in range(_SUBSTITUTE_TRIES):
             rows = np.array([self._data.substitute(drawn, item, attempt)])
             (image,) = self._pack.read(rows)
@@ -128,10 +128,10 @@ class PairSource:
 
 
 class ImageSource:
-    """Feeds the images of ``rows``, int64 (N,), in order; after the last batch, that one again.
+    """Feeds the images of ``rows``, int64 (N,), in order; past the end it repeats the last batch.
 
     Raises:
-        PackError: a sample is damaged. Nothing takes the place of an evaluation's image.
+        PackError: a sample is damaged; evaluation never substitutes an image.
     """
 
     def __init__(self, pack: Pack, rows: np.ndarray, decoding: Decoding, batch_size: int) -> None:
@@ -150,19 +150,19 @@ class ImageSource:
         return graph_inputs(images, unchanged(view))
 
     def batch(self, number: int) -> np.ndarray:
-        """The rows of a batch, int64 (b,)."""
+        """int64 (b,), the rows of batch ``number``."""
         return self._rows[number * self._batch_size : (number + 1) * self._batch_size]
 
     def refuse_undecodable(self, number: int) -> None:
-        """Raise PackError for a sample that DALI cannot decode, in batch ``number`` or those that
-        were prepared ahead of it; called when a pipeline has failed."""
+        """Raise PackError for a sample that DALI cannot decode, in batch ``number`` or one
+        prepared ahead of it; call this when a pipeline has failed."""
         ahead = self._decoding.config.prefetch + 1
         rows = self._rows[number * self._batch_size : (number + 1 + ahead) * self._batch_size]
         images = self._pack.read(rows)
         self._refuse(rows[undecodable(images, self._decoding.config, self._decoding.device_id)])
 
     def _refuse(self, rows: np.ndarray) -> None:
-        """Raise PackError for the first of the damaged ``rows``, if there is any."""
+        """Raise PackError for the first of the damaged ``rows``, if any."""
         if len(rows):
             (key,) = self._pack.keys(rows[:1])
             raise PackError(

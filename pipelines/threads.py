@@ -1,14 +1,14 @@
-"""How many threads DALI gets."""
+"""The number of threads that DALI gets."""
 
 import os
 
 
 def cores_per_process() -> int:
-    """The cores that this process may use without taking them from the others on the machine.
+    """The number of cores this process can use without taking any from its siblings.
 
-    Those of the launcher (torchrun) divided by its processes, at most the cores to which this
-    process is bound: a launcher that has bound each process, as ``torchrun --numa-binding`` does,
-    has divided them already.
+    That is the cores of the launcher (torchrun) divided by its processes, but no more than the
+    cores this process is bound to: a launcher that binds each process, as
+    ``torchrun --numa-binding`` does, has divided them already.
     """
     own = len(os.sched_getaffinity(0))
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -22,5 +22,5 @@ def cores_per_process() -> int:
 
 
 def share_of_cores(own: int, launcher: int, processes: int) -> int:
-    """The share of one of the ``processes`` that is bound to ``own`` of the launcher's cores."""
+    """The cores of one of ``processes`` that is bound to ``own`` of the ``launcher`` cores."""
     return max(1, min(own, launcher // processes))

@@ -76,13 +76,13 @@ def _dry_run(dataset: Dataset, options: PackOptions, root: Path) -> int:
             f"{planned.rejects:,} of the files will be rejected: empty, not a regular file, or "
             f"larger than {MAX_BYTES:,} bytes"
         )
-    print("files that are damaged or not images are found only by packing")
+    print("files that are damaged or are not images are found only by packing")
     return 0
 
 
 def _report_part(part: Part, out: Path) -> int:
     print(
-        f"part {part.number} of {part.count} is written; when all are, "
+        f"part {part.number} of {part.count} is written; when all parts are, "
         f"run `python -m sharding merge {out}`"
     )
     return 0
@@ -101,7 +101,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 class _Report:
-    """Prints what became of the pack in ``out``; made before the work begins."""
+    """Prints a summary of the pack in ``out``; create it before packing, which it times."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -153,13 +153,13 @@ def _repair(pack: Path, dataset: Dataset, workers: int, decode: bool = False) ->
     if not damaged:
         return 0
     repair(pack, dataset, damaged, workers)
-    if _print_faults(pack, workers, decode, intact="repaired, and intact"):
+    if _print_faults(pack, workers, decode, intact="repaired, now intact"):
         return 1
     return 0
 
 
 def _print_faults(pack: Path, workers: int, decode: bool, intact: str = "intact") -> set[str]:
-    """Verify the pack; returns the names of the files at fault."""
+    """Verify the pack and print its faults; returns the names of the damaged files."""
     count, damaged = 0, set()
     for fault in verify(pack, decode=decode, workers=workers):
         print(fault.text)
@@ -215,18 +215,20 @@ def _parser() -> argparse.ArgumentParser:
             "--max-rejects",
             type=fraction,
             metavar="FRACTION",
-            help="fraction of the files that may be rejected, e.g. 0.5%% or 0.005; more fail the "
-            "run at its end; by default 0.1%%, or 10 files where that is more",
+            help="fraction of the files that may be rejected, e.g. 0.5%% or 0.005; with more "
+            "the run fails at its end; by default 0.1%%, or 10 files if that is more",
         )
-    verifying = command("verify", _verify, "read a pack again and name each fault")
-    verifying.add_argument("--decode", action="store_true", help="decode each image as well")
-    verifying.add_argument("--repair", action="store_true", help="write damaged files again")
-    verifying.add_argument("--root", type=Path, help="the packed tree, for --repair")
+    verifying = command("verify", _verify, "reread a pack and report each fault")
+    verifying.add_argument("--decode", action="store_true", help="also decode every image")
+    verifying.add_argument(
+        "--repair", action="store_true", help="rebuild damaged files from the tree"
+    )
+    verifying.add_argument("--root", type=Path, help="the tree that was packed, for --repair")
     informing = command("info", _info, "print what a pack holds")
     staging = command("stage", _stage, "copy a pack to this node's own disk")
     for reading in (merging, verifying, informing, staging):
         reading.add_argument("pack", type=Path, help="folder of the pack")
-    staging.add_argument("local", type=Path, help="folder to make")
+    staging.add_argument("local", type=Path, help="folder to create")
     for working in (*packers, drawing, verifying):
         working.add_argument(
             "--workers",
@@ -258,7 +260,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         "--shard-size",
         type=size,
         metavar="SIZE",
-        help="target shard size, e.g. 512MB; by default a sixteenth of the images, 16MB to 512MB",
+        help="target shard size, e.g. 512MB; by default 1/16 of the images, within 16MB to 512MB",
     )
     add("--seed", type=natural, default=0, help="random seed of the global shuffle (imagenet)")
     add(
@@ -266,15 +268,20 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         type=natural,
         default=0,
         metavar="PIXELS",
-        help="shrink images whose shorter side is larger; 0 keeps the original bytes",
+        help="shrink images whose shorter side is longer than this; 0 keeps the original bytes",
     )
     add("--quality", type=_quality, default=92, help="JPEG quality of shrunk images, 1 to 95")
-    add("--max-pixels", type=positive, default=100_000_000, help="reject larger images undecoded")
+    add(
+        "--max-pixels",
+        type=positive,
+        default=100_000_000,
+        help="reject images with more pixels, undecoded",
+    )
     add(
         "--decode-check",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="decode each image completely; without it damaged images get into the pack",
+        help="decode each image completely; otherwise damaged images get into the pack",
     )
     add(
         "--executor",
@@ -284,7 +291,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     )
     add("--scheduler", metavar="ADDRESS", help="address of the Dask cluster, e.g. tcp://host:8786")
     add("--part", type=_part, metavar="I/N", help="write only this slice, 1/N to N/N; then merge")
-    add("--dry-run", action="store_true", help="print what would be packed, write nothing")
+    add("--dry-run", action="store_true", help="print what would be packed and write nothing")
     add("--repair", action="store_true", help="write the damaged files of a complete pack again")
 
 

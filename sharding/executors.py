@@ -1,4 +1,4 @@
-"""Where the shards are written: by processes of this machine, or on a Dask cluster."""
+"""Write shards with processes of this machine or on a Dask cluster."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -10,16 +10,16 @@ from sharding.shard import Progress, ShardTask
 from sharding.workers import CONTEXT, processes, submit
 
 _POLL_SECONDS = 0.2
-_counts: Any = None  # in a worker, images, bytes and rejects of all workers
+_counts: Any = None  # in a worker: images, bytes and rejects so far, shared by all workers
 
 
 def run_local(task: ShardTask, numbers: Iterable[int], workers: int) -> Iterator[Progress]:
     """Write the shards ``numbers`` with ``workers`` processes.
 
-    Yields periodically what all have done so far.
+    Periodically yields the progress of all workers so far.
 
     Raises:
-        PackError: a worker died, or a source is no longer what was listed.
+        PackError: a worker died, or a source has changed since it was listed.
         OSError: a worker could not write.
     """
     counts = CONTEXT.Array("q", 3)
@@ -33,12 +33,14 @@ def run_local(task: ShardTask, numbers: Iterable[int], workers: int) -> Iterator
 
 
 def run_dask(task: ShardTask, numbers: Iterable[int], scheduler: str) -> Iterator[Progress]:
-    """Write the shards ``numbers`` on the Dask cluster at ``scheduler``. Shards of a lost worker
-    are written by another one. Otherwise as ``run_local``."""
+    """Write the shards ``numbers`` on the Dask cluster at ``scheduler``. The shards of a
+    lost worker are written by another. Otherwise as ``run_local``."""
     try:
         from distributed import Client, KilledWorker, as_completed
     except ImportError as error:
-        raise PackError("--executor dask needs a package: pip install distributed") from error
+        raise PackError(
+            "--executor dask needs the package distributed: pip install distributed"
+        ) from error
     try:
         client = Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
@@ -51,7 +53,7 @@ def run_dask(task: ShardTask, numbers: Iterable[int], scheduler: str) -> Iterato
                 yield total
         except KilledWorker as error:
             raise PackError(
-                "workers of the cluster die on a shard; give them more memory and rerun the same "
+                "a shard kept killing its Dask workers; give them more memory and rerun the same "
                 "command to resume"
             ) from error
 

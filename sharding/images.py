@@ -1,16 +1,16 @@
-"""Treatment of one image: what is kept byte for byte, what is converted, what is rejected.
+"""Checks one image, and keeps its bytes, converts it or rejects it.
 
 | source | in the pack |
 |---|---|
-| JPEG with 3 or 1 components, 8 bit | the same bytes |
-| PNG with 8 bit RGB or gray, not animated, no transparency | the same bytes |
-| CMYK JPEG; PNG with palette, alpha, 1, 2, 4 or 16 bit; WebP, BMP, TIFF, GIF | PNG of the RGB |
-| larger than ``resize_short`` | JPEG of the resized RGB |
+| 8-bit JPEG with 3 or 1 components | the same bytes |
+| 8-bit PNG, RGB or gray, not animated, no transparency | the same bytes |
+| CMYK JPEG; PNG with palette, alpha, 1, 2, 4 or 16 bits; WebP, BMP, TIFF, GIF | RGB as PNG |
+| shorter side above ``resize_short`` | resized RGB as JPEG |
 
-RGB is what Pillow's ``convert("RGB")`` gives: alpha is dropped, of 16 bits the upper 8 count; of
-several frames the first counts. EXIF orientation is ignored. The format is detected from the
-content, not from the file's name. What Pillow cannot decode is rejected, and so is an image that
-would keep its bytes but that DALI cannot decode.
+RGB is what Pillow's ``convert("RGB")`` gives: alpha is dropped, and 16 bits are reduced to their
+upper 8. Only the first of several frames is used. EXIF orientation is ignored. The format is
+detected from the content, not from the file's name. An image is rejected if Pillow cannot decode
+it, or if it would keep its bytes but DALI could not decode them.
 """
 
 import io
@@ -31,12 +31,12 @@ _PNG_KEPT = (b"\x08\x00", b"\x08\x02")
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How images are treated.
+    """How images are checked and converted.
 
     Attributes:
-        decode_check: decode each image in full; without it only headers are read, and a damaged
-            image gets into the pack.
-        resize_short: images whose shorter side is larger are shrunk to it, in pixels; 0 for none.
+        decode_check: decode each image completely; otherwise only headers are read, and damaged
+            images get into the pack.
+        resize_short: pixels; images whose shorter side is longer are shrunk to it; 0 shrinks none.
         quality: JPEG quality of shrunk images.
         max_pixels: images with more pixels are rejected undecoded.
     """
@@ -49,7 +49,7 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class PackedImage:
-    """An image as it goes into a shard; ``extension`` is "jpg" or "png"."""
+    """An image as a shard stores it; ``extension`` is "jpg" or "png"."""
 
     content: bytes
     extension: str
@@ -62,10 +62,11 @@ class Rejected(Exception):
 
 
 def pack_image(content: bytes, options: ImageOptions) -> PackedImage:
-    """Check the encoded image ``content`` and bring it into the form that a pack holds.
+    """Check the encoded image ``content`` and convert it to the form that a pack stores.
 
     Raises:
-        Rejected: empty, not an image, of an unsupported format or pixel type, too large, damaged.
+        Rejected: it is empty, not an image, of an unsupported format or pixel type, too large, or
+            damaged.
     """
     if not content:
         raise Rejected("empty file")
@@ -80,7 +81,7 @@ def pack_image(content: bytes, options: ImageOptions) -> PackedImage:
 
 
 def _pack(content: bytes, options: ImageOptions) -> PackedImage:
-    Image.MAX_IMAGE_PIXELS = None  # the limit below is the one that counts, and it is exact
+    Image.MAX_IMAGE_PIXELS = None  # replaced by the exact limit below
     image: Image.Image = Image.open(io.BytesIO(content), formats=_FORMATS)
     max_pixels = min(options.max_pixels, MAX_PIXELS)
     if image.width * image.height > max_pixels:
@@ -95,7 +96,7 @@ def _pack(content: bytes, options: ImageOptions) -> PackedImage:
             if fault := structural_fault(content):
                 raise Rejected(f"damaged: {fault}")
         if pixel_size(content) != image.size:
-            raise Rejected("damaged: its header states no size, or a different one")
+            raise Rejected("damaged: its header states no size or a different one")
         return PackedImage(content, extension, image.width, image.height)
     rgb = _to_rgb(image)
     if shrunk:
@@ -110,7 +111,7 @@ def _pack(content: bytes, options: ImageOptions) -> PackedImage:
 
 
 def _kept_as(image: Image.Image, content: bytes) -> str | None:
-    """The extension under which the bytes are kept as they are, or None."""
+    """The extension if the bytes are kept as they are, else None."""
     if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
         return "jpg"
     if (
@@ -127,9 +128,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise Rejected(f"pixels of type {image.mode} (32 bit) are not supported")
+        raise Rejected(f"pixels of type {image.mode} (32-bit) are not supported")
     rgb = image.convert("RGB")
-    rgb.info.clear()  # or a palette's transparency or a profile would be written again
+    rgb.info.clear()  # otherwise a palette's transparency or a color profile would be saved as well
     return rgb
 
 

@@ -1,4 +1,4 @@
-"""What a pack holds, as a table: images by class and domain."""
+"""Prints what a pack holds, as a table: images by class and domain."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ _MAX_CLASSES, _MAX_DOMAINS, _MAX_SPLITS = 2000, 20, 100
 def print_info(pack: Path) -> None:
     """Print the number of images by class, domain and split, the totals and the fingerprint.
 
-    Names are printed literally, whatever markup they hold. Of many classes or splits the first are
-    shown; of more domains than fit a table none.
+    Names are printed literally, even if they contain markup. Only the first of many classes or
+    splits are shown; if there are more domains than fit in a table, none is.
 
     Raises:
         PackError: ``pack`` is not a complete pack, or it is damaged.

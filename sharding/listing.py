@@ -1,7 +1,7 @@
-"""The listing of a data set on disk, so that a million samples cost no memory and workers share it.
+"""The listing of a data set, on disk so that a million samples take no memory and workers share it.
 
-Files in its folder: `names` (all sources, one after the other), `records` (one fixed-size record
-per sample), `modified` (the sources' modification times), `locations` (where they are inside
+Files in its folder: `names` (all sources, concatenated), `records` (one fixed-size record
+per sample), `modified` (the sources' modification times), `locations` (where images lie inside
 archives) and `plan.json` (the ``ShardPlan``).
 """
 
@@ -44,7 +44,7 @@ class Listing:
 
     @staticmethod
     def load(folder: Path) -> "Listing":
-        """Open the listing in ``folder``; a process that works on many shards reads it once.
+        """Open the listing in ``folder``; a process that writes many shards reads it only once.
 
         Raises:
             PackError: its plan is damaged or was written by a different version.
@@ -54,26 +54,26 @@ class Listing:
 
     @cached_property
     def records(self) -> np.ndarray:
-        """``RECORD`` (N,), mapped from disk."""
+        """``RECORD`` (N,), memory-mapped."""
         return np.asarray(np.memmap(self.folder / "records", dtype=RECORD, mode="r"))
 
     @cached_property
     def modified(self) -> np.ndarray:
-        """int64 (N,), modification times in ns, mapped from disk."""
+        """int64 (N,), modification times in ns, memory-mapped."""
         return np.asarray(np.memmap(self.folder / "modified", dtype=_TIME, mode="r"))
 
     @cached_property
     def locations(self) -> np.ndarray:
-        """``_LOCATION`` (N,), mapped from disk."""
+        """``_LOCATION`` (N,), memory-mapped."""
         return np.asarray(np.memmap(self.folder / "locations", dtype=_LOCATION, mode="r"))
 
     @cached_property
     def order(self) -> np.ndarray:
-        """int64 (N,), the listed sample at each position of the pack."""
+        """int64 (N,), the numbers of the listed samples in packing order."""
         return pack_order(self.records["split"], self.plan.spec.shuffle_seed)
 
     def shard(self, number: int) -> np.ndarray:
-        """int64 (n,), the listed samples of shard ``number`` in their order."""
+        """int64 (n,), the listed samples of shard ``number``, in the order of the shard."""
         start, end = self.plan.starts[number : number + 2]
         return self.order[start:end]
 
@@ -97,7 +97,7 @@ class Listing:
 
 @lru_cache(maxsize=2)
 def _load(folder: Path, inode: int, mtime_ns: int) -> Listing:
-    """Inode and time are part of the cache's key, so that a rewritten listing is loaded again."""
+    """Inode and mtime are part of the cache key, so that a rewritten listing is reloaded."""
     try:
         return Listing(folder, ShardPlan.from_json((folder / "plan.json").read_text()))
     except (ValueError, KeyError, TypeError) as error:
@@ -108,12 +108,12 @@ def _load(folder: Path, inode: int, mtime_ns: int) -> Listing:
 
 
 def write_listing(dataset: Dataset, options: PackOptions, folder: Path) -> Listing:
-    """List ``dataset``, cut it into shards, and keep both in ``folder``; a listing that is there
-    already has to be the same.
+    """List ``dataset``, cut it into shards, and store both in ``folder``; if it already holds a
+    listing, both must be the same.
 
     Raises:
-        PackError: the data set has no samples, or ``folder`` has a listing of a different tree or
-            of different options.
+        PackError: the data set has no samples, or ``folder`` holds a listing of a different tree or
+            with different options.
     """
     temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -133,7 +133,7 @@ def write_listing(dataset: Dataset, options: PackOptions, folder: Path) -> Listi
 
 
 def _write(dataset: Dataset, options: PackOptions, folder: Path) -> ShardPlan:
-    """Write all but the plan."""
+    """Write all files but `plan.json`; returns the plan."""
     listing, modified = hashlib.sha256(dataset.variant.encode()), hashlib.sha256()
     samples, name_end = dataset.samples(), 0
     with (
@@ -186,7 +186,7 @@ def _expect_same(old: Listing, new: Listing, cause: Exception) -> None:
 
 
 def _first_difference(old: Listing, new: Listing) -> str | None:
-    """The source at which two listings begin to differ in name, size, label or time."""
+    """The first source whose name, size, label or time differs between two listings, if any."""
     common = min(len(old.records), len(new.records))
     if (old.plan.spec.listing, old.plan.modified) == (new.plan.spec.listing, new.plan.modified):
         return None

@@ -1,4 +1,4 @@
-"""Packing a data set: shards by worker processes, then the index, the rejects, the manifest."""
+"""Packs a data set: workers write the shards; rejects, index and manifest follow."""
 
 import shutil
 import tempfile
@@ -14,7 +14,7 @@ from runtime.errors import PackError
 from sharding.format.index import write_index
 from sharding.format.manifest import Manifest, ShardInfo
 from sharding.format.rejects import FILE_NAME as REJECTS
-from sharding.format.rejects import write_rejects
+from sharding.format.rejects import Reject, write_rejects
 from sharding.listing import Listing, write_listing
 from sharding.session import LISTING, WORK, Part, packing_session
 from sharding.shard import Progress, Shard, ShardTask
@@ -28,8 +28,14 @@ Executor = Callable[[ShardTask, Iterable[int]], Iterator[Progress]]
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would pack: listed files and their bytes, the ones among them that are empty or
-    unreadable and will be rejected, and the number of shards."""
+    """What a run would pack.
+
+    Attributes:
+        files: number of listed files.
+        bytes: their total size.
+        rejects: how many of them are empty or unreadable and will be rejected.
+        shards: number of shards.
+    """
 
     files: int
     bytes: int
@@ -46,18 +52,18 @@ def pack(
 ) -> Manifest:
     """Pack ``dataset`` into the folder ``out``.
 
-    A run that was cut short is finished by the same call, which keeps its complete shards. If the
-    pack is complete already, nothing is written.
+    The same call resumes an interrupted run, keeping its complete shards. If the pack is already
+    complete, nothing is written.
 
     Args:
-        execute: writes shards; yields what was done so far.
-        max_rejects: the fraction of the files, 0 .. 1, that may be rejected; None for 0.001, or ten
-            files where that is more.
+        execute: writes shards and periodically yields the progress so far.
+        max_rejects: fraction of the files, 0 .. 1, that may be rejected; None for 0.001, or ten
+            files if that is more.
 
     Raises:
-        PackError: ``out`` holds a pack of a different tree or of different options, another process
-            is writing into it, a source changed, too many images were rejected, the disk is full,
-            a worker died.
+        PackError: ``out`` holds a pack of a different tree or with different options, another
+            process is writing into it, a source has changed, too many images were rejected, the
+            disk is full, or a worker died.
     """
     with packing_session(out) as complete:
         if complete:
@@ -70,10 +76,10 @@ def pack(
 def pack_part(
     dataset: Dataset, out: Path, options: PackOptions, execute: Executor, part: Part
 ) -> Manifest | None:
-    """Write the shards of one ``part``; when all parts are written, ``merge`` completes the pack.
+    """Write the shards of one ``part``; once all parts are written, ``merge`` completes the pack.
 
     Returns:
-        The manifest if the pack is complete already.
+        The manifest if the pack is already complete, else None.
 
     Raises:
         PackError: as ``pack``.
@@ -87,10 +93,10 @@ def pack_part(
 
 
 def merge(out: Path, max_rejects: float | None = None) -> Manifest:
-    """Complete a pack of which all parts are written; if it is complete already, nothing is done.
+    """Complete a pack whose parts are all written; does nothing if it is already complete.
 
     Raises:
-        PackError: shards are missing, or as ``pack``.
+        PackError: shards are missing; otherwise as ``pack``.
     """
     with packing_session(out) as complete:
         if complete:
@@ -103,8 +109,8 @@ def merge(out: Path, max_rejects: float | None = None) -> Manifest:
 
 
 def preview(dataset: Dataset, options: PackOptions) -> Preview:
-    """What packing ``dataset`` would do; writes nothing. Only reading the files shows which of them
-    are damaged."""
+    """List ``dataset`` without packing it. Damaged files are not among the rejects, since only
+    reading the files finds them."""
     with _listed(dataset, options) as listing:
         sizes = listing.records["size"]
         return Preview(
@@ -113,8 +119,8 @@ def preview(dataset: Dataset, options: PackOptions) -> Preview:
 
 
 def _expect_packed(dataset: Dataset, options: PackOptions, out: Path, manifest: Manifest) -> None:
-    """Raise PackError, naming what differs, unless ``manifest`` is that of the pack in ``out`` that
-    ``dataset`` and ``options`` give."""
+    """Raise PackError, naming what differs, unless ``dataset`` and ``options`` give the pack in
+    ``out``, whose manifest is ``manifest``."""
     with _listed(dataset, options) as listing:
         remedy = f"choose a different --out, or remove {out} to pack again"
         if changes := PackSpec.of(manifest).changes(listing.plan.spec):
@@ -129,7 +135,7 @@ def _expect_packed(dataset: Dataset, options: PackOptions, out: Path, manifest: 
 
 
 def _modified_later(listing: Listing, out: Path, manifest: Manifest) -> str | None:
-    """A source that was modified after its shard was written, or None."""
+    """The source of a sample that was modified after its shard was written, or None."""
     for number, info in enumerate(manifest.shards):
         samples = listing.shard(number)
         newest = int(samples[np.argmax(listing.modified[samples])])
@@ -175,10 +181,10 @@ def _write_shards(
 
 
 def _finish(out: Path, listing: Listing, max_rejects: float | None) -> Manifest:
-    """Write what describes the shards; the manifest comes last and makes the pack."""
+    """Write the files that describe the shards; the manifest comes last and completes the pack."""
     infos: list[ShardInfo] = []
 
-    def rejected() -> Iterator[dict[str, str]]:
+    def rejected() -> Iterator[Reject]:
         for shard in _shards(out, listing):
             infos.append(shard.info)
             yield from shard.rejects
@@ -213,7 +219,7 @@ def _finish(out: Path, listing: Listing, max_rejects: float | None) -> Manifest:
 
 
 def _discard(out: Path, infos: list[ShardInfo]) -> None:
-    """Remove shards without samples and their listing, so that ``out`` is free for another tree."""
+    """Remove the empty shards and their listing, so that ``out`` can take a different tree."""
     for info in infos:
         (out / info.name).unlink()
         (out / info.name).with_suffix(".idx").unlink()

@@ -1,17 +1,16 @@
-"""Writing the damaged files of a pack again, from the tree that was packed."""
+"""Rebuilds the damaged files of a pack from the tree that was packed."""
 
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from runtime.errors import PackError
 from sharding.format import index as index_file
 from sharding.format import rejects as rejects_file
-from sharding.format.index import write_index
+from sharding.format.index import IndexColumns, write_index
 from sharding.format.manifest import Manifest, ShardInfo, dali_index_name
-from sharding.format.rejects import write_rejects
+from sharding.format.rejects import Reject, write_rejects
 from sharding.listing import write_listing
 from sharding.session import LISTING, WORK, locked
 from sharding.shard import ShardTask
@@ -21,20 +20,20 @@ from sharding.workers import processes, submit
 
 
 def repair(pack: Path, dataset: Dataset, damaged: set[str], workers: int = 1) -> None:
-    """Write the files of ``pack`` whose names are ``damaged`` again from its tree, ``dataset``.
+    """Rebuild the files of ``pack`` whose names are in ``damaged`` from its tree, ``dataset``.
 
-    The index and the rejects are made of all shards, so that these are packed once more, though
-    only those that are damaged are replaced. Files that are not a pack's are left alone.
+    To rebuild the index or the rejects, all shards are packed again, but only damaged ones are
+    replaced. Files that do not belong to the pack are left alone.
 
     Raises:
-        PackError: the tree is not the one that was packed, or gives other shards than it gave;
+        PackError: the tree is not the one that was packed, or no longer gives the same shards;
             another process is writing into ``pack``, a worker died, or the disk is full.
     """
     manifest = Manifest.load(pack)
     spec = PackSpec.of(manifest)
     with locked(pack):
         work = pack / WORK
-        shutil.rmtree(work / LISTING, ignore_errors=True)  # of a repair that was killed
+        shutil.rmtree(work / LISTING, ignore_errors=True)  # left by a repair that was killed
         try:
             plan = write_listing(dataset, spec.pack_options(), work / LISTING).plan
             if plan.spec.listing != spec.listing or plan.num_shards != len(manifest.shards):
@@ -51,7 +50,7 @@ def repair(pack: Path, dataset: Dataset, damaged: set[str], workers: int = 1) ->
 def _write(
     pack: Path, manifest: Manifest, damaged: set[str], task: ShardTask, workers: int
 ) -> None:
-    def rebuilt(numbers: Sequence[int]) -> Iterator[dict[str, list[Any]]]:
+    def rebuilt(numbers: Sequence[int]) -> Iterator[IndexColumns]:
         with processes(workers) as pool:
             for number, future in zip(numbers, submit(pool, task.write, numbers), strict=True):
                 shard = future.result()
@@ -59,7 +58,7 @@ def _write(
                 rejects.extend(shard.rejects)
                 yield shard.columns
 
-    rejects: list[dict[str, str]] = []
+    rejects: list[Reject] = []
     if damaged.isdisjoint({index_file.FILE_NAME, rejects_file.FILE_NAME}):
         names = [{info.name, dali_index_name(info.name)} for info in manifest.shards]
         for _ in rebuilt([number for number, pair in enumerate(names) if pair & damaged]):
@@ -67,15 +66,15 @@ def _write(
         return
     index = write_index(pack, rebuilt(range(len(manifest.shards))))
     found = write_rejects(pack, rejects)
-    if manifest.index is not None:  # other versions of pyarrow and Pillow give other files
+    if manifest.index is not None:  # a different pyarrow or Pillow may write different bytes
         replace(manifest, index=index, rejects_sha256=found.sha256).save(pack)
 
 
 def _replace(
     pack: Path, work: Path, damaged: set[str], rebuilt: ShardInfo, original: ShardInfo
 ) -> None:
-    """Move a shard that was ``rebuilt`` in the folder ``work`` to where the ``original`` is
-    damaged; its DALI index in any case, as it cannot be checked without the pack's index."""
+    """Move the shard that was ``rebuilt`` in the folder ``work`` into ``pack`` if the ``original``
+    is damaged, and its DALI index in any case: that cannot be checked without the pack's index."""
     if rebuilt != original:
         raise PackError(
             f"{original.name} rebuilt from the tree differs from the original (changed files, or "

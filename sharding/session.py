@@ -1,4 +1,4 @@
-"""The right to write into a pack's folder, and what a run that ends leaves behind."""
+"""Locks a pack's folder while it is written, and cleans up after runs that ended early."""
 
 import contextlib
 import fcntl
@@ -18,7 +18,7 @@ LISTING = "listing"
 
 @dataclass(frozen=True)
 class Part:
-    """Slice ``number`` of ``count``, from 1 on."""
+    """Slice ``number`` of ``count`` slices of the shards; numbers start at 1."""
 
     number: int
     count: int
@@ -28,9 +28,9 @@ class Part:
 def packing_session(out: Path, part: Part | None = None) -> Iterator[Manifest | None]:
     """Keep other runs out of the pack's folder ``out`` while a ``part`` or all of it is written.
 
-    Yields the manifest if the pack is already complete; nothing is locked or written then, except
-    that what a run left that was killed right after writing the manifest is removed. A run that
-    fails before it has a listing leaves nothing behind.
+    Yields None, or the manifest if the pack is already complete. Nothing is locked or written then;
+    only the leftovers of a run that was killed right after writing the manifest are removed. A run
+    that fails before it has a listing leaves nothing behind.
 
     Raises:
         PackError: as ``locked``.
@@ -44,26 +44,26 @@ def packing_session(out: Path, part: Part | None = None) -> Iterator[Manifest | 
             yield Manifest.load(out)
             return
         if part is None:
-            for leftover in out.glob(".*.tmp"):  # of a run that was killed
+            for leftover in out.glob(".*.tmp"):  # left by a run that was killed
                 leftover.unlink()
         try:
             yield None
         except BaseException:
             if part is None and not (out / WORK / LISTING).exists():
                 shutil.rmtree(out / WORK)
-                with contextlib.suppress(OSError):  # it holds something else
+                with contextlib.suppress(OSError):  # it holds other files
                     out.rmdir()
             raise
 
 
 @contextmanager
 def locked(out: Path, part: Part | None = None) -> Iterator[None]:
-    """Make the folder ``out`` and its folder ``WORK``, and keep other runs out of them; parts keep
-    out each other only where they are the same.
+    """Create the folder ``out`` and its subfolder ``WORK``, and keep other runs out of them. Runs
+    that write different parts do not exclude each other.
 
     Raises:
-        PackError: another process has the lock; or for any OSError inside, as an unwritable folder
-            is for the user to fix.
+        PackError: another process holds the lock; also wraps any OSError raised inside, since an
+            unwritable folder is for the user to fix.
     """
     work = out / WORK
     locks = [("lock", fcntl.LOCK_SH if part else fcntl.LOCK_EX)]
@@ -85,8 +85,8 @@ def locked(out: Path, part: Part | None = None) -> Iterator[None]:
 
 
 def _lock(descriptor: int, path: Path, kind: int) -> bool:
-    """Whether the lock was free and is still the file at ``path``: the run that had it may just
-    have removed it."""
+    """Take the lock; returns whether it was free and is still the file at ``path``, which the run
+    that held it may just have removed."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         return path.stat().st_ino == os.fstat(descriptor).st_ino

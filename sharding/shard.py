@@ -1,4 +1,4 @@
-"""Writing one shard: a pure function of the listing, the options and the shard's number."""
+"""Writes one shard: a pure function of the listing, the options and the shard's number."""
 
 import hashlib
 import json
@@ -10,8 +10,9 @@ from typing import Any
 
 from sharding.format import tar
 from sharding.format.files import atomic_file, write_atomically
-from sharding.format.index import SCHEMA, key_name
+from sharding.format.index import IndexColumns, key_name
 from sharding.format.manifest import ShardInfo, dali_index_name, shard_name
+from sharding.format.rejects import Reject
 from sharding.images import ImageOptions, PackedImage, Rejected, pack_image
 from sharding.listing import Listing
 from sharding.sources.dataset import Sample
@@ -21,7 +22,7 @@ _REPORT_EVERY = 32
 
 @dataclass(frozen=True)
 class Progress:
-    """What was done: images packed, bytes written, sources rejected."""
+    """Images packed, bytes written and sources rejected."""
 
     images: int = 0
     bytes: int = 0
@@ -46,26 +47,30 @@ class Shard:
     """A written shard.
 
     Attributes:
-        info: what the manifest says of it.
-        columns: its rows of the index, by column.
-        rejects: the sources that are not in it, and why.
+        info: its entry in the manifest.
+        columns: its rows of the index.
+        rejects: the sources that were left out, and why.
     """
 
     info: ShardInfo
-    columns: dict[str, list[Any]]
-    rejects: list[dict[str, str]]
+    columns: IndexColumns
+    rejects: list[Reject]
 
     @property
     def progress(self) -> Progress:
-        """What writing it did."""
+        """The progress that writing it made."""
         return Progress(self.info.samples, self.info.bytes, len(self.rejects))
 
     @staticmethod
     def load(pack: Path, work: Path, number: int) -> "Shard | None":
-        """The record in ``work`` of a shard that was written to ``pack`` in full, or None."""
+        """Shard ``number`` as recorded in ``work``; None unless it is complete in ``pack``."""
         try:
             fields = json.loads(_record(work, number).read_text())
-            shard = Shard(ShardInfo(**fields["info"]), fields["columns"], fields["rejects"])
+            shard = Shard(
+                ShardInfo(**fields["info"]),
+                IndexColumns(**fields["columns"]),
+                [Reject(**reject) for reject in fields["rejects"]],
+            )
             size = (pack / shard.info.name).stat().st_size
             (pack / shard.info.name).with_suffix(".idx").stat()
         except (OSError, ValueError, KeyError, TypeError):
@@ -74,14 +79,14 @@ class Shard:
 
 
 class _Writer:
-    """Appends samples to a tar file and keeps its index, size and sha256 along."""
+    """Appends samples to a tar file and keeps track of its index, size and sha256."""
 
     def __init__(self, file: Any, number: int) -> None:
         self._file, self._number = file, number
         self._digest = hashlib.sha256()
         self.size = 0
         self.lines: list[str] = []
-        self.columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+        self.columns = IndexColumns()
 
     def add(self, key: str, image: PackedImage, sample: Sample) -> None:
         label_text, size = b"%d" % sample.label, len(image.content)
@@ -95,21 +100,17 @@ class _Writer:
             + tar.padding(len(label_text))
         )
         self.lines.append(tar.index_line(key, image.extension, offset, size, label_text))
-        row = (
-            key,
-            self._number,
-            offset,
-            size,
-            sample.label,
-            sample.domain,
-            sample.split,
-            image.width,
-            image.height,
-            zlib.crc32(image.content),
-            readable(sample.source),
-        )
-        for column, value in zip(self.columns.values(), row, strict=True):
-            column.append(value)
+        self.columns.key.append(key)
+        self.columns.shard.append(self._number)
+        self.columns.offset.append(offset)
+        self.columns.size.append(size)
+        self.columns.label.append(sample.label)
+        self.columns.domain.append(sample.domain)
+        self.columns.split.append(sample.split)
+        self.columns.width.append(image.width)
+        self.columns.height.append(image.height)
+        self.columns.crc32.append(zlib.crc32(image.content))
+        self.columns.source.append(readable(sample.source))
 
     def close(self) -> str:
         """End the tar file; returns its sha256 (hex)."""
@@ -133,9 +134,9 @@ class ShardTask:
 
     Attributes:
         pack: folder of the pack.
-        work: folder with the listing and the records of the shards.
-        read: gives a sample's encoded image, as ``Dataset.read``.
-        options: treatment of the images.
+        work: folder of the listing and of the shards' records.
+        read: returns a sample's encoded image, as ``Dataset.read``.
+        options: how images are checked and converted.
     """
 
     pack: Path
@@ -144,12 +145,12 @@ class ShardTask:
     options: ImageOptions
 
     def ensure(self, number: int, on_progress: OnProgress = lambda _: None) -> Progress:
-        """Write shard ``number`` and its record, unless both are there.
+        """Write shard ``number`` and its record, unless both exist.
 
-        ``on_progress`` is called periodically with what was done since the last call.
+        ``on_progress`` is called periodically with the progress since the last call.
 
         Raises:
-            PackError: a source is no longer what was listed.
+            PackError: a source has changed since it was listed.
             OSError: the shard cannot be written.
         """
         shard = Shard.load(self.pack, self.work, number)
@@ -165,19 +166,19 @@ class ShardTask:
         """Write ``shard-<number>.tar`` and its DALI index ``.idx``. Otherwise as ``ensure``."""
         listing = Listing.load(self.work / "listing")
         name = shard_name(number)
-        rejects: list[dict[str, str]] = []
+        rejects: list[Reject] = []
         reported = Progress()
         with atomic_file(self.pack / name) as file:
             writer = _Writer(file, number)
-            for count, position in enumerate(listing.shard(number).tolist(), start=1):
-                sample = listing.sample(position)
+            for count, listed in enumerate(listing.shard(number).tolist(), start=1):
+                sample = listing.sample(listed)
                 try:
                     image = pack_image(self.read(sample), self.options)
                 except (Rejected, OSError) as error:
                     reason = getattr(error, "strerror", None) or str(error)
-                    rejects.append({"source": readable(sample.source), "reason": reason})
+                    rejects.append(Reject(readable(sample.source), reason))
                 else:
-                    writer.add(key_name(position), image, sample)
+                    writer.add(key_name(listed), image, sample)
                 if count % _REPORT_EVERY == 0:
                     done = Progress(len(writer.lines), writer.size, len(rejects))
                     on_progress(done - reported)

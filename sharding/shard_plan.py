@@ -1,4 +1,4 @@
-"""What a pack is made of, and where its shards are cut."""
+"""What determines the bytes of a pack, and where its shards are cut."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,8 @@ import numpy as np
 from runtime.errors import PackError
 from sharding.format.files import MalformedError
 from sharding.format.manifest import Manifest
-from sharding.format.strict_json import exact_keys, integer, printable
+from sharding.format.splitmix import INCREMENT, mix
+from sharding.format.strict_json import Settings, exact_keys, integer, printable
 from sharding.format.tar import sample_bytes
 from sharding.images import ImageOptions
 from sharding.sources.dataset import Dataset
@@ -30,14 +31,14 @@ _OPTIONS = {"shard_size": "--shard-size", "shuffle_seed": "--seed"}
 
 @dataclass(frozen=True)
 class PackOptions:
-    """What the bytes of a pack depend on besides its data set.
+    """What determines the bytes of a pack besides its data set.
 
     Attributes:
         shard_size: target size of a shard in bytes; the shards of a pack are about equally large.
-            None for a sixteenth of the data set, but at least 16 and at most 512 MB, so that
-            workers and readers can share a small data set, too.
-        seed: of the global shuffle, where the data set has one.
-        image: treatment of each image.
+            None for a sixteenth of the data set, but 16 MB to 512 MB, so that even a small data set
+            can be divided among workers and readers.
+        seed: random seed of the global shuffle, if the data set has one.
+        image: how images are checked and converted.
     """
 
     shard_size: int | None = None
@@ -47,15 +48,15 @@ class PackOptions:
 
 @dataclass(frozen=True)
 class PackSpec:
-    """What decides the bytes of a pack; equal specs give equal packs.
+    """What determines the bytes of a pack; equal specs give equal packs.
 
     Attributes:
         dataset, classes, domains, splits: as in the manifest.
         samples: number of listed files.
         listing: sha256 (hex) of their names, sizes, labels, domains and splits.
         shard_size: target size of a shard in bytes.
-        shuffle_seed: of the global shuffle, or None without one.
-        image: treatment of each image.
+        shuffle_seed: random seed of the global shuffle, or None without one.
+        image: how images are checked and converted.
     """
 
     dataset: str
@@ -73,7 +74,7 @@ class PackSpec:
         """The spec of a complete pack.
 
         Raises:
-            PackError: its manifest does not hold the options of a pack.
+            PackError: the options in its manifest are damaged.
         """
         stated = manifest.options
         try:
@@ -95,8 +96,8 @@ class PackSpec:
                 f"the manifest of a pack of {manifest.dataset} is damaged: {error}; pack again"
             ) from error
 
-    def options(self) -> dict[str, Any]:
-        """The part of the spec that the manifest keeps as its ``options``."""
+    def options(self) -> Settings:
+        """The part of the spec that the manifest stores as its ``options``."""
         return {
             "shard_size": self.shard_size,
             "shuffle_seed": self.shuffle_seed,
@@ -109,8 +110,8 @@ class PackSpec:
         return PackOptions(self.shard_size, self.shuffle_seed or 0, self.image)
 
     def changes(self, now: "PackSpec") -> list[str]:
-        """In words, what ``now`` has that differs from this spec; a different tree alone, if it is
-        different, since the default shard size follows the tree."""
+        """Describe how ``now`` differs from this spec. If the tree differs, the options are not
+        compared, since the default shard size depends on the tree."""
         return list(_changes(_TREE, self, now)) or [
             *_changes(_OPTIONS, self, now),
             *_changes(
@@ -126,10 +127,10 @@ class ShardPlan:
     """A listed data set, cut into S shards.
 
     Attributes:
-        spec: what decides the bytes of the pack.
+        spec: what determines the bytes of the pack.
         modified: sha256 (hex) of the modification times of the listed files.
-        starts: S + 1 positions in the pack's order: the first sample of each shard, and the number
-            of samples.
+        starts: S + 1 indices into the packing order: the first sample of each shard, then the
+            number of samples.
     """
 
     spec: PackSpec
@@ -138,11 +139,11 @@ class ShardPlan:
 
     @property
     def num_shards(self) -> int:
-        """S."""
+        """S, the number of shards."""
         return len(self.starts) - 1
 
     def to_json(self) -> str:
-        """The plan as text that ``from_json`` reads back."""
+        """The plan as JSON, which ``from_json`` reads."""
         return json.dumps(asdict(self), indent=1)
 
     @staticmethod
@@ -157,7 +158,7 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the cut into shards depends on: bytes and split of N listed samples, both int (N,)."""
+    """Size in bytes and split of N listed samples, both int (N,): the input to ``make_plan``."""
 
     size: np.ndarray
     split: np.ndarray
@@ -174,7 +175,9 @@ def make_plan(
 ) -> ShardPlan:
     """Cut the N listed samples of ``dataset`` into shards of about equal size.
 
-    A shuffled data set's splits follow each other, and no shard holds samples of two splits.
+    In a shuffled data set the splits follow one another, and no shard holds samples of two splits.
+    ``listing`` and ``modified`` are the sha256 (hex) of what was listed, see ``PackSpec`` and
+    ``ShardPlan``.
     """
     shuffle_seed = options.seed if dataset.shuffled else None
     order = pack_order(columns.split, shuffle_seed)
@@ -198,20 +201,15 @@ def make_plan(
 
 
 def pack_order(split: np.ndarray, seed: int | None) -> np.ndarray:
-    """int64 (N,): the listed sample at each position of the pack. Without a ``seed`` it is the
-    identity, else by ``split``, int (N,), and within a split by the hash of (seed, listed sample).
+    """int64 (N,), the numbers of the listed samples in packing order.
 
-    The hash is SplitMix64 (Steele et al., 2014), so that no library's version changes the order.
+    Without a ``seed`` the order is that of the listing; with one it is by ``split``, int (N,), and
+    within a split by the hash of the seed and the sample's number in the listing.
     """
     if seed is None:
         return np.arange(len(split))
-    hashed = np.arange(len(split), dtype=np.uint64) + np.uint64(1)
-    hashed *= np.uint64(0x9E3779B97F4A7C15)
-    hashed += np.uint64(seed * 0xD1342543DE82EF95 & 0xFFFFFFFFFFFFFFFF)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        hashed ^= hashed >> np.uint64(shift)
-        hashed *= np.uint64(factor)
-    hashed ^= hashed >> np.uint64(31)
+    start = np.uint64(seed * 0xD1342543DE82EF95 & 0xFFFFFFFFFFFFFFFF)
+    hashed = mix(start + np.arange(1, len(split) + 1, dtype=np.uint64) * INCREMENT)
     shuffled = np.argsort(hashed, kind="stable")
     return shuffled[np.argsort(split[shuffled], kind="stable")]
 
@@ -221,7 +219,7 @@ def _usual_shard_size(total: int) -> int:
 
 
 def _starts(sizes: np.ndarray, shard_size: int) -> set[int]:
-    """First sample of each shard and the end of the last, so that all are about equally large."""
+    """``ShardPlan.starts``, as a set, such that all shards are about equally large."""
     ends = np.cumsum(sizes)
     num_shards = min(len(sizes), -(-int(ends[-1]) // shard_size))
     targets = ends[-1] * np.arange(1, num_shards) / num_shards

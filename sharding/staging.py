@@ -1,4 +1,4 @@
-"""Copying a pack to a node's own disk."""
+"""Copies a pack to a node's own disk."""
 
 import fcntl
 import hashlib
@@ -21,7 +21,7 @@ _CHUNK = 4 * 1024**2
 
 
 class _File(NamedTuple):
-    """A file to copy: its bytes, and its sha256 (hex) where the manifest has one."""
+    """A file to copy: its size in bytes, and its sha256 (hex) if the manifest has one."""
 
     name: str
     size: int
@@ -29,18 +29,18 @@ class _File(NamedTuple):
 
 
 def stage(pack: Path, local: Path) -> bool:
-    """Copy ``pack`` to the folder ``local``, which appears when it is complete and checked.
+    """Copy ``pack`` to the folder ``local``, which appears once the copy is complete and checked.
 
-    Of several processes on a node one copies and the others wait for it. A copy that was cut short
-    is continued. Only a pack that ``open_pack`` accepts is copied, and of its folder only the
-    pack's own files.
+    If several processes of a node call this, one copies and the others wait. An interrupted copy is
+    resumed. The pack must be one that ``open_pack`` accepts; only its own files are copied, not
+    others in its folder.
 
     Returns:
-        Whether anything was copied; False when ``local`` already was this pack.
+        Whether the pack was copied; False if ``local`` already was a copy of it.
 
     Raises:
-        PackError: ``pack`` is not a pack or damaged, ``local`` is something else, or the disk is
-            too small or cannot be written.
+        PackError: ``pack`` is not a pack or is damaged, ``local`` is something else, or the disk is
+            full or not writable.
     """
     manifest = open_pack(pack).manifest
     try:
@@ -59,19 +59,21 @@ def _stage(pack: Path, local: Path, manifest: Manifest) -> bool:
     if local.exists():
         if (local / manifest_file.FILE_NAME).exists() and open_pack(local).manifest == manifest:
             return False
-        raise PackError(f"{local} exists and is not a copy of {pack}; remove it or choose another")
+        raise PackError(
+            f"{local} exists and is not a copy of {pack}; remove it or choose a different folder"
+        )
     partial = local.with_name(f".{local.name}.staging")
     partial.mkdir(exist_ok=True)
     files = _files(pack, manifest)
     for found in partial.iterdir():
         if found.name not in {file.name for file in files}:
-            found.unlink()  # of a different pack, or of a copy that was killed
+            found.unlink()  # left by a copy of a different pack, or by one that was killed
     needed = sum(file.size for file in files if regular_size(partial / file.name) != file.size)
     free = shutil.disk_usage(partial).free
     if needed > free:
         raise PackError(
             f"{local.parent} has {free / 1e9:.1f} GB free, the copy needs {needed / 1e9:.1f} GB; "
-            "make room or choose another disk"
+            "make room or choose a different disk"
         )
     with tqdm(total=sum(f.size for f in files), unit="B", unit_scale=True, disable=None) as bar:
         for file in files:
@@ -82,7 +84,7 @@ def _stage(pack: Path, local: Path, manifest: Manifest) -> bool:
 
 
 def _files(pack: Path, manifest: Manifest) -> list[_File]:
-    """The files of the pack but its manifest."""
+    """The files of the pack except its manifest."""
     if problem := rejects_file.rejects_problem(pack, manifest):
         raise PackError(f"{pack}: {problem}; run `python -m sharding verify {pack}`")
     files = [
@@ -108,7 +110,7 @@ def _file(pack: Path, name: str, sha256: str | None) -> _File:
 
 
 def _ensure_copied(pack: Path, partial: Path, file: _File, bar: tqdm) -> None:
-    """Copy ``file`` unless an earlier run has; one without a checksum in any case."""
+    """Copy ``file`` unless an earlier run did; always copy a file without a checksum."""
     target = partial / file.name
     if file.sha256 and regular_size(target) == file.size and _hash(target, bar) == file.sha256:
         return
@@ -121,7 +123,7 @@ def _ensure_copied(pack: Path, partial: Path, file: _File, bar: tqdm) -> None:
 
 
 def _copy(source: Path, target: Path, bar: tqdm) -> str:
-    """Copy a file; returns the sha256 (hex) of what was read."""
+    """Copy a file and return the sha256 (hex) of its content."""
     digest = hashlib.sha256()
     with open_regular(source) as reading, atomic_file(target) as writing:
         while chunk := reading.read(_CHUNK):

@@ -1,4 +1,4 @@
-"""Reading a pack again: is every byte what the manifest and the index say?"""
+"""Verifies every byte of a pack against its manifest and its index."""
 
 import hashlib
 import mmap
@@ -27,7 +27,7 @@ from sharding.workers import processes, submit
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with the file ``file`` of a pack, in words."""
+    """A fault of the file named ``file``, described in ``text``."""
 
     file: str
     text: str
@@ -35,8 +35,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Task:
-    """A shard to check: what the manifest says of it, and its n rows of the index, or None where
-    the index cannot be used."""
+    """A shard to check: its entry in the manifest, and its n rows of the index, or None if
+    the index is unusable."""
 
     info: ShardInfo
     rows: Index | None
@@ -44,7 +44,7 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Finding:
-    """A fault, and where it is the fault of a sample, the sample's position in the shard."""
+    """A fault and, if a single sample is at fault, the number of that sample within the shard."""
 
     file: str
     text: str
@@ -53,11 +53,11 @@ class _Finding:
 
 def verify(pack: Path, *, decode: bool = False, workers: int = 1) -> Iterator[Fault]:
     """Compare every file of a pack with the manifest, every sample with the index (name, label,
-    bytes, size in pixels), and every DALI index with both; with ``decode``, decode every image as
-    well.
+    bytes, size in pixels), and every DALI index with both; with ``decode``, also decode every
+    image.
 
-    Yields a fault for each file or sample that is missing, cut short or changed. Where a shard is
-    intact and differs from the index, the index is at fault.
+    Yields a fault for each file or sample that is missing, truncated or changed. If a shard is
+    intact but differs from the index, the index is at fault.
 
     Raises:
         PackError: there is no readable manifest, or a worker died.
@@ -107,7 +107,7 @@ def _unexpected_files(pack: Path, manifest: Manifest) -> Iterator[Fault]:
 def _read_index(
     pack: Path, manifest: Manifest
 ) -> tuple[Index | None, pa.ChunkedArray | None, list[str]]:
-    """The index and the sources, unless they cannot be used, and what is wrong with them."""
+    """The index and the sources, or None if they cannot be used, and what is wrong with them."""
     problems = []
     try:
         if not index_file.has_checksum(pack, manifest):
@@ -146,7 +146,7 @@ def _check_shard(pack: Path, decode: bool, task: _Task) -> list[_Finding]:
             elif decode and (problem := _decoding_problem(content, rows, number)):
                 found.append(_Finding(info.name, problem, number))
         if not intact and not found:
-            where = "" if rows is None else " outside of its images and labels"
+            where = "" if rows is None else " outside its images and labels"
             found.append(_Finding(info.name, f"{info.name} has changed{where}"))
     name = dali_index_name(info.name)
     indexed = rows is not None and all(finding.file == info.name for finding in found)

@@ -1,4 +1,4 @@
-"""Worker processes that neither outlive their parent nor answer to Ctrl-C."""
+"""Worker processes that ignore Ctrl-C and never outlive their parent."""
 
 import multiprocessing
 import os
@@ -13,7 +13,9 @@ from typing import TypeVar
 
 from runtime.errors import PackError
 
-CONTEXT = multiprocessing.get_context("forkserver")  # a fork would inherit the folder's lock
+CONTEXT = multiprocessing.get_context(
+    "forkserver"
+)  # a fork would inherit the lock on the pack's folder
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,8 +25,8 @@ R = TypeVar("R")
 def processes(
     workers: int, prepare: Callable[[], None] | None = None
 ) -> Iterator[ProcessPoolExecutor]:
-    """A pool whose workers ignore Ctrl-C and exit with this process; each calls ``prepare`` first.
-    Tasks that have not started when the block exits are cancelled.
+    """A pool whose workers ignore Ctrl-C and exit with this process; each first calls ``prepare``.
+    Tasks that have not started when the block exits are canceled.
 
     Raises:
         PackError: a worker died.
@@ -48,9 +50,9 @@ def submit(
     until all are up, because a half-started worker would receive it and could not be shut down."""
     deferred: list[int] = []
     main = threading.current_thread() is threading.main_thread()
-    if main:  # another thread may take the signal, and Python raises it here in any case
+    if main:  # another thread may receive the signal, and Python would still raise it here
         handler = signal.signal(signal.SIGINT, lambda number, frame: deferred.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the processes
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the workers inherit this
     try:
         futures = [pool.submit(function, item) for item in items]
     finally:
@@ -69,7 +71,7 @@ def _begin(prepare: Callable[[], None] | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """Exit with the parent: a killed command must not leave processes that go on writing."""
+    """Exit with the parent: after a command is killed, no process must keep writing."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

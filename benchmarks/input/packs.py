@@ -31,7 +31,7 @@ def prepare(images: Path, work: Path, count: int) -> None:
 def _enlarge_index(pack: Path, out: Path) -> None:
     """Make a pack ``out`` with at least ImageNet's rows, and its classes: links to the shards of
     ``pack``, over and over."""
-    from sharding.format.index import SCHEMA, key_name, write_index
+    from sharding.format.index import IndexColumns, key_name, write_index
     from sharding.format.manifest import dali_index_name, shard_name
     from sharding.format.opening import open_pack
 
@@ -54,7 +54,7 @@ def _enlarge_index(pack: Path, out: Path) -> None:
     columns["label"] = np.arange(rows) % classes
     columns["key"] = [key_name(number) for number in range(rows)]
     columns["source"] = [f"n{number % classes:08d}/{number:08d}.JPEG" for number in range(rows)]
-    stated = write_index(out, [{name: columns[name] for name in SCHEMA.names}])
+    stated = write_index(out, [IndexColumns(**columns)])
     dataclasses.replace(
         manifest,
         classes=tuple(f"n{number:08d}" for number in range(classes)),

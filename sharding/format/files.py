@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and files that are read without trusting them."""
+"""Atomic writing, and reading of files that cannot be trusted."""
 
 import contextlib
 import errno
@@ -14,14 +14,14 @@ _BUFFER = 1 << 20
 
 
 class MalformedError(Exception):
-    """A file's content is not what it has to be; the message says what is wrong."""
+    """A file's content is not what it must be; the message says what is wrong."""
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open ``path`` for writing under a temporary name in the same folder; on success flush it to
-    disk and rename it, on any exception remove it. Concurrent writers cannot collide: the temporary
-    name contains host and process ID."""
+    """Open ``path`` for writing under a temporary name in the same folder; on success, flush it to
+    disk and rename it; on any exception, remove it. Concurrent writers cannot collide: the
+    temporary name contains host and process ID."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb", buffering=_BUFFER) as file:
@@ -35,14 +35,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that no reader ever sees a part of it."""
+    """Write ``content`` to ``path``, which readers see complete or not at all."""
     with atomic_file(path) as file:
         file.write(content)
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open ``path`` for reading if it is a regular file; never follows a symbolic link and never
-    waits for a writer, as a FIFO would.
+    """Open ``path`` for reading if it is a regular file. Symbolic links are not followed, and a
+    FIFO does not block.
 
     Raises:
         OSError: it cannot be opened, or is not a regular file.
@@ -68,7 +68,7 @@ def file_sha256(file: BinaryIO) -> str:
 
 
 def regular_size(path: Path) -> int | None:
-    """Bytes of the regular file ``path``; None where there is none, or something else."""
+    """Size in bytes of ``path``; None if it does not exist or is not a regular file."""
     try:
         state = path.lstat()
     except OSError:

@@ -1,15 +1,15 @@
 """A pack's index, `index.parquet`: one row per sample, in shard order.
 
-An index that is read may come from anywhere. Its rows are counted before they are read, so that
-what they take in memory follows from the manifest, and ``problems`` compares them with it.
+An index may come from an untrusted source. Its rows are counted before they are read, so that the
+manifest bounds the memory they take, and ``problems`` compares their values with the manifest.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -37,25 +37,25 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
     ]
 )
-MAX_PIXELS = 2**29  # of an image; decoded it takes 1.5 GiB
+MAX_PIXELS = 2**29  # per image; 1.5 GiB when decoded
 _STRINGS = ("key", "source")
-_KEY = r"^(\d{9}|[1-9]\d{9,17})$"  # as key_name writes it
-_MAX_STRING = {"key": 64, "source": 20_000}  # a path of 4096 bytes, each written as an escape
-_MAX_OVERHEAD = 1 << 20  # bytes of the file, and of a column in memory, besides its rows
+_KEY = r"^(\d{9}|[1-9]\d{9,17})$"  # what key_name returns
+_MAX_STRING = {"key": 64, "source": 20_000}  # a path of 4096 bytes, all escaped
+_MAX_OVERHEAD = 1 << 20  # bytes besides the rows, of the file and of a column in memory
 
 
 @dataclass(frozen=True)
 class Index:
-    """A pack's index without the sources; arrays of N samples in shard order.
+    """A pack's index without the sources: columns of N rows, in shard order.
 
     Attributes:
-        key: int64 (N,), number in the sorted listing, of which ``key_name`` makes the key.
-        shard: int32 (N,), position in the manifest's ``shards``.
+        key: int64 (N,), number in the sorted listing; ``key_name`` turns it into the key.
+        shard: int32 (N,), index into the manifest's ``shards``.
         offset: int64 (N,), first byte of the encoded image inside the tar file.
         size: int64 (N,), bytes of the encoded image.
-        label: int32 (N,), position in the manifest's ``classes``.
-        domain: int16 (N,), position in the manifest's ``domains``.
-        split: int16 (N,), position in the manifest's ``splits``.
+        label: int32 (N,), index into the manifest's ``classes``.
+        domain: int16 (N,), index into the manifest's ``domains``.
+        split: int16 (N,), index into the manifest's ``splits``.
         width, height: int32 (N,), pixels.
         crc32: uint32 (N,), of the encoded image.
     """
@@ -89,14 +89,14 @@ class Index:
             return Index(key=_key_numbers(table.column("key")), **arrays)
 
     def __getitem__(self, rows: slice) -> "Index":
-        """The index of a part of the rows."""
+        """The index of only these ``rows``."""
         return Index(**{name: column[rows] for name, column in vars(self).items()})
 
     def problems(self, manifest: Manifest) -> list[str]:
-        """What does not fit ``manifest``, a line for each kind of mistake, with its first row.
+        """What contradicts ``manifest``: one line per kind of mistake, naming its first row.
 
-        The samples of a shard follow each other without gaps (see ``sharding.format.tar``), so
-        their sizes alone say where each begins and where the shard ends.
+        The samples of a shard follow one another without gaps (see ``sharding.format.tar``), so
+        their sizes alone determine where each begins and where the shard ends.
         """
         found = []
         for ok, mistake in self._checks(manifest):
@@ -107,11 +107,11 @@ class Index:
                 found.append(f"row {row} (sample {key_name(self.key[row])}{suffix}) {mistake}")
         ordered = np.sort(self.key)
         if repeated := ordered[1:][ordered[1:] == ordered[:-1]].tolist():
-            found.append(f"sample {key_name(repeated[0])} is there twice")
+            found.append(f"sample {key_name(repeated[0])} occurs twice")
         return found
 
     def _checks(self, manifest: Manifest) -> Iterator[tuple[np.ndarray, str]]:
-        """bool (N,), whether each row is right, and the mistake of those that are not."""
+        """Yield for each check bool (N,), which rows pass it, and what is wrong with the others."""
         for column, names in (
             ("label", manifest.classes),
             ("domain", manifest.domains),
@@ -124,35 +124,52 @@ class Index:
         yield pixels <= MAX_PIXELS, f"has more than {MAX_PIXELS} pixels"
         samples = np.array([shard.samples for shard in manifest.shards])
         shard = np.repeat(np.arange(len(samples)), samples)
-        yield self.shard == shard, "is not in the shard in which the manifest has it"
+        yield self.shard == shard, "is not in the shard that the manifest implies"
         sound = (self.size > 0) & (self.size <= tar.MAX_SIZE)
-        yield sound, "has a size that no image in a pack has"
+        yield sound, "has an impossible size"
         if sound.all():
             yield from self._layout_checks(manifest, samples, shard)
 
     def _layout_checks(
         self, manifest: Manifest, samples: np.ndarray, shard: np.ndarray
     ) -> Iterator[tuple[np.ndarray, str]]:
-        """Of int64 (S,) ``samples`` in each shard, and int64 (N,), the ``shard`` of each."""
+        """As ``_checks``; ``samples`` is int64 (S,), per shard, ``shard`` int64 (N,), per row."""
         taken = np.concatenate([[0], np.cumsum(tar.sample_bytes(self.size))])
         first = np.concatenate([[0], np.cumsum(samples)])
-        begin, end = taken[first[:-1]], taken[first[1:]]  # (S,), of each shard
+        begin, end = taken[first[:-1]], taken[first[1:]]  # (S,), per shard
         expected = taken[:-1] - begin[shard] + tar.BLOCK
         yield self.offset == expected, "does not begin where the sample before it ends"
         stated = np.array([info.bytes for info in manifest.shards])
-        yield (tar.file_bytes(end - begin) == stated)[shard], "is in a shard of another size"
+        yield (tar.file_bytes(end - begin) == stated)[shard], "is in a shard of a different size"
+
+
+@dataclass
+class IndexColumns:
+    """Rows of an index as they are written: the columns of ``SCHEMA``, in its order."""
+
+    key: list[str] = field(default_factory=list)
+    shard: list[int] = field(default_factory=list)
+    offset: list[int] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
+    domain: list[int] = field(default_factory=list)
+    split: list[int] = field(default_factory=list)
+    width: list[int] = field(default_factory=list)
+    height: list[int] = field(default_factory=list)
+    crc32: list[int] = field(default_factory=list)
+    source: list[str] = field(default_factory=list)
 
 
 def key_name(number: int) -> str:
-    """The key of the sample that has this ``number`` in the sorted listing."""
+    """The key of sample ``number`` of the sorted listing."""
     return f"{number:09d}"
 
 
 def has_checksum(pack: Path, manifest: Manifest) -> bool:
-    """Whether the index has the checksum of ``manifest``, if that has one (schema version 2).
+    """Whether the index matches its checksum in ``manifest``; True if that has none (schema 1).
 
     Raises:
-        MalformedError: there is no readable index, or it is too large for its samples.
+        MalformedError: there is no readable index, or it is too large for its rows.
     """
     if manifest.index is None:
         return True
@@ -164,17 +181,17 @@ def read_sources(pack: Path, manifest: Manifest) -> pa.ChunkedArray:
     """The source path of each sample, N strings, dictionary-encoded.
 
     Raises:
-        MalformedError: there is no index, or its sources are not what ``manifest`` allows.
+        MalformedError: there is no index, or its sources contradict ``manifest``.
     """
     with _opened(pack, manifest.samples) as file:
         return _read(file, manifest, ["source"]).column("source")
 
 
-def write_index(pack: Path, shards: Iterable[Mapping[str, Sequence[Any]]]) -> IndexInfo:
-    """Write the index, one row group per shard; each shard gives all columns of ``SCHEMA``.
+def write_index(pack: Path, shards: Iterable[IndexColumns]) -> IndexInfo:
+    """Write the index of the folder ``pack``, one row group per shard.
 
     Returns:
-        What the manifest says of it.
+        What the manifest records about it.
     """
     rows = 0
     with (
@@ -182,7 +199,7 @@ def write_index(pack: Path, shards: Iterable[Mapping[str, Sequence[Any]]]) -> In
         pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer,
     ):
         for columns in shards:
-            table = pa.table(dict(columns), schema=SCHEMA)
+            table = pa.table(vars(columns), schema=SCHEMA)
             rows += len(table)
             writer.write_table(table)
     with open_regular(Path(pack) / FILE_NAME) as file:
@@ -191,7 +208,7 @@ def write_index(pack: Path, shards: Iterable[Mapping[str, Sequence[Any]]]) -> In
 
 @contextmanager
 def _opened(pack: Path, samples: int) -> Iterator[BinaryIO]:
-    """The index of ``pack``, opened if it is not too large for its ``samples``."""
+    """Open the index of ``pack`` unless it is too large for its ``samples``."""
     try:
         with open_regular(Path(pack) / FILE_NAME) as file:
             most = _MAX_OVERHEAD + samples * sum(map(_row_bytes, SCHEMA.names))
@@ -204,8 +221,8 @@ def _opened(pack: Path, samples: int) -> Iterator[BinaryIO]:
 
 
 def _read(file: BinaryIO, manifest: Manifest, columns: list[str]) -> pa.Table:
-    """The ``columns``, the strings dictionary-encoded, so that a long string that stands in many
-    rows is in memory once."""
+    """Read ``columns``. Strings are dictionary-encoded, so that a long string that occurs in many
+    rows is in memory only once."""
     rows = manifest.samples
     metadata = pq.ParquetFile(file)
     if not metadata.schema_arrow.equals(SCHEMA):
@@ -213,7 +230,7 @@ def _read(file: BinaryIO, manifest: Manifest, columns: list[str]) -> pa.Table:
     _check_sizes(metadata.metadata, manifest, columns)
     table = pq.ParquetFile(file, metadata=metadata.metadata, read_dictionary=_STRINGS).read(columns)
     if len(table) != rows or any(column.null_count for column in table.columns):
-        raise MalformedError("it has nulls, or other rows than it states")
+        raise MalformedError("it has nulls, or a different number of rows than it states")
     for name in set(columns) & set(_STRINGS):
         for chunk in table.column(name).chunks:
             chunk.validate(full=True)
@@ -224,8 +241,8 @@ def _read(file: BinaryIO, manifest: Manifest, columns: list[str]) -> pa.Table:
 
 
 def _check_sizes(metadata: pq.FileMetaData, manifest: Manifest, columns: list[str]) -> None:
-    """Refuse an index of other rows than the manifest's, or whose ``columns`` take more memory than
-    their rows can need."""
+    """Refuse an index with a different number of rows than the manifest, or whose ``columns`` take
+    more memory than their rows can need."""
     if metadata.num_rows != manifest.samples:
         raise MalformedError(
             f"it has {metadata.num_rows} rows, the manifest {manifest.samples} samples"
@@ -233,7 +250,7 @@ def _check_sizes(metadata: pq.FileMetaData, manifest: Manifest, columns: list[st
     if metadata.num_row_groups > len(manifest.shards):
         raise MalformedError("it has more row groups than the pack has shards")
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    for group in groups:  # the sources are read by few, their nulls are counted in any case
+    for group in groups:  # sources are rarely read, but their nulls are always checked
         statistics = group.column(SCHEMA.get_field_index("source")).statistics
         if statistics is not None and statistics.null_count:
             raise MalformedError("it has nulls")
@@ -245,12 +262,12 @@ def _check_sizes(metadata: pq.FileMetaData, manifest: Manifest, columns: list[st
 
 
 def _row_bytes(column: str) -> int:
-    """The most bytes that a row can need in a column of the file."""
+    """The maximum number of bytes that a row can need in this column of the file."""
     return _MAX_STRING.get(column, 16)
 
 
 def _key_numbers(keys: pa.ChunkedArray) -> np.ndarray:
-    """int64 (N,), the numbers that ``keys`` are the names of."""
+    """int64 (N,), the numbers from which ``key_name`` made ``keys``."""
     names = keys.cast(pa.string())
     if not pc.all(pc.match_substring_regex(names, _KEY)).as_py():
         raise MalformedError("it has a key that is not a number of nine digits or more")

@@ -1,7 +1,7 @@
 """A pack's table of contents, `manifest.json`: written last, so that its presence means "complete".
 
-A manifest that is read may come from anywhere: its size is bounded before it is read, and all that
-it says is checked before it is used.
+A manifest may come from an untrusted source: its size is checked before it is read, and everything
+in it is checked before it is used.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from runtime.errors import PackError, first_line
 from sharding.format import tar
 from sharding.format.files import MalformedError, open_regular, write_atomically
 from sharding.format.strict_json import (
+    Settings,
     exact_keys,
     integer,
     names,
@@ -26,13 +27,17 @@ from sharding.format.strict_json import (
 FILE_NAME = "manifest.json"
 SCHEMA_VERSIONS = (1, 2)
 _MAX_BYTES = 32 * 2**20  # 100,000 shards take 17 MB, 100,000 classes 2 to 10 MB
-_MAX_NAMES = {"classes": 2**31 - 1, "domains": 2**15 - 1, "splits": 2**15 - 1}  # index's columns
+_MAX_NAMES = {
+    "classes": 2**31 - 1,
+    "domains": 2**15 - 1,
+    "splits": 2**15 - 1,
+}  # types of the index's columns
 _MAX_COUNT = 2**50
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One shard: its file, its number of samples, its bytes on disk and their sha256 (hex)."""
+    """One shard: its file name, number of samples, size in bytes and sha256 (hex)."""
 
     name: str
     samples: int
@@ -55,13 +60,13 @@ class Manifest:
     Attributes:
         dataset: name of the data set, e.g. ``pacs``.
         classes: names in label order.
-        domains: names, in the order of the index's ``domain`` column; ``("default",)`` without any.
-        splits: names, in the order of the index's ``split`` column; ``("all",)`` without any.
-        options: what the packing depended on besides the images (shard size, seed, …).
+        domains: names, in the order of the index's ``domain`` column; ``("default",)`` if none.
+        splits: names, in the order of the index's ``split`` column; ``("all",)`` if none.
+        options: what determined the pack besides the images (shard size, seed, …).
         samples: number of images packed.
-        bytes: bytes of all shards.
+        bytes: total size of the shards.
         rejects: number of source files that were not packed (see ``rejects.jsonl``).
-        shards: in order; a shard's position is the index's ``shard`` column.
+        shards: in order; the index's ``shard`` column counts them from 0.
         index: None in a pack of schema version 1.
         rejects_sha256: of ``rejects.jsonl`` (hex); None in a pack of schema version 1.
     """
@@ -70,7 +75,7 @@ class Manifest:
     classes: tuple[str, ...]
     domains: tuple[str, ...]
     splits: tuple[str, ...]
-    options: dict[str, Any]
+    options: Settings
     samples: int
     bytes: int
     rejects: int
@@ -80,9 +85,9 @@ class Manifest:
 
     @staticmethod
     def load(pack: Path) -> "Manifest":
-        """Read the manifest of the folder ``pack`` and check all that can be checked without the
-        other files: types, counts and sums, that names are unique, that shards are plain file
-        names in the pack, and the fingerprint.
+        """Read the manifest of the folder ``pack`` and check everything that does not need other
+        files: types, counts and sums, unique names, plain file names for the shards, and the
+        fingerprint.
 
         Raises:
             PackError: there is no manifest, it is damaged, or its schema version is unknown.
@@ -106,7 +111,7 @@ class Manifest:
             ) from error
 
     def save(self, pack: Path) -> None:
-        """Write the manifest into the folder ``pack`` under a temporary name, then rename it."""
+        """Write the manifest into the folder ``pack``, atomically."""
         stated = self._fields()
         if self.index is not None:
             stated["fingerprint"] = self.fingerprint
@@ -114,12 +119,12 @@ class Manifest:
 
     @property
     def schema_version(self) -> int:
-        """1 for a pack made before manifests had checksums of the other files, else 2."""
+        """1 for packs made before manifests held checksums of the index and the rejects, else 2."""
         return 1 if self.index is None else 2
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) over the canonical JSON: equal for equal packs, whoever packed them."""
+        """sha256 (hex) of the canonical JSON; equal packs have equal fingerprints."""
         canonical = json.dumps(self._fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""The one way to open a pack: nothing that it says is used before it is checked."""
+"""The only way to open a pack: nothing in it is used before it is checked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from sharding.format.manifest import Manifest
 
 @dataclass(frozen=True)
 class PackContents:
-    """What the pack in the folder ``path`` holds and where, checked."""
+    """The checked manifest and index of the pack in the folder ``path``."""
 
     path: Path
     manifest: Manifest
@@ -33,12 +33,12 @@ class PackContents:
 
 
 def open_pack(pack: Path) -> PackContents:
-    """Read the manifest and the index of the folder ``pack``; the shards' bytes are not read.
+    """Read and check the manifest and the index of the folder ``pack``; shards are not read.
 
-    Everything that a reader relies on holds afterwards: every shard is a regular file of the
-    manifest's size, the index has the manifest's checksum (schema version 2), and each of its rows
-    has a name for its label, domain and split, at least one pixel, a key of its own, and bytes
-    that are inside its shard and belong to no other row.
+    Afterwards readers can rely on this: every shard is a regular file of the size in the manifest;
+    the index matches its checksum (schema version 2); and each of its rows has a named label,
+    domain and split, at least one pixel, a unique key, and bytes that lie inside its shard and
+    overlap no other row's.
 
     Raises:
         PackError: the folder is not a complete pack, or it is damaged.
@@ -57,7 +57,7 @@ def open_pack(pack: Path) -> PackContents:
 
 
 def size_problem(pack: Path, name: str, expected: int) -> str | None:
-    """What is wrong with the file ``name`` of ``pack``, which has to have ``expected`` bytes."""
+    """What is wrong with the file ``name`` of ``pack``, which must have ``expected`` bytes."""
     size = regular_size(pack / name)
     if size is None:
         return f"{name} is missing, or it is not a regular file"
@@ -66,7 +66,7 @@ def size_problem(pack: Path, name: str, expected: int) -> str | None:
 
 @contextmanager
 def _reported(pack: Path) -> Iterator[None]:
-    """Report what is wrong with the index of ``pack``."""
+    """Turn MalformedError, raised for the index of ``pack``, into a PackError with advice."""
     try:
         yield
     except MalformedError as error:

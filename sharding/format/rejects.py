@@ -1,11 +1,12 @@
-"""The files that were not packed, `rejects.jsonl`: a JSON object per line, with source, reason."""
+"""The files that were not packed, `rejects.jsonl`: one JSON object per line."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sharding.format.files import MalformedError, atomic_file, file_sha256, open_regular
 from sharding.format.manifest import Manifest
@@ -15,19 +16,27 @@ FILE_NAME = "rejects.jsonl"
 _MAX_LINE = 1 << 16  # bytes; a path has at most 4096, a reason is a sentence
 
 
+@dataclass(frozen=True)
+class Reject:
+    """A source that was not packed, and why."""
+
+    source: str
+    reason: str
+
+
 class RejectsInfo(NamedTuple):
-    """Number of rejects, and the sha256 (hex) of their file."""
+    """The number of rejects and the sha256 (hex) of their file."""
 
     number: int
     sha256: str
 
 
-def write_rejects(pack: Path, rejects: Iterable[Mapping[str, str]]) -> RejectsInfo:
-    """Write the ``rejects``, each with its ``source`` and ``reason``."""
+def write_rejects(pack: Path, rejects: Iterable[Reject]) -> RejectsInfo:
+    """Write the file of ``rejects`` into the folder ``pack``."""
     count, digest = 0, hashlib.sha256()
     with atomic_file(Path(pack) / FILE_NAME) as file:
         for reject in rejects:
-            line = json.dumps(reject).encode() + b"\n"
+            line = json.dumps(vars(reject)).encode() + b"\n"
             file.write(line)
             digest.update(line)
             count += 1
@@ -35,7 +44,7 @@ def write_rejects(pack: Path, rejects: Iterable[Mapping[str, str]]) -> RejectsIn
 
 
 def rejects_problem(pack: Path, manifest: Manifest) -> str | None:
-    """What is wrong with the rejects of the folder ``pack``."""
+    """Describe what is wrong with the rejects file in ``pack``; None if nothing is."""
     try:
         with open_regular(Path(pack) / FILE_NAME) as file:
             if os.fstat(file.fileno()).st_size > manifest.rejects * _MAX_LINE:
@@ -45,7 +54,7 @@ def rejects_problem(pack: Path, manifest: Manifest) -> str | None:
                 return None if intact else f"{FILE_NAME} is damaged"
             count = 0
             while line := file.readline(_MAX_LINE):
-                exact_keys(parse(line), {"source", "reason"}, "a line")
+                exact_keys(parse(line), Reject.__dataclass_fields__.keys(), "a line")
                 count += 1
     except OSError as error:
         return f"{FILE_NAME} cannot be read: {error.strerror}"
@@ -56,8 +65,8 @@ def rejects_problem(pack: Path, manifest: Manifest) -> str | None:
     return None
 
 
-def read_rejects(pack: Path, manifest: Manifest) -> list[dict[str, str]]:
-    """The rejects of the folder ``pack``, each with its ``source`` and ``reason``.
+def read_rejects(pack: Path, manifest: Manifest) -> list[Reject]:
+    """Read the rejects file in ``pack``.
 
     Raises:
         MalformedError: the file is not the one that ``manifest`` describes.
@@ -65,9 +74,9 @@ def read_rejects(pack: Path, manifest: Manifest) -> list[dict[str, str]]:
     if problem := rejects_problem(pack, manifest):
         raise MalformedError(problem)
     with open_regular(Path(pack) / FILE_NAME) as file:
-        rejects: list[dict[str, Any]] = [parse(line) for line in file]
-    for reject in rejects:
-        exact_keys(reject, {"source", "reason"}, "a line")
-        if not all(isinstance(value, str) for value in reject.values()):
+        lines = [parse(line) for line in file]
+    for line in lines:
+        exact_keys(line, Reject.__dataclass_fields__.keys(), "a line")
+        if not all(isinstance(value, str) for value in line.values()):
             raise MalformedError(f"{FILE_NAME} is damaged: a value is not a string")
-    return rejects
+    return [Reject(**line) for line in lines]

@@ -1,4 +1,4 @@
-"""JSON from an untrusted file, and checks of what it may hold."""
+"""Parses JSON from untrusted files and checks its values."""
 
 import json
 import re
@@ -12,13 +12,16 @@ _MAX_NAME = 2000
 _MAX_DIGITS = 18
 _SHA256 = re.compile("[0-9a-f]{64}")
 
+Scalar = str | int | float | bool | None
+Settings = dict[str, Scalar | dict[str, Scalar]]
+
 
 def parse(content: bytes) -> dict[str, Any]:
-    """The object that is written in ``content``, UTF-8 JSON without repeated keys, NaN, infinities
-    or integers of more than 18 digits.
+    """Parse ``content``: a JSON object in UTF-8, without repeated keys, NaN, infinities or integers
+    of more than 18 digits.
 
     Raises:
-        MalformedError: it is something else.
+        MalformedError: it is anything else.
     """
     try:
         parsed = json.loads(
@@ -39,7 +42,7 @@ def parse(content: bytes) -> dict[str, Any]:
 
 
 def exact_keys(value: Any, keys: Set[str], what: str) -> None:
-    """Check that ``value`` is an object with exactly these ``keys``."""
+    """Raise MalformedError unless ``value`` is an object with exactly these ``keys``."""
     if not isinstance(value, dict):
         raise MalformedError(f"{what} is not an object")
     if missing := sorted(keys - value.keys()):
@@ -63,12 +66,12 @@ def sha256(value: Any, what: str) -> str:
 
 
 def names(value: Any, what: str, most: int) -> tuple[str, ...]:
-    """``value`` if it is a list of 1 to ``most`` different names without control characters."""
+    """``value`` if it is a list of 1 to ``most`` unique names without control characters."""
     if not isinstance(value, list) or not 1 <= len(value) <= most:
         raise MalformedError(f"{what} is not a list of 1 to {most} names")
     for number, name in enumerate(value):
         if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
-            raise MalformedError(f"name {number} of {what} is not a string, empty or too long")
+            raise MalformedError(f"name {number} of {what} is empty, too long or not a string")
         if _UNPRINTABLE.search(name):
             raise MalformedError(f"name {number} of {what} has control characters")
     if len(set(value)) < len(value):
@@ -76,8 +79,8 @@ def names(value: Any, what: str, most: int) -> tuple[str, ...]:
     return tuple(value)
 
 
-def settings(value: Any, what: str) -> dict[str, Any]:
-    """``value`` if it is an object of scalars and of objects of scalars."""
+def settings(value: Any, what: str) -> Settings:
+    """``value`` if it is an object whose values are scalars or objects of scalars."""
     if not isinstance(value, dict):
         raise MalformedError(f"{what} is not an object")
     inner = [item for entry in value.values() for item in _values(entry)]
@@ -87,8 +90,8 @@ def settings(value: Any, what: str) -> dict[str, Any]:
 
 
 def printable(name: str) -> str:
-    """``name`` as ``names`` accepts it: control characters, and bytes of a file's name that are
-    not UTF-8, become escapes."""
+    """``name`` as ``names`` accepts it: control characters, and bytes of a file name that are not
+    valid UTF-8, are escaped."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 

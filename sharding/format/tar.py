@@ -1,7 +1,7 @@
-"""GNU tar members and DALI's index lines, written so that equal input gives equal bytes.
+"""GNU tar members and DALI's index lines; equal input gives equal bytes.
 
-The bytes equal those of ``tarfile`` with format GNU, mode 0644 and all else zero; written out here
-because that takes a tenth of the time.
+The bytes are those of ``tarfile`` with format GNU, mode 0644 and all else zero; writing them here
+takes a tenth of the time.
 """
 
 from typing import TypeVar
@@ -10,7 +10,7 @@ import numpy as np
 
 BLOCK = 512
 RECORD = 20 * BLOCK
-MAX_SIZE = 8**11 - 1  # bytes of a member
+MAX_SIZE = 8**11 - 1  # bytes per member
 _MAX_INDEX_LINE = 200  # bytes; two names of at most 23, four numbers of at most 14
 _Size = TypeVar("_Size", int, np.ndarray)
 
@@ -39,18 +39,18 @@ def padding(size: int) -> bytes:
 
 
 def end(size: int) -> bytes:
-    """What closes a tar file whose members take ``size`` bytes: zeros up to a full record, at least
-    two blocks."""
+    """The end of a tar file whose members take ``size`` bytes: zeros up to a full record, and at
+    least two blocks."""
     return bytes(file_bytes(size) - size)
 
 
 def file_bytes(size: _Size) -> _Size:
-    """Bytes of a tar file whose members take ``size`` bytes."""
+    """Size in bytes of a tar file whose members take ``size`` bytes."""
     return size + 2 * BLOCK + -(size + 2 * BLOCK) % RECORD
 
 
 def label_offset(image_offset: int, size: int) -> int:
-    """First byte of the label that follows an image of ``size`` bytes at ``image_offset``."""
+    """Offset of the label that follows an image of ``size`` bytes at ``image_offset``."""
     return image_offset + size + -size % BLOCK + BLOCK
 
 
@@ -63,10 +63,10 @@ def index_line(key: str, extension: str, offset: int, size: int, label: bytes) -
 
 
 def max_index_bytes(samples: int) -> int:
-    """The most bytes that the DALI index of a shard of so many ``samples`` can have."""
+    """The maximum size in bytes of the DALI index of a shard with this many ``samples``."""
     return _MAX_INDEX_LINE * (samples + 1)
 
 
 def sample_bytes(size: _Size) -> _Size:
-    """Bytes in a shard of a sample whose image has ``size`` bytes: two headers, image, label."""
+    """Bytes in a shard of a sample with an image of ``size`` bytes: two headers, image, label."""
     return size + -size % BLOCK + 3 * BLOCK

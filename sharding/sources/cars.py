@@ -44,7 +44,7 @@ def cars(root: Path) -> Dataset:
     def samples() -> Iterator[Sample]:
         for number, (split, folder) in enumerate(zip(SPLITS, _FOLDERS, strict=True)):
             label_of = labels[split]
-            for name in _images(root / folder) if label_of is None else sorted(label_of):
+            for name in files(root / folder) if label_of is None else sorted(label_of):
                 size, modified = state_of(str(root / folder / name))
                 of_image = label if label_of is None else label_of[name]
                 yield Sample(f"{folder}/{name}", size, of_image, 0, number, modified)
@@ -69,10 +69,6 @@ def _note(root: Path, without: list[str], named: bool) -> tuple[str, ...]:
         f"{root}: the {' and '.join(without)} images have no labels and get the class {UNLABELED}; "
         f"for their classes add {' and '.join(needed)}",
     )
-
-
-def _images(folder: Path) -> list[str]:
-    return [name for name, _ in files(folder)]
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
@@ -100,7 +96,7 @@ def _labels(root: Path, split: str, classes: tuple[str, ...]) -> dict[str, int] 
         if not 1 <= number <= len(classes) or "/" in name:
             raise _wrong(path, f"{name} has the class {number}, of {len(classes)}")
         labels[name] = number - 1
-    if unlabeled := [name for name in _images(root / f"cars_{split}") if name not in labels]:
+    if unlabeled := [name for name in files(root / f"cars_{split}") if name not in labels]:
         raise _wrong(path, f"it has no label for {len(unlabeled):,} images: {some(unlabeled)}")
     return labels
 

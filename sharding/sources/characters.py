@@ -1,7 +1,7 @@
-"""The demo data set: invented characters in four domains, drawn from a seed, nothing downloaded.
+"""The demo data set: invented characters in four domains, drawn from a seed without any download.
 
-A class is a character of a few curved strokes. A sample is one way of writing it, with its own
-pose, hand and colors. A domain is what it is drawn with.
+A class is a character of a few curved strokes. A sample is one handwritten instance of it, with its
+own pose and colors. A domain is a way of rendering it.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ DOMAINS = ("flat", "photo", "sketch", "painting")
 UNSEEN_DOMAIN = "painting"
 SPLITS = ("train", "reference", "test")
 SAMPLES_PER_DOMAIN = 12
-NUM_REFERENCES = 4  # of a held-out class's samples in a domain
+NUM_REFERENCES = 4  # per held-out class and domain; its other samples are tests
 SIZE = 72  # pixels, height and width
-_SCALE = 2  # strokes are drawn larger and averaged
+_SCALE = 2  # strokes are drawn this much larger, then averaged down
 _CURVE_POINTS = 24
 
 
@@ -45,8 +45,8 @@ def class_number(name: str) -> int:
 def listing() -> Iterator[DemoSample]:
     """All samples, by domain, class and sample.
 
-    Training classes are drawn in every domain but the unseen one. Held-out classes are drawn in
-    all of them, part of each as references and the rest as tests.
+    Training classes are drawn in every domain except the unseen one. Held-out classes are drawn in
+    all domains, some samples of each as references and the rest as tests.
     """
     for domain in DOMAINS:
         for number in range(NUM_CLASSES):
@@ -88,7 +88,7 @@ def _character(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _handwritten(strokes: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """The character in one hand: strokes moved a little, then an affine map, in pixels."""
+    """One instance of a character, in pixels: strokes displaced a little, then mapped affinely."""
     angle = rng.normal(0, 0.13)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     shear = np.array([[1, rng.normal(0, 0.12)], [0, 1]])
@@ -104,7 +104,7 @@ def _handwritten(strokes: list[np.ndarray], rng: np.random.Generator) -> list[np
 
 
 def _mask(strokes: list[np.ndarray], width: float) -> np.ndarray:
-    """Coverage in [0, 1], (SIZE, SIZE), of strokes of ``width`` pixels."""
+    """Coverage, (SIZE, SIZE) in [0, 1], by strokes that are ``width`` pixels wide."""
     image = Image.new("L", (SIZE * _SCALE, SIZE * _SCALE))
     pen = ImageDraw.Draw(image)
     size = width * _SCALE
@@ -130,7 +130,7 @@ def _blend(ground: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _smooth_noise(rng: np.random.Generator, cells: int, channels: int) -> np.ndarray:
-    """Noise (SIZE, SIZE, channels) in [-1, 1] that changes over SIZE / cells pixels."""
+    """Noise (SIZE, SIZE, channels) in about [-1, 1] that varies over SIZE / cells pixels."""
     planes = [
         Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32)).resize(
             (SIZE, SIZE), Image.Resampling.BICUBIC
@@ -171,7 +171,7 @@ def _photo(strokes: list[np.ndarray], rng: np.random.Generator) -> Image.Image:
 
 
 def _sketch(strokes: list[np.ndarray], rng: np.random.Generator) -> Image.Image:
-    """Several light pencil passes on paper, none quite on top of the other."""
+    """Several light pencil passes on paper, slightly offset from one another."""
     paper = (
         rng.uniform(225, 252) + 5 * _smooth_noise(rng, 24, 1) + rng.normal(0, 4, (SIZE, SIZE, 1))
     )

@@ -1,4 +1,4 @@
-"""What is packed: named classes, domains and splits, samples in order, and a way to read them."""
+"""The interface of a data set to pack: names, samples in order, and how to read a sample."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Sample:
     Attributes:
         source: its name, unique in the data set; for a file the path below the root.
         size: bytes, or 0 if unknown or unreadable; used to balance shards.
-        label, domain, split: positions in the data set's ``classes``, ``domains``, ``splits``.
+        label, domain, split: indices into the data set's ``classes``, ``domains``, ``splits``.
         modified: modification time in ns since 1970, or ``UNKNOWN_TIME``.
         container, offset: where the image is inside an archive or a table: the number of that file
             in the data set, and the place in it, in the unit of the data set's ``read``.
@@ -34,17 +34,16 @@ class Dataset:
     """A data set to pack.
 
     Attributes:
-        name: goes into the manifest.
+        name: as in the manifest.
         classes: names in label order.
         domains, splits: names.
-        samples: lists the samples, in the same order at every call.
-        read: gives a sample's encoded image; runs in worker processes, so it has to be picklable.
-            It raises OSError for what cannot be read, and PackError for what is no longer what was
-            listed.
-        shuffled: whether a sequential reader should meet the samples of each split in a seeded
-            global shuffle.
-        variant: what else the images depend on, e.g. a seed; "" for nothing.
-        notes: what the tree holds that is not packed, a line each, for the user.
+        samples: iterates over the samples, in the same order at every call.
+        read: returns a sample's encoded image. It runs in worker processes, so it must be
+            picklable. It raises OSError if the sample cannot be read, and PackError if it has
+            changed since it was listed.
+        shuffled: whether each split is packed in a seeded global shuffle, for sequential readers.
+        variant: what else determines the images, e.g. a seed; "" if nothing does.
+        notes: lines that tell the user what the tree holds that is not packed.
     """
 
     name: str

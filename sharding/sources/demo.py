@@ -1,4 +1,4 @@
-"""The demo as a data set to pack: its images are drawn where others are read."""
+"""The demo as a data set to pack: its images are drawn instead of read."""
 
 import io
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sharding.sources import characters
 from sharding.sources.dataset import Dataset, Sample
 
-_ENCODED_SIZE = 3000  # bytes, about
+_ENCODED_SIZE = 3000  # bytes, approximately
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DemoReader:
 
 
 def demo_dataset(seed: int) -> Dataset:
-    """The demo data set of ``seed``."""
+    """The demo data set drawn from ``seed``."""
 
     def samples() -> Iterator[Sample]:
         for drawing in characters.listing():
@@ -45,5 +45,5 @@ def demo_dataset(seed: int) -> Dataset:
         characters.SPLITS,
         samples,
         DemoReader(seed),
-        variant=f"seed {seed}" if seed else "",  # packs of seed 0 are older than variants
+        variant=f"seed {seed}" if seed else "",  # packs of seed 0 existed before variants
     )

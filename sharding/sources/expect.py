@@ -1,4 +1,4 @@
-"""Whether a published data set's tree is complete, and what to say if it is not."""
+"""Checks that the tree of a published data set is complete, and reports what is missing."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +7,9 @@ from runtime.errors import PackError
 from sharding.sources.tree import folders
 
 
-def inside(root: Path, *places: str) -> Path:
-    """The first of ``places`` below ``root`` that is a folder, or ``root`` itself."""
-    return next((root / place for place in places if (root / place).is_dir()), root)
+def inside(root: Path, *candidates: str) -> Path:
+    """The first of ``candidates`` below ``root`` that is a folder, else ``root`` itself."""
+    return next((root / name for name in candidates if (root / name).is_dir()), root)
 
 
 def expect_folders(root: Path, expected: Sequence[str]) -> None:
@@ -22,7 +22,7 @@ def expect_folders(root: Path, expected: Sequence[str]) -> None:
 def wrong_tree(
     root: Path, expected: str, found: Sequence[str], missing: Sequence[str] = ()
 ) -> PackError:
-    """The error for a folder ``root`` that holds ``found`` and not what was ``expected``."""
+    """The error for a folder ``root`` that holds ``found`` instead of what was ``expected``."""
     lacks = f" (missing: {some(missing)})" if missing else ""
     return PackError(
         f"{root}: expected {expected}, found {len(found)}: {some(found)}{lacks}; "
@@ -31,5 +31,5 @@ def wrong_tree(
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of ``names``, for a message."""
+    """The first few of ``names``, for a message."""
     return (", ".join(names[:8]) + (", …" if len(names) > 8 else "")) or "none"

@@ -1,4 +1,4 @@
-"""Source files: which can be read, and reading them as they were listed."""
+"""Lists and reads source files, and notices when one has changed in between."""
 
 import os
 import stat
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from runtime.errors import PackError
 from sharding.sources.dataset import UNKNOWN_TIME, Sample
 
-MAX_BYTES = 2**30  # 1 GiB; an image of 100 million pixels of 8 bytes, uncompressed, has 0.8 GB
+MAX_BYTES = 2**30  # 1 GiB; 100 million uncompressed pixels of 8 bytes take 0.8 GB
 
 
 class FileState(NamedTuple):
@@ -23,15 +23,15 @@ _UNREADABLE = FileState(0, UNKNOWN_TIME)
 
 
 def file_state(status: os.stat_result) -> FileState:
-    """What the listing records of a file: regular files of at most ``MAX_BYTES`` can be read,
-    folders, devices, pipes and larger files cannot."""
+    """What the listing records about a file. Only regular files of at most ``MAX_BYTES`` count as
+    readable; folders, devices, pipes and larger files do not."""
     if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
         return FileState(status.st_size, status.st_mtime_ns)
     return _UNREADABLE
 
 
 def state_of(path: str | os.DirEntry[str]) -> FileState:
-    """The state of the file at ``path``, links followed; a dangling link cannot be read."""
+    """The state of the file at ``path``, following links; a dangling link is unreadable."""
     try:
         return file_state(os.stat(path))
     except OSError:
@@ -40,16 +40,16 @@ def state_of(path: str | os.DirEntry[str]) -> FileState:
 
 @dataclass(frozen=True)
 class FileReader:
-    """Reads sources that are files below ``root``."""
+    """Reads samples whose sources are files below ``root``."""
 
     root: Path
 
     def __call__(self, sample: Sample) -> bytes:
-        """The bytes of the file ``sample.source``, which never exceed ``MAX_BYTES``.
+        """The content of the file ``sample.source``, at most ``MAX_BYTES``.
 
         Raises:
             OSError: it cannot be read, or is not a regular file of at most ``MAX_BYTES``.
-            PackError: it is not the file that was listed: its size or time has changed.
+            PackError: its size or modification time has changed since it was listed.
         """
         path = f"{self.root}/{sample.source}"
         listed = FileState(sample.size, sample.modified)
@@ -68,7 +68,7 @@ class FileReader:
             if file_state(os.fstat(descriptor)) != listed:
                 raise _changed(path)
         if len(content) != sample.size:
-            raise OSError(f"does not have the {sample.size:,} bytes that its size says")
+            raise OSError(f"does not have the {sample.size:,} bytes that its size states")
         return content
 
 
@@ -78,7 +78,9 @@ def _why_unreadable(path: str) -> OSError:
     except OSError as error:
         return error
     if stat.S_ISREG(status.st_mode):
-        return OSError(f"{status.st_size:,} bytes are more than an image may have ({MAX_BYTES:,})")
+        return OSError(
+            f"{status.st_size:,} bytes are more than the limit for an image, {MAX_BYTES:,}"
+        )
     return OSError("not a regular file")
 
 

@@ -1,4 +1,4 @@
-"""ImageNet's training and validation images, labelled by sorted synset."""
+"""ImageNet's training and validation images, labeled by sorted synset."""
 
 import csv
 import re
@@ -24,7 +24,7 @@ def imagenet(root: Path) -> Dataset:
     """ImageNet: `train/<synset>/<image>` and, if there is one, `val/<synset>/<image>`, below
     `ILSVRC/Data/CLS-LOC`, `Data/CLS-LOC` or ``root``; ``root`` may be the training folder itself.
     A flat `val/<image>`, as Kaggle publishes it, takes its labels from `LOC_val_solution.csv` in
-    ``root`` and is left out without it. Each split is in a seeded global shuffle.
+    ``root``; without that file it is left out. Each split is packed in a seeded global shuffle.
 
     Raises:
         PackError: synsets are missing, or a flat validation image has no label.
@@ -40,7 +40,7 @@ def imagenet(root: Path) -> Dataset:
         notes += left_out(base, ["val"])
     else:
         validation, notes = None, left_out(train.parent) if train.name == "train" else ()
-    # Without validation images the sources are named below `train`, as in earlier packs.
+    # Without validation images, source paths start below `train`, as in earlier packs.
     top, parent = (base, "train/") if validation else (train, "")
 
     def samples() -> Iterator[Sample]:
@@ -63,7 +63,7 @@ def imagenet(root: Path) -> Dataset:
 def _validation(
     root: Path, base: Path, synsets: Sequence[str]
 ) -> tuple[_Listing | None, tuple[str, ...]]:
-    """What lists the validation images in ``base/val``, if they have labels, and notes."""
+    """What lists the images in ``base/val``, or None if they have no labels; and the notes."""
     val = base / "val"
     if folders(val):
         expect_folders(val, synsets)
@@ -89,7 +89,7 @@ def _flat(val: Path, labels: dict[str, int]) -> Iterator[Sample]:
 
 
 def _labels(solution: Path, val: Path, synsets: Sequence[str]) -> dict[str, int]:
-    """The label of each image file, by Kaggle's table: `<image>,<synset> <box> …` in each line."""
+    """The label of each image file, from Kaggle's table with lines `<image>,<synset> <box> …`."""
     label_of = {synset: label for label, synset in enumerate(synsets)}
     labels = {}
     try:
@@ -104,9 +104,9 @@ def _labels(solution: Path, val: Path, synsets: Sequence[str]) -> dict[str, int]
                 labels[f"{image}.JPEG"] = label_of[synset[0]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PackError(f"cannot read {solution}: {error}; get the published file") from error
-    if unlabelled := [name for name, _ in files(val) if name not in labels]:
+    if unlabeled := [name for name in files(val) if name not in labels]:
         raise PackError(
-            f"{solution} has no label for {len(unlabelled):,} files in {val}, {unlabelled[0]} is "
+            f"{solution} has no label for {len(unlabeled):,} files in {val}, {unlabeled[0]} is "
             "the first; remove them or get the published file"
         )
     return labels

@@ -1,4 +1,4 @@
-"""The benchmarks' data sets, with the names, label orders and splits that the protocols use."""
+"""The published data sets, with the names, label orders and splits that the protocols use."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def pacs(root: Path) -> Dataset:
 
 
 def officehome(root: Path) -> Dataset:
-    """Office-Home: `<domain>/<class>/<image>`; its folder `Real World` may have either spelling."""
+    """Office-Home: `<domain>/<class>/<image>`; `Real World` may also be spelled `Real_World`."""
     notes, root = left_out(root), inside(root, "OfficeHome", "OfficeHomeDataset_10072016")
     found = {name.replace(" ", "_"): name for name in folders(root)}
     if missing := [domain for domain in OFFICEHOME_DOMAINS if domain not in found]:
@@ -59,7 +59,7 @@ def officehome(root: Path) -> Dataset:
 
 
 def dtd(root: Path) -> Dataset:
-    """The Describable Textures: `images/<class>/<image>`, labels in the benchmark's order."""
+    """Describable Textures: `images/<class>/<image>`, with labels in the benchmark's order."""
     notes, root = left_out(root), inside(root, "dtd/images", "images")
     expect_folders(root, DTD_CLASSES)
     return class_tree("dtd", root, {name: name for name in DTD_CLASSES}, notes=notes)
@@ -93,8 +93,8 @@ def sun397(root: Path) -> Dataset:
 
 
 def domainnet(root: Path) -> Dataset:
-    """DomainNet: `<domain>/<class>/<image>` for any of its six domains, each with the official
-    lists `<domain>_train.txt` and `<domain>_test.txt` next to it, which give labels and splits."""
+    """DomainNet: `<domain>/<class>/<image>` for any of its six domains. Labels and splits come from
+    the official lists `<domain>_train.txt` and `<domain>_test.txt` next to each domain."""
     notes, root = left_out(root), inside(root, "DomainNet")
     domains = [name for name in folders(root) if name in DOMAINNET_DOMAINS]
     if not domains:

@@ -1,4 +1,4 @@
-"""The data sets that `pack` knows, by name; a new one is a function and an entry here."""
+"""The data sets that `pack` knows, by name; a new one needs a function and an entry here."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable

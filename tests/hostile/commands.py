@@ -18,7 +18,7 @@ TIMEOUT_SECONDS = 60
 MEMORY = 2 << 30
 PROCESSES = len(os.sched_getaffinity(0))
 NOTICES = re.compile(  # lines that may come before the one that says why a command ended
-    r"sample .* is damaged, it is replaced"
+    r"sample .* is damaged and is replaced"
     r"|libpng (error|warning): .*"  # of the decoders, which write where they like
     r"|\x1b\[0;31m\[ERROR\] \x1b\[0m\[\w+_(decoder|parser)\] .*"
 )

@@ -67,10 +67,10 @@ def test_epochs_and_seeds_differ():
 
 def test_a_position_far_away_takes_no_longer_path(monkeypatch):
     """Cost in the number of hash evaluations, which does not depend on the machine."""
-    import pipelines.hashing as hashing
+    import sharding.format.splitmix as splitmix
 
     evaluated: list[int] = []
-    mix = hashing.mix
+    mix = splitmix.mix
 
     def counting(values):
         evaluated.append(values.size)

@@ -72,7 +72,7 @@ def test_an_index_that_fits_its_manifest_and_not_its_shards_is_named_and_rewritt
     assert lines[-1].endswith("1 faults in 1 files")
     status, lines = verify(pack, capsys, "--repair", "--root", str(image_tree))
     assert status == 0
-    assert lines[-1].endswith("repaired, and intact")
+    assert lines[-1].endswith("repaired, now intact")
     assert files_of(pack) == expected
 
 
