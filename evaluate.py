@@ -7,7 +7,7 @@ torchrun --nproc_per_node=4 evaluate.py --protocol A.yaml B.yaml --pack P Q --ch
 import sys
 from collections.abc import Sequence
 
-from evaluation.arguments import build_parser
+from evaluation.arguments import parse
 from runtime.command import run_command
 
 
@@ -17,8 +17,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: Sequence[str]) -> int:
-    options = build_parser(__doc__ or "").parse_args(arguments)
-    # torch takes seconds to import, which help and mistakes in the command line need not wait for.
+    options = parse(arguments, __doc__ or "")
+    # Importing torch takes seconds; help and argument errors do not wait for it.
     from evaluation.run import evaluate
     from runtime.distributed import process_group
 

@@ -5,7 +5,7 @@ torchrun --nproc_per_node=8 train_ddp.py --config configs/imagenet.yaml --out ru
 
 Exits with 0 when all steps are done, 2 after a mistake in the command, the data or a checkpoint,
 and 1 when training fails. After SIGTERM, SIGUSR1 or Ctrl-C it finishes the step, saves, and exits
-with 75: the same command then continues.
+with 75: rerun the same command to continue.
 """
 
 import sys
@@ -25,7 +25,7 @@ def _train(arguments: Sequence[str]) -> int:
     config = load_config(
         TrainConfig, arguments, prog="train_ddp.py", description=(__doc__ or "").strip()
     )
-    # torch takes seconds to import, which help and mistakes in the command line need not wait for.
+    # Importing torch takes seconds; help and argument errors do not wait for it.
     from runtime.distributed import process_group
     from training.run import train
 

@@ -1,4 +1,4 @@
-"""A protocol's targets scored by every evaluator that was asked for."""
+"""Scores a protocol's targets with the requested evaluators."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from model.config import EvaluatorOptions
 from model.evaluators import References, evaluate, num_pairs
 from pipelines.pack import Pack
 from runtime.errors import PackError
-from runtime.gather import all_gather, share_of
+from runtime.gather import all_gather, chunk_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class BenchmarkConfig:
 
     Attributes:
         evaluators: names of ``model.evaluators.EVALUATORS``.
-        options: their numbers.
+        options: their parameters.
         references: which references are used.
         resamples: bootstrap resamples of the AUROC's interval.
     """
@@ -41,14 +41,14 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """A protocol that was evaluated.
+    """The results of a protocol.
 
     Attributes:
         protocol: what was evaluated.
-        pack: on which images.
-        extraction: the features of all images in it.
+        pack: the images it was evaluated on.
+        extraction: the features of all those images.
         targets: in the order they were asked for.
-        logit_error: what a lower precision changes, in standard deviations of the logits.
+        logit_error: error due to a lower precision, in standard deviations of the logits.
     """
 
     protocol: Protocol
@@ -61,7 +61,7 @@ class BenchmarkResult:
 def run_benchmark(
     protocol: Protocol, targets: Sequence[str], extractor: FeatureExtractor, config: BenchmarkConfig
 ) -> BenchmarkResult:
-    """Evaluate the named targets; every process returns the same.
+    """Evaluate the named targets; every process returns the same result.
 
     Raises:
         PackError: the pack does not hold what the protocol names, an image is damaged, or a target
@@ -111,21 +111,21 @@ def _run_target(
     process = extractor.process
     classes = torch.from_numpy(rows.reference_class).to(process.device)
     references = References(features.of(rows.reference), classes, int(classes.max()) + 1)
-    share = share_of(len(rows.test), process)
+    chunk = chunk_of(len(rows.test), process)
     pairs = num_pairs(config.evaluators, references, len(rows.test), config.options)
     with Progress(target.name, pairs // process.world_size, "pair", process) as progress:
         scores = evaluate(
             config.evaluators,
             extractor.network.network.relation,
             references,
-            features.of(rows.test[share.slice]),
+            features.of(rows.test[chunk.slice]),
             config.options,
             progress=progress.add,
         )
     results: dict[str, EvaluatorResult] = {}
     for evaluator, of_own in scores.items():
-        normality = all_gather(of_own.normality, share, process).cpu().numpy()
-        predicted = all_gather(of_own.predicted, share, process).cpu().numpy()
+        normality = all_gather(of_own.normality, chunk, process).cpu().numpy()
+        predicted = all_gather(of_own.predicted, chunk, process).cpu().numpy()
         results[evaluator] = measure(
             rows.test_class, normality, predicted, resamples=config.resamples
         )

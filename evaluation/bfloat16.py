@@ -1,4 +1,4 @@
-"""Measures the error that reduced precision causes in the relational logits, and limits it."""
+"""Measures the error that bfloat16 causes in the relational logits, and refuses a large one."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""On-disk feature cache, keyed by everything a feature depends on, and verified when it is read."""
+"""On-disk feature cache, keyed by everything a feature depends on and verified on every read."""
 
 import contextlib
 import fcntl
@@ -19,8 +19,7 @@ from torch import Tensor
 
 from evaluation.features import Features
 from runtime.errors import ConfigError, first_line
-from runtime.untrusted import open_regular
-from sharding.format.files import write_atomically
+from runtime.files import open_regular, write_atomically
 
 _HEADER_BYTES = 1 << 16
 
@@ -36,7 +35,7 @@ class FeatureKey:
         transform: how an image becomes the backbone's input.
         precision: type of the backbone's arithmetic.
         rows: number of rows of the pack's index.
-        width: D, of a feature.
+        width: D, the width of a feature.
     """
 
     backbone: str
@@ -57,12 +56,11 @@ class FeatureKey:
 
 
 class FeatureCache:
-    """The features of a backbone on disk: a folder with one file per key, ``<sha256>.safetensors``,
-    that grows by the rows asked for.
+    """The features of a backbone on disk: a folder with one file per key, ``<sha256>.safetensors``.
 
-    A file holds rows of a pack's index and their features; its metadata repeat the key and have
-    the sha256 of the content. What is wrong with a file is said in one line, and the file is then
-    treated as absent.
+    A file holds rows of a pack's index and their features, and grows as more rows are stored; its
+    metadata hold the key and the sha256 of the content. A file that does not match is reported in
+    one line and treated as absent.
 
     Args:
         folder: may hold features of other backbones as well.
@@ -96,16 +94,16 @@ class FeatureCache:
         return _nothing(key)
 
     def store(self, key: FeatureKey, features: Features) -> None:
-        """Add features to those stored, which another process may be doing at the same time.
+        """Add features to the stored ones; several processes may do so at the same time.
 
-        Where that fails, one line says so: the features are still right.
+        A failure is reported in one line and is no error: the features are right all the same.
         """
         path = self._path(key)
         try:
             with self._locked(path.with_suffix(".lock")):
                 for leftover in self._folder.glob(f".{path.name}.*.tmp"):  # of a killed process
                     leftover.unlink()
-                with contextlib.suppress(OSError, ValueError):  # load has said what is wrong
+                with contextlib.suppress(OSError, ValueError):  # load has reported it
                     features = self._read(key).updated(features)
                 tensors = {"rows": torch.from_numpy(features.rows), "features": features.values}
                 metadata = {"key": key.text, "sha256": _sha256(key, features)}
@@ -117,7 +115,7 @@ class FeatureCache:
         """What the key's file holds; OSError or ValueError where that cannot be used."""
         path = self._path(key)
         largest = _HEADER_BYTES + key.rows * (8 + 4 * key.width)
-        with open_regular(path, largest):
+        with open_regular(path, max_bytes=largest):
             try:
                 with safe_open(path, framework="pt") as file:
                     metadata = file.metadata() or {}
@@ -141,7 +139,7 @@ class FeatureCache:
     def _locked(path: Path) -> Iterator[None]:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
         try:
-            # On a file system without locks the rows of one of two processes may be lost.
+            # On a file system without locks, of two processes one may overwrite the other's rows.
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -156,13 +154,13 @@ def _check(rows: Tensor, values: Tensor, key: FeatureKey) -> None:
         raise ValueError(f"its features are not float32 ({len(rows)}, {key.width})")
     inside = bool(((rows >= 0) & (rows < key.rows)).all())
     if not inside or (rows.diff() <= 0).any():
-        raise ValueError(f"its rows are not different, ascending and below {key.rows}")
+        raise ValueError(f"its rows are not distinct, ascending and below {key.rows}")
     if not torch.isfinite(values).all():
         raise ValueError("its features are not all finite")
 
 
 def _sha256(key: FeatureKey, features: Features) -> str:
-    """Of the key, the rows and the features."""
+    """sha256 of the key, the rows and the features."""
     digest = hashlib.sha256(key.text.encode())
     digest.update(np.ascontiguousarray(features.rows).data)
     digest.update(features.values.contiguous().numpy().data)

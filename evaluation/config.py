@@ -1,12 +1,32 @@
-"""Configuration of an evaluation; importing it loads nothing slow."""
+"""Configuration of an evaluation and the options of ``evaluate.py``; imports nothing slow."""
 
-from dataclasses import dataclass
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
 
-DEFAULT_EVALUATORS = ("relation-softmax", "relation-logit", "cosine")
+from model.config import (
+    EVALUATORS,
+    RENAMED_EVALUATORS,
+    EvaluatorOptions,
+    Precision,
+    PreprocessingOptions,
+)
+from runtime.command import DeviceName, current_name
+
 RESAMPLES = 1000
 
-# Images per batch and process through the backbone; larger ones leave a CPU's caches.
+# Images per batch and process through the backbone; larger ones do not fit a CPU's caches.
 BATCH_SIZE = {"cpu": 8, "cuda": 256}
+
+
+def evaluator_name(name: str) -> str:
+    """An argparse type: the name of an evaluator, or all."""
+    name = current_name(name, RENAMED_EVALUATORS)
+    if name not in (*EVALUATORS, "all"):
+        raise argparse.ArgumentTypeError(
+            f"no evaluator is called {name}; choose all, or from {', '.join(EVALUATORS)}"
+        )
+    return name
 
 
 @dataclass(frozen=True)
@@ -14,13 +34,91 @@ class ReferenceConfig:
     """Which of a protocol's references are used.
 
     Attributes:
-        shots: references drawn for each class; 0 takes all.
-        seed: of the draw, which restarts for each class.
-        replacement: draw with replacement, as published few-shot numbers were.
-        minimum: a class with fewer references in the protocol is refused.
+        shots: references drawn per class; 0 takes all.
+        seed: random seed of the --shots draw, which restarts for each class.
+        with_replacement: draw with replacement, as published few-shot numbers were.
+        min_references: refuse a class with fewer references in the protocol.
     """
 
     shots: int = 0
     seed: int = 0
-    replacement: bool = False
-    minimum: int = 2
+    with_replacement: bool = False
+    min_references: int = 2
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated, and where the results go.
+
+    Attributes:
+        protocol: protocols, such as configs/benchmarks/demo.yaml, or OODDB's, such as ooddb:dtd.
+        pack: one pack for all protocols, or one per data set.
+        checkpoint: a run (its newest checkpoint), a step folder, a weights file, or a folder of
+            the original's two files.
+        lists: folder of the protocols' lists of images; by default that of the YAML file.
+        leave_out_rejected: evaluate without the listed images that packing rejected.
+        target: a target's name, or all.
+        out: folder for the results.
+        overwrite: replace the results in --out, if any.
+    """
+
+    protocol: tuple[str, ...]
+    pack: tuple[Path, ...]
+    checkpoint: Path
+    lists: Path | None = None
+    leave_out_rejected: bool = False
+    target: str = "all"
+    out: Path = Path("runs/evaluation")
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How test images are scored.
+
+    Attributes:
+        evaluators: all, or some of relation-softmax, relation-logit, significant-softmax,
+            significant-logit, relation-knn, cosine, euclidean, mahalanobis, knn, knn-normalized.
+        significant: references per class for significant-*.
+        neighbors: k of the k-NN scores.
+        resamples: bootstrap resamples for the AUROC's interval.
+    """
+
+    evaluators: tuple[str, ...] = field(
+        default=("relation-softmax", "relation-logit", "cosine"), metadata={"type": evaluator_name}
+    )
+    significant: int = EvaluatorOptions.significant
+    neighbors: int = EvaluatorOptions.neighbors
+    resamples: int = RESAMPLES
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the evaluation is run.
+
+    Attributes:
+        device: auto takes a GPU where there is one.
+        precision: data type of the networks' arithmetic.
+        batch_size: images per batch and process; 0 takes what suits the device.
+        memory: MiB for the intermediate values of relational scoring; 0 takes what suits the
+            device.
+        cache: folder where features are kept.
+        no_cache: neither read nor keep features.
+    """
+
+    device: DeviceName = "auto"
+    precision: Precision = EvaluatorOptions.precision
+    batch_size: int = 0
+    memory: int = 0
+    cache: Path = Path("runs/features")
+    no_cache: bool = False
+
+
+# Fields come in the reverse order of the bases: those of Subject first.
+@dataclass(frozen=True)
+class EvaluateConfig(RunOptions, PreprocessingOptions, ReferenceConfig, ScoringOptions, Subject):
+    """The options of ``evaluate.py``.
+
+    Raises:
+        ValueError: a value of the preprocessing is out of its range.
+    """

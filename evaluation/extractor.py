@@ -1,4 +1,4 @@
-"""Extraction of backbone features: each image once, over all processes, looked up in a cache."""
+"""Extracts backbone features: each image once over all processes, or from the cache."""
 
 import hashlib
 import time
@@ -20,7 +20,7 @@ from pipelines.pack import Pack
 from runtime.device import dali_device
 from runtime.distributed import Process
 from runtime.errors import CheckpointError
-from runtime.gather import all_gather, share_of
+from runtime.gather import all_gather, chunk_of
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class ExtractionConfig:
 
 @dataclass(frozen=True)
 class Extraction:
-    """Features, and what it took to get them.
+    """Features, and the work that they took.
 
     Attributes:
         features: on the process's device.
         computed: how many of them were computed; the others come from the cache.
-        seconds: what that took.
+        seconds: duration of the extraction, the cache included.
     """
 
     features: Features
@@ -55,11 +55,11 @@ class Extraction:
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Gives the features of a pack's images.
+    """Computes the features of a pack's images, or finds them in a cache.
 
     Attributes:
         network: its backbone is used.
-        pack: where the images are.
+        pack: the images.
         process: this process; each computes its share.
         config: how features are computed.
         cache: where they are looked up first and stored afterwards; None keeps nothing.
@@ -76,14 +76,14 @@ class FeatureExtractor:
 
         Raises:
             PackError: an image is damaged.
-            CheckpointError: the backbone gives features that are not finite.
+            CheckpointError: a feature is not finite.
         """
         started = time.perf_counter()
         values = torch.zeros(len(rows), self.width, device=self.process.device)
         key = self._key(self.cache) if self.cache and self.process.is_first else None
         missing = np.flatnonzero(~self._from_cache(key, rows, values))
-        share = share_of(len(missing), self.process)
-        computed = all_gather(self.run(rows[missing[share.slice]]), share, self.process)
+        chunk = chunk_of(len(missing), self.process)
+        computed = all_gather(self.run(rows[missing[chunk.slice]]), chunk, self.process)
         self._check_finite(computed, rows[missing])
         values[torch.from_numpy(missing).to(values.device)] = computed
         if self.cache is not None and key is not None and len(missing):
@@ -117,7 +117,7 @@ class FeatureExtractor:
                 first += len(features)
                 progress.add(len(features))
         if not np.array_equal(loaded, rows):
-            raise RuntimeError("the loader gave other images than it was asked for")
+            raise RuntimeError("the loader returned different images than requested")
         return values
 
     @property
@@ -140,7 +140,7 @@ class FeatureExtractor:
         )
 
     def _from_cache(self, key: FeatureKey | None, rows: np.ndarray, values: Tensor) -> np.ndarray:
-        """Fill ``values`` with what the first process finds; bool (N,), what is found."""
+        """Fill ``values`` with what the first process finds in the cache; bool (N,), found."""
         flags = torch.zeros(len(rows), dtype=torch.int64, device=values.device)
         if self.cache is not None and key is not None:
             stored = self.cache.load(key, rows)
@@ -164,7 +164,7 @@ class FeatureExtractor:
 
 
 def _index_sha256(pack: Pack) -> str:
-    """Of the index's columns, which say where each image lies and what its checksum is."""
+    """sha256 of the index's columns, which hold each image's place and checksum."""
     digest = hashlib.sha256()
     for name in (field.name for field in fields(pack.index)):
         column = getattr(pack.index, name)

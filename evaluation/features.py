@@ -12,7 +12,7 @@ class Features:
     """Features of some rows of a pack.
 
     Attributes:
-        rows: int64 (N,), ascending and different.
+        rows: int64 (N,), ascending and distinct.
         values: float32 (N, D).
     """
 
@@ -20,17 +20,17 @@ class Features:
     values: Tensor
 
     def of(self, rows: np.ndarray) -> Tensor:
-        """The features (n, D) of ``rows``, int64 (n,) in any order, each of them one of ours."""
+        """The features (n, D) of ``rows``, int64 (n,) in any order, all of which must be here."""
         positions = torch.from_numpy(np.searchsorted(self.rows, rows))
         return self.values[positions.to(self.values.device)]
 
     def among(self, rows: np.ndarray) -> "Features":
-        """Those of ``rows``, int64 (n,) ascending, that are here."""
+        """The features of those of ``rows``, int64 (n,) ascending, that are here."""
         found = rows[np.isin(rows, self.rows)]
         return Features(found, self.of(found))
 
     def updated(self, other: "Features") -> "Features":
-        """Both together; for a row that both have, the feature of ``other``."""
+        """The union of both; where both have a row, with the feature of ``other``."""
         kept = ~np.isin(self.rows, other.rows)
         rows = np.concatenate((self.rows[kept], other.rows))
         order = np.argsort(rows)

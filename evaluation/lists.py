@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from runtime.errors import ConfigError, first_line
-from runtime.untrusted import open_regular
+from runtime.files import open_regular
 from sharding.format.files import MalformedError
 from sharding.format.strict_json import parse
 
@@ -111,7 +111,7 @@ class ImageList:
     def _content(self) -> bytes:
         most = _MAX_JSON_BYTES if self.is_json else _MAX_TEXT_BYTES
         try:
-            with open_regular(self.path, most) as file:
+            with open_regular(self.path, max_bytes=most) as file:
                 return file.read(most)
         except OSError as error:
             raise ConfigError(

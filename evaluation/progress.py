@@ -1,4 +1,4 @@
-"""How far a long phase is: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of a long phase: a bar on a terminal, elsewhere a line every 30 seconds."""
 
 import sys
 import time

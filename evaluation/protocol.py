@@ -23,11 +23,11 @@ _HEX_BYTES = re.compile(r"([0-9a-f]{2})+", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Target:
-    """One test set of a protocol with the references that it is compared with.
+    """A test set of a protocol and the references that it is compared with.
 
     Attributes:
         name: shown in tables and reports.
-        reference, test: the union of these.
+        reference, test: the sets; each is the union of its parts.
         setting: what this target repeats, e.g. with other known classes; results are averaged over
             the targets of a setting. None if it repeats nothing.
     """

@@ -1,4 +1,4 @@
-"""What results come from: command, checkpoint, configuration and versions."""
+"""The provenance of results: command, checkpoint, configuration and versions."""
 
 import importlib.metadata
 import platform
@@ -7,8 +7,10 @@ from typing import Any
 
 from nvidia import dali
 
+from evaluation.config import EvaluateConfig
 from evaluation.trained import Provenance
 from model.config import Preprocessing
+from runtime.config import plain
 from runtime.distributed import Process
 
 _LIBRARIES = ("torch", "timm", "scikit-learn")
@@ -16,26 +18,26 @@ _LIBRARIES = ("torch", "timm", "scikit-learn")
 
 @dataclass(frozen=True)
 class Receipt:
-    """What results come from.
+    """The provenance of results.
 
     Attributes:
         command: as it was typed.
         network: the checkpoint that was read.
         preprocessing: how images became the network's input.
-        configuration: the command's options, defaults included.
-        process: one of those that ran.
+        options: the command's options.
+        process: the one that writes the results.
         seconds: how long the command took.
     """
 
     command: str
     network: Provenance
     preprocessing: Preprocessing
-    configuration: dict[str, Any]
+    options: EvaluateConfig
     process: Process
     seconds: float
 
     def plain(self) -> dict[str, Any]:
-        """The receipt as it stands in ``results.json``."""
+        """The receipt as the JSON document that ``results.json`` holds."""
         network = self.network
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
         return {
@@ -47,7 +49,7 @@ class Receipt:
                 "verified": network.verified,
                 "untrained": list(network.untrained),
             },
-            "configuration": self.configuration,
+            "configuration": plain(self.options),
             "training": network.config,
             "preprocessing": asdict(self.preprocessing),
             "device": str(self.process.device),

@@ -10,22 +10,22 @@ from runtime.errors import PackError
 
 
 def choose_references(rows: ProtocolRows, config: ReferenceConfig) -> ProtocolRows:
-    """``rows`` with the references that ``config`` leaves, an image as often as it was drawn.
+    """``rows`` with the references that ``config`` selects; one drawn twice is there twice.
 
     Raises:
-        PackError: a class has fewer references than ``minimum``, or than ``shots`` where they are
-            drawn without replacement.
+        PackError: a class has fewer references than ``min_references``, or than ``shots`` where
+            they are drawn without replacement.
     """
     counts = np.bincount(rows.reference_class, minlength=len(rows.known))
     fewest = int(counts.argmin())
     has = f"class {rows.known[fewest]} has {counts[fewest]} reference image(s)"
-    if counts[fewest] < config.minimum:
+    if counts[fewest] < config.min_references:
         raise PackError(
-            f"{has}, fewer than {config.minimum}; add images, or lower --min-references"
+            f"{has}, fewer than {config.min_references}; add images, or lower --min-references"
         )
     if not config.shots:
         return rows
-    if config.shots > counts[fewest] and not config.replacement:
+    if config.shots > counts[fewest] and not config.with_replacement:
         raise PackError(
             f"{has}, fewer than --shots {config.shots}; ask for fewer, or --with-replacement"
         )
@@ -34,7 +34,7 @@ def choose_references(rows: ProtocolRows, config: ReferenceConfig) -> ProtocolRo
             np.random.default_rng(config.seed).choice(
                 np.flatnonzero(rows.reference_class == number),
                 config.shots,
-                replace=config.replacement,
+                replace=config.with_replacement,
             )
             for number in range(len(rows.known))
         ]

@@ -30,10 +30,10 @@ class EvaluatorResult:
     """One evaluator on one target.
 
     Attributes:
-        normality: float32 (T,), by the target's test rows.
+        normality: float32 (T,), in the order of the target's test rows.
         predicted: int64 (T,), known classes.
         metrics: by the names of ``METRICS``; ``auroc_low`` and ``auroc_high`` bound the 95 %
-            bootstrap interval of the AUROC, ``accuracy`` is that on the known images.
+            bootstrap interval of the AUROC, ``accuracy`` is closed-set, on the known images.
     """
 
     normality: np.ndarray
@@ -46,11 +46,11 @@ class TargetResult:
     """All evaluators on one target.
 
     Attributes:
-        name: the target's.
+        name: the target's name.
         setting: what it repeats, or None.
-        rows: its references, as they were used, and its tests.
-        evaluators: by name.
-        seconds: what scoring took.
+        rows: the references that were used, and the tests.
+        evaluators: the results by evaluator name.
+        seconds: duration of the scoring.
         pairs: relational pairs scored.
     """
 

@@ -1,19 +1,18 @@
-"""An evaluation, from the command's options to the folder with its results."""
+"""An evaluation, from the command's options to the folder of results."""
 
-import argparse
 import contextlib
 import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from rich.console import Console
 
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.cache import FeatureCache
-from evaluation.config import BATCH_SIZE, ReferenceConfig
+from evaluation.config import BATCH_SIZE, EvaluateConfig, ReferenceConfig
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.ooddb import PREFIX, ooddb_protocol
 from evaluation.protocol import Protocol
@@ -30,10 +29,12 @@ from runtime.distributed import Process
 from runtime.errors import ConfigError, UserError
 from runtime.precision import exact_float32
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Job:
-    """A protocol, the targets of it to run, and the pack that holds its data set."""
+    """A protocol, those of its targets to evaluate, and the pack of its data set."""
 
     protocol: Protocol
     targets: Sequence[str]
@@ -41,7 +42,7 @@ class Job:
 
 
 @exact_float32()
-def evaluate(options: argparse.Namespace, process: Process, command: list[str]) -> None:
+def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> None:
     """Evaluate what ``options`` name and write the results; ``command`` goes into the receipt.
 
     Raises:
@@ -51,7 +52,7 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
     started = time.perf_counter()
     jobs = _jobs(options)
     checkpoint = read_checkpoint(options.checkpoint)
-    network = build_trained(checkpoint, process.device, _preprocessing(options))
+    network = build_trained(checkpoint, process.device, _part(options, PreprocessingOptions))
     provenance = Provenance.of(checkpoint)
     cache = None if options.no_cache else FeatureCache(options.cache, provenance.backbone_sha256)
     with _folder(options, cache, process) as folder:
@@ -65,18 +66,18 @@ def evaluate(options: argparse.Namespace, process: Process, command: list[str]) 
             shlex.join(command),
             provenance,
             network.network.preprocessing,
-            {name: _plain(value) for name, value in vars(options).items()},
+            options,
             process,
             seconds,
         )
         try:
             folder.write(results, receipt)
-        finally:  # a full disk takes the files, not the numbers
+        finally:  # a full disk costs the files, not the numbers
             _print_tables(results)
     print(f"results in {plain(str(options.out))}")
 
 
-def _jobs(options: argparse.Namespace) -> list[Job]:
+def _jobs(options: EvaluateConfig) -> list[Job]:
     """The protocols, each with its pack: the only one, or that of the protocol's data set."""
     packs = [Pack(path) for path in options.pack]
     jobs = []
@@ -107,22 +108,13 @@ def load_protocol(name: str, lists: Path | None) -> Protocol:
     return ooddb_protocol(name, lists) if name.startswith(PREFIX) else Protocol.load(name, lists)
 
 
-def _preprocessing(options: argparse.Namespace) -> PreprocessingOptions:
-    given = {field.name: getattr(options, field.name) for field in fields(PreprocessingOptions)}
-    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
-    try:
-        return PreprocessingOptions(**values)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
 @contextlib.contextmanager
 def _folder(
-    options: argparse.Namespace, cache: FeatureCache | None, process: Process
+    options: EvaluateConfig, cache: FeatureCache | None, process: Process
 ) -> Iterator[ResultsFolder | None]:
-    """Reserve the places that are written to, before anything is computed.
+    """Reserve what will be written to, before anything is computed.
 
-    The first process gets the folder and the others None; where it cannot, all raise.
+    The first process gets the folder, the others None; if it fails, all raise.
     """
     with contextlib.ExitStack() as stack:
         folder, failure = None, None
@@ -152,7 +144,7 @@ def _introduce(network: Provenance) -> None:
 
 def _run(
     job: Job,
-    options: argparse.Namespace,
+    options: EvaluateConfig,
     network: TrainedNetwork,
     process: Process,
     cache: FeatureCache | None,
@@ -164,16 +156,14 @@ def _run(
         options.precision,
     )
     config = BenchmarkConfig(
-        evaluators=EVALUATORS if "all" in options.evaluators else tuple(options.evaluators),
+        evaluators=EVALUATORS if "all" in options.evaluators else options.evaluators,
         options=EvaluatorOptions(
             significant=options.significant,
             neighbors=options.neighbors,
             memory=options.memory << 20 or None,
             precision=options.precision,
         ),
-        references=ReferenceConfig(
-            options.shots, options.seed, options.with_replacement, options.min_references
-        ),
+        references=_part(options, ReferenceConfig),
         resamples=options.resamples,
     )
     extractor = FeatureExtractor(network, job.pack, process, extraction, cache)
@@ -183,9 +173,15 @@ def _run(
         raise ConfigError(f"protocol {job.protocol.name}: {error}") from error
 
 
+def _part(options: EvaluateConfig, kind: type[T]) -> T:
+    """The dataclass ``kind`` from the options that are its fields."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: getattr(options, name) for name in names})
+
+
 def _print_tables(results: Sequence[BenchmarkResult]) -> None:
     console = Console()
-    with console.capture() as captured:  # printing is ours: rich exits where a pipe is closed
+    with console.capture() as captured:  # printed by us: rich exits when a pipe is closed
         for result in results:
             console.print(terminal_table(result))
     print(captured.get(), end="")
@@ -196,10 +192,3 @@ def _print_tables(results: Sequence[BenchmarkResult]) -> None:
                     f"note: {plain(result.protocol.name)}, {plain(target.name)}: {missing} listed "
                     "images, rejected by packing, are left out"
                 )
-
-
-def _plain(value: Any) -> Any:
-    """An option as JSON can hold it."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

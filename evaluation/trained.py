@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from model.backbone import for_inference, resize_input
 from model.config import ModelConfig, Preprocessing, PreprocessingOptions
+from model.errors import ModelError
 from model.network import ReSeND, build_network, untrained_parts
 from runtime.checkpoint import Checkpoint, load_weights
 from runtime.errors import CheckpointError, ConfigError
@@ -41,10 +42,10 @@ class Provenance:
         path: the checkpoint's folder or file that was read.
         step: training steps behind the weights; None where that is not known.
         verified: whether the files were compared with the checkpoint's checksums.
-        sha256: of all weights, by name.
-        backbone_sha256: of the backbone's name and weights.
-        untrained: the parts of the network that look as they were initialized.
-        config: the configuration saved with the weights.
+        sha256: sha256 of all weights.
+        backbone_sha256: sha256 of the backbone's name and weights.
+        untrained: the parts of the network that still look randomly initialized.
+        config: the YAML document saved with the weights, which may hold anything.
     """
 
     path: Path
@@ -77,11 +78,11 @@ def load_network(
 ) -> TrainedNetwork:
     """Build the network that a run, a step folder, a weights file or an original checkpoint holds.
 
-    Its preprocessing is the one that it was trained with, but for what ``options`` change.
+    Its preprocessing is the one that it was trained with, except for what ``options`` change.
 
     Raises:
         CheckpointError: see ``read_checkpoint`` and ``build_trained``.
-        ConfigError: the backbone takes no images of the size that ``options`` name.
+        ConfigError: the backbone does not accept the image size in ``options``.
     """
     return build_trained(read_checkpoint(path), device, options)
 
@@ -107,7 +108,7 @@ def build_trained(
 
     Raises:
         CheckpointError: its configuration is invalid or does not fit its weights.
-        ConfigError: the backbone takes no images of the size that ``options`` name.
+        ConfigError: the backbone does not accept the image size in ``options``.
     """
     network = _build(checkpoint)
     _change_preprocessing(network, options)
@@ -123,7 +124,7 @@ def _change_preprocessing(network: ReSeND, options: PreprocessingOptions) -> Non
     if changed.image_size != network.preprocessing.image_size:
         try:
             resize_input(network.backbone, changed.image_size)
-        except ValueError as error:
+        except ModelError as error:
             raise ConfigError(str(error)) from error
     network.preprocessing = changed
 
@@ -132,15 +133,17 @@ def _build(checkpoint: Checkpoint) -> ReSeND:
     names = {field.name for field in fields(ModelConfig)}
     settings = checkpoint.setting("model") or {}
     try:
+        if not isinstance(settings, dict):
+            raise ModelError("model is not a mapping of names to values")
         config = ModelConfig(**{key: value for key, value in settings.items() if key in names})
-        # A transformer block has 12 d^2 weights; what is larger than the file is never allocated.
+        # A block has 12 d^2 weights; nothing larger than what the file holds is allocated.
         num_weights = sum(tensor.numel() for tensor in checkpoint.weights.values())
         if 12 * config.depth * config.embed_dim**2 > num_weights:
-            raise ValueError(f"embed_dim and depth want more than its {num_weights:,} weights")
+            raise ModelError(f"embed_dim and depth need more than its {num_weights:,} weights")
         network = build_network(config, Preprocessing.of_checkpoint(checkpoint.config))
-    except (ValueError, TypeError, AttributeError) as error:
+    except ModelError as error:
         raise CheckpointError(
-            f"{checkpoint.path}: its configuration builds no network: {error}"
+            f"{checkpoint.path}: no network can be built from its configuration: {error}"
         ) from error
     try:
         load_strictly(network, checkpoint.weights, str(checkpoint.path))

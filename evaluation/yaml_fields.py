@@ -1,4 +1,4 @@
-"""A YAML file that others may have written: read within bounds, its values taken by type.
+"""Reads YAML files that others may have written, within bounds, and checks the type of each value.
 
 Every error names the file, the place in it and what was expected there.
 """
@@ -25,7 +25,7 @@ class Fields:
     """A mapping of the file.
 
     Attributes:
-        where: the file and the place of the mapping in it, for messages.
+        where: the file and the mapping's place in it, for messages.
         values: by key.
     """
 
@@ -40,7 +40,7 @@ class Fields:
 
         Raises:
             ConfigError: the file cannot be read, is not YAML, repeats a key, stands for too many
-                values, or holds something else than a mapping.
+                values, or does not hold a mapping.
         """
         try:
             node = yaml.compose(read_text(path), yaml.SafeLoader)
@@ -63,14 +63,14 @@ class Fields:
             self.fail(f"the key {missing[0]} is missing; expected {', '.join(required)}")
 
     def word(self, key: str) -> str:
-        """A name that is not empty."""
+        """A non-empty name."""
         value = self.values[key]
         if not isinstance(value, str) or not value:
             self.fail(f"{key} is {_kind(value)}, expected a name{_quotes(value)}")
         return value
 
     def words(self, key: str) -> tuple[str, ...]:
-        """A list of different names that is not empty."""
+        """A non-empty list of distinct names."""
         for value in (values := self.items(key)):
             if not isinstance(value, str) or not value:
                 self.fail(f"{key} holds {_kind(value)}, expected names{_quotes(value)}")
@@ -80,7 +80,7 @@ class Fields:
         return tuple(values)
 
     def items(self, key: str) -> list[Any]:
-        """A list that is not empty."""
+        """A non-empty list."""
         value = self.values[key]
         if not isinstance(value, list):
             example = f"[{value}]" if isinstance(value, str) else "[a, b]"
@@ -106,11 +106,11 @@ class Fields:
         return value
 
     def mapping(self, key: str) -> "Fields":
-        """A mapping of names to values that is not empty."""
+        """A non-empty mapping of names to values."""
         return Fields._of(self.values[key], f"{self.where}: {key}")
 
     def mappings(self, key: str) -> list["Fields"]:
-        """A list of mappings that is not empty."""
+        """A non-empty list of mappings."""
         return [
             Fields._of(value, f"{self.where}: {key}: item {number}")
             for number, value in enumerate(self.items(key), 1)
@@ -170,7 +170,7 @@ class _Expansion:
             if isinstance(key, dict | list):
                 raise ValueError(f"line {line}: a key is {_kind(key)}, expected a name")
             if key in values:
-                raise ValueError(f"line {line}: the key {_shown(key)} is there twice")
+                raise ValueError(f"line {line}: the key {_shown(key)} appears twice")
             values[key] = self.value(value_node)
         return values
 

@@ -12,10 +12,14 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from model.config import PAPER_PREPROCESSING, Preprocessing
+from model.errors import ModelError
 
 _PAPER = ("resnet18", "resnet101")
 _CONTRASTIVE = ("clip", "pe_core")  # parts of the names of models trained on images and texts
-_CLASS_COUNTS = (1000, 11821)  # of ImageNet-1k and -12k, on which some of them were fine-tuned
+_CLASS_COUNTS = (
+    1000,
+    11821,
+)  # of ImageNet-1k and -12k, on which some models were fine-tuned
 
 
 def backbone_preprocessing(name: str) -> Preprocessing:
@@ -26,7 +30,7 @@ def backbone_preprocessing(name: str) -> Preprocessing:
     standard deviation.
 
     Raises:
-        ValueError: timm has no model of that name.
+        ModelError: timm has no model of that name.
     """
     known = _pretrained_config(name)
     if name.split(".")[0] in _PAPER:
@@ -58,7 +62,7 @@ def create_backbone(
         pretrained: start from timm's published weights, which timm downloads.
 
     Raises:
-        ValueError: timm has no model of that name, or it takes no images of that size.
+        ModelError: timm has no model of that name, or it does not accept that image size.
     """
     known = _pretrained_config(name)
     options: dict[str, Any] = {} if _has_projection(name, known) else {"num_classes": 0}
@@ -66,10 +70,8 @@ def create_backbone(
         options["img_size"] = image_size
     try:
         backbone = timm.create_model(name, pretrained=pretrained, **options)
-    except (TypeError, AssertionError) as error:
-        if "img_size" not in options:
-            raise
-        raise ValueError(
+    except (TypeError, AssertionError) as error:  # timm's models differ in what they accept
+        raise ModelError(
             f"{name} cannot be built for images of {image_size} pixels ({error}); "
             f"set image_size to {known.input_size[-1]}"
         ) from error
@@ -78,10 +80,10 @@ def create_backbone(
 
 
 def resize_input(backbone: nn.Module, image_size: int) -> None:
-    """Let a backbone take images of another size; position embeddings are interpolated.
+    """Let a backbone take images of a different size; position embeddings are interpolated.
 
     Raises:
-        ValueError: it takes no images of that size.
+        ModelError: it does not accept that size.
     """
     if hasattr(backbone, "set_input_size"):
         cast(Any, backbone).set_input_size(img_size=(image_size, image_size))
@@ -90,10 +92,10 @@ def resize_input(backbone: nn.Module, image_size: int) -> None:
 
 
 def feature_dim(backbone: nn.Module, image_size: int) -> int:
-    """D, the width of a backbone's features (N, D), found without computing anything.
+    """D, the width of a backbone's features (N, D), found without computing them.
 
     Raises:
-        ValueError: it takes no images of ``image_size`` pixels.
+        ModelError: it does not accept images of ``image_size`` pixels.
     """
     # A copy on the meta device, whose tensors have shapes and no values.
     memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in backbone.buffers()}
@@ -102,8 +104,8 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
     try:
         features = shadow(torch.empty(1, 3, image_size, image_size, device="meta"))
     except Exception as error:  # the model's own code may raise anything
-        raise ValueError(
-            f"the backbone takes no images of {image_size} pixels ({error}); "
+        raise ModelError(
+            f"the backbone does not accept images of {image_size} pixels ({error}); "
             "choose another image_size"
         ) from error
     return int(features.shape[1])
@@ -112,8 +114,8 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
 def for_inference(backbone: nn.Module) -> nn.Module:
     """A copy of a backbone in evaluation mode with each BatchNorm folded into its convolution.
 
-    Equal to float rounding, and about a fifth faster on a CPU. A backbone that ``torch.fx`` cannot
-    trace is returned as it is.
+    The features are equal up to float rounding, and about a fifth faster on a CPU. A backbone that
+    ``torch.fx`` cannot trace is returned as it is.
     """
     try:
         return fuse(backbone.eval())
@@ -122,32 +124,38 @@ def for_inference(backbone: nn.Module) -> nn.Module:
 
 
 def _pretrained_config(name: str) -> PretrainedCfg:
-    """timm's description of a model's published weights, or of none; ValueError for no model."""
+    """timm's description of a model's published weights, empty where it has none; ModelError where
+    timm has no such model, or no weights of the tag in its name."""
     if not timm.is_model(name):
         near = get_close_matches(name, timm.list_models(), n=3)
-        raise ValueError(
+        raise ModelError(
             f"timm has no model {name!r}; choose a name of timm.list_models()"
             + (f", such as {', '.join(near)}" if near else "")
         )
-    return get_pretrained_cfg(name) or PretrainedCfg()
+    try:
+        return get_pretrained_cfg(name) or PretrainedCfg()
+    except RuntimeError as error:  # the part of the name after the dot
+        raise ModelError(
+            f"timm has no weights {name!r}; choose a name of timm.list_pretrained()"
+        ) from error
 
 
 def _has_projection(name: str, known: PretrainedCfg) -> bool:
-    """Whether the model's head is a projection, whose width timm keeps as a number of classes."""
+    """Whether the model's head is a projection; timm stores its width as the number of classes."""
     full_name = f"{name}.{known.tag}"
     contrastive = any(part in full_name for part in _CONTRASTIVE)
     return contrastive and known.num_classes not in (0, *_CLASS_COUNTS)
 
 
 def _check_patches(backbone: nn.Module, image_size: int) -> None:
-    """Raise ValueError where patches that do not overlap would leave a part of the image out."""
+    """Raise ModelError if non-overlapping patches would not cover the image."""
     convolution = getattr(getattr(backbone, "patch_embed", None), "proj", None)
     if not isinstance(convolution, nn.Conv2d) or convolution.stride != convolution.kernel_size:
         return
     side = max(convolution.kernel_size)
     if image_size % side:
         below = max(1, image_size // side) * side
-        raise ValueError(
+        raise ModelError(
             f"image_size {image_size} is not a multiple of the backbone's patches of {side} "
             f"pixels; choose {below} or {below + side}"
         )

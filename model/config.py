@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from model.errors import ModelError
+
 Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
 RGB = tuple[float, float, float]
@@ -21,6 +23,7 @@ RELATIONAL = (
 )
 BASELINES = ("cosine", "euclidean", "mahalanobis", "knn", "knn-normalized")
 EVALUATORS = RELATIONAL + BASELINES  # the keys of model.evaluators.EVALUATORS
+RENAMED_EVALUATORS = {"knn-normalised": "knn-normalized"}  # accepted until 0.3
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -28,51 +31,50 @@ Precision = Literal["float32", "bfloat16"]
 def _check_preprocessing(given: "Preprocessing") -> None:
     size = given.image_size
     if not (isinstance(size, int) and 1 <= size <= MAX_IMAGE_SIZE):
-        raise ValueError(
+        raise ModelError(
             f"image_size is {size}; it must be a whole number from 1 to {MAX_IMAGE_SIZE}"
         )
     for name in ("mean", "std"):
         values = getattr(given, name)
         numbers = isinstance(values, tuple) and all(isinstance(v, int | float) for v in values)
         if not (numbers and len(values) == 3 and all(0 <= v <= 1 for v in values)):
-            raise ValueError(f"{name} is {values}; it must be three numbers from 0 to 1")
+            raise ModelError(f"{name} is {values}; it must be three numbers from 0 to 1")
     if not all(given.std):
-        raise ValueError(f"std is {given.std}; it must be above 0")
+        raise ModelError(f"std is {given.std}; it must be above 0")
     for name, choices in (
         ("interpolation", get_args(Interpolation)),
         ("crop_mode", get_args(CropMode)),
     ):
         if getattr(given, name) not in choices:
-            raise ValueError(f"{name} is {getattr(given, name)}; choose {', '.join(choices)}")
+            raise ModelError(f"{name} is {getattr(given, name)}; choose {', '.join(choices)}")
     if not (isinstance(given.crop_pct, int | float) and 0.1 <= given.crop_pct <= 2):
-        raise ValueError(f"crop_pct is {given.crop_pct}; it must be from 0.1 to 2")
+        raise ModelError(f"crop_pct is {given.crop_pct}; it must be from 0.1 to 2")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """How an RGB image becomes the network's input; the defaults are the paper's.
 
-    In evaluation the image is resized as ``crop_mode`` says, t being floor(image_size / crop_pct)
-    pixels, and its center of ``image_size`` x ``image_size`` is taken:
+    In evaluation an image is first resized, with t = floor(image_size / crop_pct) pixels:
 
     - ``center``: the short side becomes t;
     - ``squash``: both sides become t, whatever the aspect ratio;
     - ``border``: the long side becomes t.
 
-    What lies outside the image is the mean. These are the modes of ``timm.data.create_transform``.
-    Training takes random crops instead, and
-    uses ``image_size``, ``interpolation``, ``mean`` and ``std`` alone.
+    Then its center of ``image_size`` x ``image_size`` is cropped, padded with the mean where the
+    resized image is smaller. These are the modes of ``timm.data.create_transform``. Training takes
+    random crops instead, and uses only ``image_size``, ``interpolation``, ``mean`` and ``std``.
 
     Attributes:
         image_size: S, height and width of the network's input in pixels.
         mean: subtracted from the pixels of each channel, on a scale of 0 to 1.
-        std: what they are then divided by, on the same scale.
-        interpolation: of the resize, which is antialiased.
-        crop_mode: how the evaluation's image is resized.
-        crop_pct: S as a share of the resized side.
+        std: divides the result, per channel, on the same scale.
+        interpolation: filter of the resize, which is antialiased.
+        crop_mode: how an image is resized in evaluation.
+        crop_pct: S as a fraction of the resized side.
 
     Raises:
-        ValueError: a value is out of its range.
+        ModelError: a value is out of its range.
     """
 
     image_size: int = 224
@@ -87,14 +89,17 @@ class Preprocessing:
 
     @classmethod
     def of_checkpoint(cls, config: Mapping[str, Any]) -> "Preprocessing":
-        """What the configuration saved with a checkpoint says; what it lacks is the default.
+        """The preprocessing in the configuration of a checkpoint; what it lacks is the default.
+
+        Args:
+            config: the checkpoint's YAML document, which may hold anything.
 
         Raises:
-            ValueError: a value is of another type or out of its range.
+            ModelError: a value is of another type or out of its range.
         """
         saved = config.get("input", {})
         if not isinstance(saved, Mapping):
-            raise ValueError("input is not a mapping of names to values")
+            raise ModelError("input is not a mapping of names to values")
         given = {field.name: saved[field.name] for field in fields(cls) if field.name in saved}
         values: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in given.items()
@@ -107,16 +112,16 @@ PAPER_PREPROCESSING = Preprocessing()
 
 @dataclass(frozen=True)
 class PreprocessingOptions:
-    """Preprocessing other than the backbone's own; null takes the backbone's.
+    """Changes of the preprocessing; null, or an option that is not given, changes nothing.
 
     Attributes:
         image_size: height and width of the network's input in pixels.
-        mean: subtracted from the pixels of each channel, on a scale of 0 to 1.
-        std: what they are then divided by, on the same scale.
-        interpolation: of the resize, which is antialiased.
-        crop_mode: the evaluation's image; center crops the middle of the image, squash ignores its
-            aspect ratio, border pads it.
-        crop_pct: the input's size as a share of the side to which the image is resized first.
+        mean: subtracted from the pixels of each channel (R, G, B), on a scale of 0 to 1.
+        std: divides the result, per channel, on the same scale.
+        interpolation: filter of the resize, which is antialiased.
+        crop_mode: how an image is made square in evaluation: center crops its middle, squash
+            ignores its aspect ratio, border pads it.
+        crop_pct: the input's size as a fraction of the side to which an image is resized first.
     """
 
     image_size: int | None = None
@@ -147,6 +152,9 @@ class ModelConfig:
         head: ``linear`` (the paper) or ``mlp`` (the follow-up, arXiv 2307.06179).
         num_logits: outputs of the head, 1 or 2 (same, different).
         similarity_start: begin at cosine similarity instead of at random.
+
+    Raises:
+        ModelError: a value is of another type or out of its range.
     """
 
     backbone: str = "resnet18"
@@ -158,6 +166,8 @@ class ModelConfig:
     similarity_start: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.backbone, str):
+            raise ModelError(f"model.backbone must be a name, not {self.backbone}")
         for name, largest in (
             ("embed_dim", 8192),
             ("depth", 128),
@@ -166,25 +176,25 @@ class ModelConfig:
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= largest:
-                raise ValueError(
+                raise ModelError(
                     f"model.{name} must be a whole number from 1 to {largest}, not {value}"
                 )
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Which objective, and the number that shapes it.
+    """The training objective and its parameter.
 
     Attributes:
         name: ``mse`` is the paper's, ``hinge`` the follow-up's choice. ``cross_entropy`` is the
-            softmax cross-entropy of a head with two logits; the network returns their
-            difference, on which it equals ``bce``. ``focal`` is the focal form of both.
-        compression: c of ``mse``, how steep the sigmoid is.
+            softmax cross-entropy of a head with two logits; since the network returns their
+            difference, it is computed as ``bce``. ``focal`` is the focal loss for either head.
+        compression: c of ``mse``, the slope of the sigmoid.
         margin: m of ``hinge``.
         gamma: exponent of ``focal``.
 
     Raises:
-        ValueError: an unknown name, or a number that is not positive.
+        ModelError: an unknown name, or a number that is not positive.
     """
 
     name: ObjectiveName = "mse"
@@ -195,24 +205,24 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         names = get_args(ObjectiveName)
         if self.name not in names:
-            raise ValueError(f"objective {self.name!r} is unknown; choose {', '.join(names)}")
+            raise ModelError(f"objective {self.name!r} is unknown; choose {', '.join(names)}")
         for field in ("compression", "margin", "gamma"):
             if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(
+                raise ModelError(
                     f"objective.{field} is {getattr(self, field)}; it must be finite and > 0"
                 )
 
 
 @dataclass(frozen=True)
 class EvaluatorOptions:
-    """Numbers that evaluators take.
+    """Parameters of the evaluators.
 
     Attributes:
         significant: references per class for ``significant-*``.
         neighbors: k of the k-NN scores.
         memory: bytes for the intermediate values of relational scoring; None takes
             ``model.pairwise.tile_memory`` of the device.
-        precision: of the relational module's matrix products.
+        precision: data type of the relational module's matrix products.
     """
 
     significant: int = 5

@@ -1,5 +1,7 @@
 """Distances between features, the baselines that need no relational module."""
 
+from typing import NamedTuple
+
 import torch
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
@@ -50,10 +52,22 @@ def mahalanobis(tests: Tensor, features: Tensor, classes: Tensor, means: Tensor)
     return torch.cdist(white_tests, white_means).square().to(tests.dtype)
 
 
-def nearest(tests: Tensor, references: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Euclidean distances (T, count) to the nearest references, ascending, and their positions."""
+class Nearest(NamedTuple):
+    """The k nearest references of T tests, by ascending distance.
+
+    Attributes:
+        distances: float32 (T, k), Euclidean.
+        positions: int64 (T, k), positions among the references.
+    """
+
+    distances: Tensor
+    positions: Tensor
+
+
+def nearest(tests: Tensor, references: Tensor, count: int) -> Nearest:
+    """The ``count`` references (M, D) nearest to each of ``tests`` (T, D)."""
     found = [
         torch.topk(euclidean(chunk, references), count, dim=1, largest=False)
         for chunk in tests.split(_TESTS_AT_ONCE)
     ]
-    return torch.cat([values for values, _ in found]), torch.cat([place for _, place in found])
+    return Nearest(*(torch.cat(parts) for parts in zip(*found, strict=True)))

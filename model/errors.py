@@ -1,4 +1,8 @@
-"""What callers of the evaluators may want to tell apart from a bug."""
+"""Errors that callers may report without a traceback; any other ValueError is a bug."""
+
+
+class ModelError(ValueError):
+    """A network, a preprocessing or an objective cannot be built from its settings."""
 
 
 class EvaluatorError(ValueError):

@@ -1,8 +1,8 @@
-"""Ways to score test images against references. All need nothing but features.
+"""Ways to score test images against references, given only their features.
 
 An evaluator is a function of a ``Scoring`` and its entry in ``EVALUATORS``; ``model.config`` lists
-the names for those who cannot afford to import torch. What several evaluators need, such as the
-logits to the class means, is a cached property and computed once, whoever asks first.
+the names for callers that must not import torch. What several evaluators need, such as the logits
+to the class means, is a cached property, computed for the first of them.
 
 The class of a test image is that of the nearest prototype or, for the k-NN scores, of the nearest
 reference.
@@ -26,7 +26,7 @@ from model.relation import RelationalTransformer
 
 @dataclass(frozen=True)
 class References:
-    """What the known classes look like.
+    """Reference images of the known classes.
 
     Attributes:
         features: float32 (R, D).
@@ -41,7 +41,7 @@ class References:
 
 @dataclass(frozen=True)
 class Scores:
-    """What an evaluator says of T test images.
+    """An evaluator's answer for T test images.
 
     Attributes:
         normality: float32 (T,), high for known.
@@ -53,14 +53,14 @@ class Scores:
 
 
 class Scoring:
-    """T test images to be scored against references, and what evaluators share.
+    """T test images to be scored against references, and intermediate values evaluators share.
 
     Args:
         relation: the relational module, in evaluation mode.
         references: of the known classes.
         tests: float32 (T, D), the test images' features.
-        options: the numbers that evaluators take.
-        progress: is told of the relational pairs that were compared since the last call.
+        options: the evaluators' parameters.
+        progress: called with the number of relational pairs compared since its last call.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Scoring:
         return best.scatter_reduce(1, classes.expand_as(logits), logits, "amin")
 
     def neighbors(self, name: str) -> int:
-        """k; EvaluatorError where evaluator ``name`` has fewer references than that."""
+        """k; EvaluatorError if there are fewer references than evaluator ``name`` needs."""
         count, available = self.options.neighbors, len(self.references.features)
         if not 1 <= count <= available:
             raise EvaluatorError(
@@ -132,10 +132,11 @@ def evaluate(
 ) -> dict[str, Scores]:
     """The scores of ``tests`` (T, D) by each of the named evaluators.
 
-    ``progress`` is told of every relational pair; evaluators that need the same pairs share them.
+    Evaluators that need the same relational pairs share them; ``progress`` is called with the
+    number of pairs compared since its last call.
 
     Raises:
-        EvaluatorError: an unknown name, a class without reference, or fewer references than
+        EvaluatorError: an unknown name, a class without a reference, or fewer references than
             neighbors.
     """
     check_names(names)
@@ -208,7 +209,7 @@ def euclidean(run: Scoring) -> Scores:
 
 
 def mahalanobis(run: Scoring) -> Scores:
-    """The same under a shared covariance with Ledoit-Wolf shrinkage."""
+    """Mahalanobis distance to the nearest class mean: one covariance, Ledoit-Wolf shrinkage."""
     known = run.references
     return _nearest(distances.mahalanobis(run.tests, known.features, known.classes, run.means))
 
@@ -225,8 +226,9 @@ def knn_normalized(run: Scoring) -> Scores:
 
 
 def _knn(run: Scoring, name: str, known: Tensor, tests: Tensor) -> Scores:
-    values, positions = distances.nearest(tests, known, run.neighbors(name))
-    return Scores(scoring.normality(values[:, -1]), run.references.classes[positions[:, 0]])
+    found = distances.nearest(tests, known, run.neighbors(name))
+    predicted = run.references.classes[found.positions[:, 0]]
+    return Scores(scoring.normality(found.distances[:, -1]), predicted)
 
 
 def _nearest(to_classes: Tensor) -> Scores:
@@ -259,9 +261,9 @@ class Evaluator:
     """An entry of ``EVALUATORS``.
 
     Attributes:
-        score: the scores of all tests.
-        num_columns: how many relational pairs that takes per test; evaluators with the same
-            function share the pairs.
+        score: computes the scores of all tests.
+        num_columns: how many relational pairs it compares per test; evaluators with the same
+            function share their pairs.
     """
 
     score: Callable[[Scoring], Scores]

@@ -1,4 +1,4 @@
-"""Where each pixel of a network's input comes from, as numbers; importing it loads no torch."""
+"""Resizing and cropping as numbers: which part of an image a network's input shows. No torch."""
 
 import math
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 from model.config import Preprocessing
 
-_SUPPORT = {"bilinear": 1, "bicubic": 2}  # half the width of the filter, in pixels of the coarser
+_SUPPORT = {"bilinear": 1, "bicubic": 2}  # half the filter's width, in pixels of the coarser image
 
 
 class View(NamedTuple):
@@ -17,8 +17,8 @@ class View(NamedTuple):
         window: int32 (n, 4), left, top, width and height in source pixels; nothing outside of it
             is read.
         region: float32 (n, 4), left, top, right and bottom in pixels of the window.
-        size: int32 (n, 2), width and height that the region is resized to, at most S; an input that
-            is larger has it in its center.
+        size: int32 (n, 2), width and height that the region is resized to, at most S; where it is
+            smaller than S it is centered in the input.
     """
 
     window: np.ndarray
@@ -34,7 +34,7 @@ def crop_view(window: np.ndarray, image_size: int) -> View:
 
 
 def evaluation_view(preprocessing: Preprocessing, width: np.ndarray, height: np.ndarray) -> View:
-    """What evaluation shows of images of the given sizes, int (n,).
+    """The views that evaluation takes of images of the given sizes, int (n,).
 
     Resizing an image and cropping the result is the same as resizing a region of it, as long as the
     window around the region holds all the pixels under the filter.

@@ -5,8 +5,29 @@ raises ValueError where a metric is undefined: known or unknown samples are miss
 NaN.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+class Rates(NamedTuple):
+    """The ROC curve with every distinct score as the threshold, in descending order.
+
+    Attributes:
+        recall: (n,), the fraction of the known accepted.
+        false_rate: (n,), the fraction of the unknown accepted.
+    """
+
+    recall: np.ndarray
+    false_rate: np.ndarray
+
+
+class Interval(NamedTuple):
+    """A confidence interval."""
+
+    low: float
+    high: float
 
 
 def auroc(known: np.ndarray, normality: np.ndarray) -> float:
@@ -34,15 +55,14 @@ def fpr95_original(known: np.ndarray, normality: np.ndarray) -> float:
     return float(false_rate[np.argmin(np.abs(recall - 0.95))])
 
 
-def rates(known: np.ndarray, normality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall of the known and false positive rate of the unknown, each (number of distinct
-    scores,), with every distinct score as the threshold in descending order."""
+def rates(known: np.ndarray, normality: np.ndarray) -> Rates:
+    """Recall of the known and false positive rate of the unknown at every threshold."""
     _check(known, normality)
     order = np.argsort(-normality, kind="stable")
     last_of_score = np.append(np.diff(normality[order]) != 0, True)
     recall = np.cumsum(known[order])[last_of_score] / known.sum()
     false_rate = np.cumsum(~known[order])[last_of_score] / (~known).sum()
-    return recall, false_rate
+    return Rates(recall, false_rate)
 
 
 def aupr_known(known: np.ndarray, normality: np.ndarray) -> float:
@@ -52,7 +72,7 @@ def aupr_known(known: np.ndarray, normality: np.ndarray) -> float:
 
 
 def aupr_unknown(known: np.ndarray, normality: np.ndarray) -> float:
-    """Average precision with unknown as the positive class, found by low normality."""
+    """Average precision with unknown as the positive class, detected by low normality."""
     _check(known, normality)
     return float(average_precision_score(~known, -normality))
 
@@ -64,7 +84,7 @@ def auroc_interval(
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
-) -> tuple[float, float]:
+) -> Interval:
     """Percentile bootstrap interval of the AUROC; known and unknown are resampled separately.
 
     It depends on the two sets of scores, not on their order.
@@ -81,13 +101,13 @@ def auroc_interval(
         areas[number] = positives @ below / (len(known_ranks) * len(unknown_ranks))
     tail = (1 - level) / 2
     low, high = np.quantile(areas, (tail, 1 - tail))
-    return float(low), float(high)
+    return Interval(float(low), float(high))
 
 
 def threshold_at_recall(known: np.ndarray, normality: np.ndarray, recall: float = 0.95) -> float:
     """The highest threshold that accepts at least the fraction ``recall`` of the known."""
     thresholds = np.unique(normality)[::-1]
-    return float(thresholds[np.argmax(rates(known, normality)[0] >= recall)])
+    return float(thresholds[np.argmax(rates(known, normality).recall >= recall)])
 
 
 def closed_set_accuracy(test_class: np.ndarray, predicted: np.ndarray) -> float:

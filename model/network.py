@@ -1,4 +1,4 @@
-"""The networks that are trained: ReSeND on pairs, and a classifier that warms up a backbone."""
+"""The networks that are trained: ReSeND on pairs, and a classifier to pre-train a backbone."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from model.backbone import create_backbone, feature_dim
 from model.config import PAPER_PREPROCESSING, ModelConfig, Preprocessing
+from model.errors import ModelError
 from model.relation import RelationalTransformer
 
 
@@ -42,7 +43,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module, feature_dim: int, num_classes: int) -> None:
         super().__init__()
         if num_classes < 2:
-            raise ValueError(f"num_classes is {num_classes}; a classifier needs at least 2")
+            raise ModelError(f"num_classes is {num_classes}; a classifier needs at least 2")
         self.backbone = backbone
         self.head = nn.Linear(feature_dim, num_classes)
 
@@ -62,7 +63,7 @@ def build_network(
     ``pretrained`` starts its backbone at timm's published weights.
 
     Raises:
-        ValueError: timm has no such backbone, or a size is out of range.
+        ModelError: timm has no such backbone, or a size is out of range.
     """
     size = preprocessing.image_size
     backbone = create_backbone(config.backbone, image_size=size, pretrained=pretrained)
@@ -71,7 +72,7 @@ def build_network(
 
 
 def untrained_parts(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Which of ``backbone`` and ``relation`` look as they were initialized at random.
+    """Which of ``backbone`` and ``relation`` still look randomly initialized.
 
     The biases of normalization layers start at zero, and the first training step moves them.
 

@@ -29,7 +29,7 @@ class NoveltyDetector:
     Args:
         network: a trained network; it is put into evaluation mode.
         evaluator: one of ``model.evaluators.EVALUATORS``.
-        options: the numbers that the evaluator takes.
+        options: the evaluator's parameters.
         batch_size: images that go through the backbone at a time.
 
     Attributes:
@@ -91,7 +91,7 @@ class NoveltyDetector:
         Take images that were not given to ``fit``: references resemble themselves too well.
         """
         if not 0 < recall <= 1:
-            raise ValueError(f"recall is {recall}; choose a share above 0 and up to 1")
+            raise ValueError(f"recall is {recall}; choose a fraction above 0, at most 1")
         normality = self.score(known).normality.sort(descending=True).values
         self.threshold = normality[math.ceil(recall * len(normality)) - 1].item()
         return self.threshold

@@ -42,10 +42,8 @@ def bce(logits: Tensor, different: Tensor) -> Tensor:
 
 
 def focal(logits: Tensor, different: Tensor, gamma: float) -> Tensor:
-    """mean(-(1 - p)^gamma log p), p = sigmoid(y z) the probability of the truth
-
-    (arXiv 1708.02002).
-    """
+    """mean(-(1 - p)^gamma log p), where p = sigmoid(y z) is the probability given to the true
+    answer (arXiv 1708.02002)."""
     truth = _sign(different, logits) * logits
     return (torch.sigmoid(-truth).pow(gamma) * functional.softplus(-truth)).mean()
 

@@ -1,9 +1,9 @@
 """Logits of every test against every reference: exact, in tiles, each image projected once.
 
-The tokens of a pair meet for the first time in the first block's attention. What comes before it,
-the projection and the first block's queries, keys and values, belongs to one image and is
-computed once for each. After the last block only the cls token is read, so there the other two
-give keys and values and nothing else.
+The tokens of a pair first interact in the first block's attention. Everything before it, the
+projection and the first block's queries, keys and values, depends on one image and is computed
+once per image. After the last block only the cls token is read, so in that block the other two
+tokens contribute only keys and values.
 """
 
 import copy
@@ -21,10 +21,10 @@ from model.relation import RelationalTransformer
 # part: the residual and its norm, float32 in any case, their rounded copies, and the hidden layer
 # before and after its activation.
 _WIDTH_AT_PEAK = 3 * 15
-# CUDA's attention kernels put the batch on a dimension of their grid that ends here
+# CUDA's attention kernels put the batch on a grid dimension with this limit
 # (github.com/pytorch/pytorch/issues/142228).
 _MAX_PAIRS = 65_535
-_CPU_MEMORY = 48 << 20  # larger tiles leave a CPU's caches
+_CPU_MEMORY = 48 << 20  # larger tiles do not fit a CPU's caches
 _HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -58,8 +58,7 @@ def relational_tiles(
         tests: (T, D) features.
         references: (M, D) features.
         memory: bytes that a tile's intermediate values may take, by default ``tile_memory`` of the
-            device; a tile has at least one pair. A rounded copy of the matrices, for bfloat16,
-            comes on top.
+            device; a tile has at least one pair. The bfloat16 copy of the matrices is not counted.
         dtype: float32, or bfloat16 for the matrix products before the head.
     """
     budget = tile_memory(tests.device) if memory is None else memory
@@ -87,7 +86,7 @@ def relational_logits(
     dtype: torch.dtype = torch.float32,
     progress: Callable[[int], object] = lambda pairs: None,
 ) -> Tensor:
-    """Logits (T, M) of all pairs; ``progress`` is told the pairs of each finished tile."""
+    """Logits (T, M) of all pairs; ``progress`` is called with each tile's number of pairs."""
     logits = tests.new_empty(len(tests), len(references), dtype=torch.float32)
     for tile in relational_tiles(relation, tests, references, memory=memory, dtype=dtype):
         logits[tile.tests, tile.references] = tile.logits
@@ -96,8 +95,8 @@ def relational_logits(
 
 
 def tile_memory(device: torch.device) -> int:
-    """The bytes that a tile may take on ``device``: 48 MiB on a CPU, a quarter of what is free on
-    a GPU, counting what torch has reserved and does not use."""
+    """The bytes that a tile may take on ``device``: 48 MiB on a CPU; on a GPU a quarter of the free
+    memory, including what torch has reserved but does not use."""
     if device.type != "cuda":
         return _CPU_MEMORY
     free, _ = torch.cuda.mem_get_info(device)
@@ -113,9 +112,10 @@ def pairs_per_tile(relation: RelationalTransformer, memory: int, dtype: torch.dt
 
 
 def _rounded(relation: RelationalTransformer, dtype: torch.dtype) -> RelationalTransformer:
-    """A twin with the matrices of its blocks in ``dtype``, which shares norms and head."""
+    """A copy with projection and blocks' matrices in ``dtype``; it shares norms and head."""
     if dtype == torch.float32:
         return relation
+    # what deepcopy finds in its memo it takes as the copy: shared, or rounded below
     twins = {id(parameter): parameter for parameter in relation.parameters()}
     for module in (relation.proj, *relation.blocks.modules()):
         if isinstance(module, nn.Linear):
@@ -126,7 +126,7 @@ def _rounded(relation: RelationalTransformer, dtype: torch.dtype) -> RelationalT
 
 @dataclass(frozen=True)
 class _FirstBlock:
-    """What n images bring into the first block, each on its own.
+    """What the first block needs of n images, computed from each image on its own.
 
     Attributes:
         features: (n, D).
@@ -143,7 +143,7 @@ class _FirstBlock:
 
 @torch.no_grad()
 def _first_block(relation: RelationalTransformer, features: Tensor) -> _FirstBlock:
-    # the residual stream is float32 whatever the matrices are
+    # the residual stream stays float32, whatever the type of the matrices
     token = linear(features, relation.proj.weight, relation.proj.bias).float()
     return _FirstBlock(features, token, *_project(relation.blocks[0], token))
 
@@ -224,8 +224,8 @@ def _feed_forward(block: Any, x: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Tensor:
     """``x @ weight.T + bias``, then GELU where asked for.
 
-    For float32 on a CPU oneDNN computes it, which uses AVX-512 wherever there is any; MKL, which
-    PyTorch takes by itself, does so on Intel's processors alone and is half as fast on AMD's.
+    In float32 on a CPU it calls oneDNN, which uses AVX-512 on every processor that has it. MKL,
+    PyTorch's default, does so only on Intel's processors and is half as fast on AMD's.
     """
     x = x.to(weight.dtype)
     if _HAS_ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:

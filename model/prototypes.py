@@ -1,7 +1,11 @@
 """Class prototypes: the mean reference feature, or a few representative references."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+from model.errors import EvaluatorError
 
 
 def class_means(features: Tensor, classes: Tensor, num_classes: int) -> Tensor:
@@ -13,7 +17,7 @@ def class_means(features: Tensor, classes: Tensor, num_classes: int) -> Tensor:
         num_classes: K.
 
     Raises:
-        ValueError: a class has no feature.
+        EvaluatorError: a class has no feature.
     """
     counts = _class_counts(classes, num_classes)
     sums = features.new_zeros(num_classes, features.shape[1], dtype=torch.float64)
@@ -21,9 +25,21 @@ def class_means(features: Tensor, classes: Tensor, num_classes: int) -> Tensor:
     return (sums / counts[:, None]).to(features.dtype)
 
 
+class Significant(NamedTuple):
+    """M representative references, class by class.
+
+    Attributes:
+        positions: int64 (M,), positions among the references.
+        classes: int64 (M,), their classes.
+    """
+
+    positions: Tensor
+    classes: Tensor
+
+
 def most_significant(
     features: Tensor, classes: Tensor, num_classes: int, count: int
-) -> tuple[Tensor, Tensor]:
+) -> Significant:
     """Up to ``count`` representative references of each class.
 
     The first is the one nearest to the class mean; each further one is the farthest from those
@@ -35,11 +51,9 @@ def most_significant(
         num_classes: K.
         count: references per class; a class with fewer contributes all of them.
 
-    Returns:
-        Positions in ``features``, int64 (M,), and their classes, int64 (M,), class by class.
-
     Raises:
-        ValueError: a class has no feature, or ``count`` is below 1.
+        EvaluatorError: a class has no feature.
+        ValueError: ``count`` is below 1.
     """
     if count < 1:
         raise ValueError(f"count is {count}; choose at least one prototype per class")
@@ -49,7 +63,7 @@ def most_significant(
         members = torch.nonzero(classes == number).flatten()
         chosen.append(members[_spread(features[members], means[number], count)])
     positions = torch.cat(chosen)
-    return positions, classes[positions]
+    return Significant(positions, classes[positions])
 
 
 def _spread(features: Tensor, mean: Tensor, count: int) -> Tensor:
@@ -66,5 +80,5 @@ def _spread(features: Tensor, mean: Tensor, count: int) -> Tensor:
 def _class_counts(classes: Tensor, num_classes: int) -> Tensor:
     counts = torch.bincount(classes, minlength=num_classes)
     if (counts == 0).any():
-        raise ValueError(f"class {int(counts.argmin())} has no reference; add at least one")
+        raise EvaluatorError(f"class {int(counts.argmin())} has no reference; add at least one")
     return counts

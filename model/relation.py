@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config import ModelConfig
+from model.errors import ModelError
 
 HIDDEN_HEAD_DIM = 256
 INITIAL_SCALE = 8.0
@@ -26,14 +27,14 @@ class RelationalTransformer(nn.Module):
             at the start, so that training begins at plain cosine similarity.
 
     Raises:
-        ValueError: the heads cannot share the width equally, or there is no such head.
+        ModelError: the heads cannot share the width equally, or there is no such head.
     """
 
     def __init__(self, feature_dim: int, config: ModelConfig) -> None:
         super().__init__()
         embed_dim, num_heads = config.embed_dim, config.num_heads
         if embed_dim % num_heads:
-            raise ValueError(
+            raise ModelError(
                 f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}; change either"
             )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
@@ -86,4 +87,4 @@ def _create_head(name: str, embed_dim: int, num_logits: int) -> nn.Module:
             nn.ReLU(),
             nn.Linear(HIDDEN_HEAD_DIM, num_logits, bias=False),
         )
-    raise ValueError(f"head is {name!r}; choose linear or mlp")
+    raise ModelError(f"head is {name!r}; choose linear or mlp")

@@ -1,4 +1,4 @@
-"""An image of your own as the network's input, as evaluation prepares those of a pack."""
+"""Prepares an image of your own as evaluation prepares those of a pack."""
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ def prepare(image: Tensor, preprocessing: Preprocessing) -> Tensor:
         preprocessing: what the network was trained with.
 
     Returns:
-        float32 (3, S, S). It differs from the input that DALI makes of the same file by less than
-        one of 255 levels, before the normalization.
+        float32 (3, S, S). Before normalization it differs from the input that DALI makes of the
+        same file by less than one of 255 levels.
 
     Raises:
         ValueError: the image has another shape or type.

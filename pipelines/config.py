@@ -5,6 +5,7 @@ from typing import Literal
 
 from model.config import Preprocessing
 from runtime.checks import check_numbers, number, whole
+from runtime.command import DeviceName
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class InputConfig:
             decoder allocates memory at the start; it allocates more for larger images.
     """
 
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: DeviceName = "auto"
     num_threads: int = 0
     prefetch: int = 2
     dtype: Literal["float32", "float16"] = "float32"

@@ -1,9 +1,9 @@
-"""Checkpoints: written completely or not at all, verified whenever they are read.
+"""Checkpoints: written completely or not at all, and verified on every read.
 
 RUN/checkpoints/step-00000100/
   weights.safetensors   the network
   config.yaml           the configuration that made it
-  metrics.json          what was last measured
+  metrics.json          the last metrics
   training.pt           optimizer state and the pack's fingerprint (tensors and plain values)
   checksums.json        size and sha256 of the files above
 """
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from runtime.checksums import update_checksum, verify_checksums, write_checksums
 from runtime.errors import CheckpointError, first_line
-from runtime.files import replace_file, sync
+from runtime.files import sync, write_atomically
 from runtime.tensor_files import read_safetensors, read_tensors
 from runtime.untrusted import read_text, read_yaml_mapping
 
@@ -43,15 +43,15 @@ MAX_STEP = 10**8 - 1  # eight digits, so that the order of the names is that of 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read of a checkpoint.
+    """A checkpoint that was read.
 
     Attributes:
         path: its folder, or the weights file that was asked for.
         step: steps done; None for weights outside a step folder.
         weights: the network's state dict, on the CPU.
-        config: the configuration that made it, as ``runtime.config.plain`` gives it.
-        training: the optimizer state as it was given to ``save``; empty where only the weights
-            were read.
+        config: its ``config.yaml``, a mapping that may hold anything; see ``setting``.
+        training: its ``training.pt``, a mapping that may hold anything; empty where only the
+            weights were read.
         verified: whether the files were compared with checksums; older checkpoints have none.
     """
 
@@ -85,13 +85,13 @@ def save(
         The checkpoint's folder.
 
     Raises:
-        CheckpointError: it could not be written (e.g. disk full, or there is one of this step);
+        CheckpointError: it could not be written (e.g. disk full, or this step already has one);
             existing checkpoints are untouched.
     """
     target = run / "checkpoints" / f"step-{step:08d}"
     temporary = target.parent / f".{target.name}.partial"
     try:
-        for leftover in target.parent.glob(_PARTIAL):  # of a process that was killed
+        for leftover in target.parent.glob(_PARTIAL):  # of a killed process
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir(parents=True)
         (temporary / CONFIG).write_text(
@@ -99,7 +99,7 @@ def save(
         )
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(tensors, temporary / WEIGHTS)
-        # safetensors makes its files readable by their owner alone, whatever the umask.
+        # safetensors makes its files readable by their owner only, whatever the umask.
         (temporary / WEIGHTS).chmod((temporary / CONFIG).stat().st_mode)
         (temporary / METRICS).write_text(json.dumps({"step": step, **metrics}, indent=1) + "\n")
         if training is not None:
@@ -120,15 +120,18 @@ def save(
 
 
 def add_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Add what was measured after saving; a crash in between leaves the old metrics, or new ones
-    that fail verification and so keep the checkpoint from being pruned.
+    """Add metrics that were measured after saving.
+
+    A crash in between leaves either the old metrics, or new ones that do not match their checksum;
+    a checkpoint in that state is never pruned.
 
     Raises:
         CheckpointError: they could not be written.
     """
     try:
         known = _read_metrics(folder)
-        replace_file(folder / METRICS, json.dumps({**known, **metrics}, indent=1) + "\n")
+        content = json.dumps({**known, **metrics}, indent=1) + "\n"
+        write_atomically(folder / METRICS, content.encode())
         update_checksum(folder, METRICS)
     except OSError as error:
         raise CheckpointError(
@@ -254,7 +257,7 @@ def _read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def _delete(folder: Path) -> None:
-    """Delete a checkpoint; one that is deleted in part is never taken for a checkpoint."""
+    """Delete a checkpoint; a partly deleted one is never mistaken for a checkpoint."""
     try:
         shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.partial")))
     except OSError as error:

@@ -1,38 +1,36 @@
 """SHA-256 of the files in a folder, kept next to them: detects bit rot and truncation.
 
 ``checksums.json`` maps each file's name to its size in bytes and its sha256. It does not protect
-from someone who can write to the folder, and so replace it as well.
+against someone who can write to the folder, and so replace the checksums as well.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from runtime.errors import CheckpointError, first_line
-from runtime.files import replace_file
-from runtime.untrusted import open_regular, read_text
+from runtime.files import file_sha256, open_regular, write_atomically
+from runtime.untrusted import read_text
 
 CHECKSUMS = "checksums.json"
-_BLOCK = 1 << 20
 
 
 def write_checksums(folder: Path) -> None:
-    """Record the present content of all files of ``folder``."""
+    """Record size and sha256 of all files in ``folder``."""
     record = {path.name: _entry(path) for path in sorted(folder.iterdir())}
-    replace_file(folder / CHECKSUMS, json.dumps(record, indent=1) + "\n")
+    _write_record(folder / CHECKSUMS, record)
 
 
 def update_checksum(folder: Path, name: str) -> None:
-    """Record the present content of one file; what is recorded of the others stays."""
+    """Record size and sha256 of one file; the other entries stay as they are."""
     record = _read_record(folder / CHECKSUMS) or {}
     record[name] = _entry(folder / name)
-    replace_file(folder / CHECKSUMS, json.dumps(record, indent=1) + "\n")
+    _write_record(folder / CHECKSUMS, record)
 
 
 def verify_checksums(folder: Path, names: tuple[str, ...]) -> bool:
-    """Compare files of ``folder`` with what was recorded.
+    """Compare files of ``folder`` with their recorded checksums.
 
     Returns:
         False where nothing was recorded, as in checkpoints of older versions.
@@ -48,11 +46,11 @@ def verify_checksums(folder: Path, names: tuple[str, ...]) -> bool:
         if not isinstance(entry, dict):
             raise CheckpointError(f"{folder / CHECKSUMS} does not list {name}")
         try:
-            with open_regular(path, max_bytes=1 << 62) as file:
-                # The size first: a file that has grown to any length is not read at all.
+            with open_regular(path) as file:
+                # The size first: a file that has grown, to whatever length, is never read.
                 if os.fstat(file.fileno()).st_size != entry.get("bytes"):
                     raise ValueError(f"its size is not the one in {CHECKSUMS}")
-                if _sha256(file) != entry.get("sha256"):
+                if file_sha256(file) != entry.get("sha256"):
                     raise ValueError(f"its sha256 is not the one in {CHECKSUMS}")
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
@@ -61,14 +59,7 @@ def verify_checksums(folder: Path, names: tuple[str, ...]) -> bool:
 
 def _entry(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": _sha256(file)}
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": file_sha256(file)}
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
@@ -81,3 +72,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict):
         raise CheckpointError(f"cannot read {path}: it does not hold a mapping")
     return record
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())

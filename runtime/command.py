@@ -1,6 +1,6 @@
 """What all commands share: one parser, one way to report errors, one set of exit codes.
 
-Imports nothing slow, so that help and mistakes in the command line answer at once.
+Imports nothing slow, so that help and argument errors appear at once.
 """
 
 import argparse
@@ -10,12 +10,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import Literal, NoReturn
 
 from runtime.errors import ConfigError, PeerError, TrainingError, UserError, first_line
 
-INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
+DeviceName = Literal["auto", "cpu", "gpu"]
+
+INTERRUPTED = 130  # the status that shells give a command that Ctrl-C ended
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -35,8 +37,8 @@ def run_command(action: Callable[[], int]) -> int:
     on standard error. Any other exception is a bug and passes through with its traceback.
 
     Where a launcher such as torchrun started several processes, one that fails prints its message
-    and ends at once with that status: freeing the resources that it shares with the others would
-    wait for them, while they wait for it.
+    and exits at once with that status: freeing the resources that it shares with the others could
+    deadlock, since they may be waiting for it.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # replaced or closed by the caller
@@ -58,6 +60,17 @@ def run_command(action: Callable[[], int]) -> int:
         if launched:
             _exit_now(failure)
         return failure
+
+
+def current_name(text: str, renamed: Mapping[str, str]) -> str:
+    """``text``, or what it is called now, with a hint on standard error; the part after = stays."""
+    old, equals, value = text.partition("=")
+    if old not in renamed:
+        return text
+    if os.environ.get("RANK", "0") == "0":
+        line = f"hint: {old} is now {renamed[old]}; the old name goes in the next release"
+        print(line, file=sys.stderr)
+    return renamed[old] + equals + value
 
 
 def positive(text: str) -> int:
@@ -100,7 +113,7 @@ def _whole_number(text: str, smallest: int) -> int:
 
 
 def _report(error: BaseException) -> int | None:
-    """Print the error's line and return the exit status; None and no line for a bug."""
+    """Print the error in one line and return the exit status; None, and no line, for a bug."""
     if isinstance(error, UserError):
         return _print_error(str(error), 2)
     if isinstance(error, TrainingError | PeerError):
@@ -113,13 +126,13 @@ def _report(error: BaseException) -> int | None:
 
 
 def _print_error(message: str, status: int) -> int:
-    """Print an error's line, named by rank where there are several processes."""
+    """Print an error in one line, which names the rank unless that is 0."""
     rank = os.environ.get("RANK", "0")
     line = "".join(
         character if character.isprintable() else ascii(character)[1:-1]
         for character in " ".join(message.split("\n"))
     )
-    # one write, so that the lines of several processes do not mix
+    # one write, so that the lines of several processes are not interleaved
     sys.stderr.write(f"error: {line}\n" if rank == "0" else f"rank {rank}: {line}\n")
     sys.stderr.flush()
     return status
@@ -140,7 +153,8 @@ def _exit_now(status: int) -> NoReturn:
 
 
 def _output_is_broken() -> bool:
-    """Whether standard output is what failed; if so it is closed, so that exiting stays quiet."""
+    """Whether standard output failed; if so, redirect it to the null device, so that the flush at
+    exit does not fail too."""
     try:
         print(flush=True)  # a failed write may have left nothing to flush
     except OSError:

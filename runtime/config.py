@@ -15,14 +15,14 @@ from runtime.errors import ConfigError, first_line
 
 T = TypeVar("T")
 
-_WRONG_TYPE = re.compile(  # jsonargparse names the types of Python, and repeats itself
+_WRONG_TYPE = re.compile(  # jsonargparse names Python's types, and repeats itself
     r'Parser key "(?P<key>[\w.]+)": .*(Got value|Given value): (?P<value>.*)'
 )
 _WORDS = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
-    str: "a text",
+    str: "a string",
     Path: "a path",
 }
 
@@ -31,8 +31,8 @@ def load_config(kind: type[T], arguments: Sequence[str], *, prog: str, descripti
     """Fill the dataclass ``kind`` from ``--config FILE`` and options such as ``--train.clip=1``.
 
     Options override the file, whatever their order. Keys, types, defaults and descriptions are
-    those of the dataclass and of the dataclasses in it. A field of type bool at the top is a
-    switch without value: ``--dry-run`` and ``--dry_run`` stand for ``--dry_run=true``.
+    those of the dataclass and of the dataclasses in it. A top-level field of type bool is a
+    switch without a value: ``--dry-run`` and ``--dry_run`` stand for ``--dry_run=true``.
 
     Raises:
         ConfigError: an unknown key, a value of another type, a missing file or required key, or a
@@ -50,7 +50,7 @@ def load_config(kind: type[T], arguments: Sequence[str], *, prog: str, descripti
         for field in dataclasses.fields(kind)  # type: ignore[arg-type]
         if field.type is bool
     ]
-    # jsonargparse lets a later file override an earlier option; a file first is what people mean.
+    # To jsonargparse a later file overrides an earlier option, which nobody expects.
     files, options = _split_files([_spelled_out(argument, switches) for argument in arguments])
     for file in files:
         _check_file(Path(file.removeprefix("--config=")))
@@ -63,7 +63,7 @@ def load_config(kind: type[T], arguments: Sequence[str], *, prog: str, descripti
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A dataclass as dictionaries, lists and scalars, fit for YAML."""
+    """A dataclass as the dictionaries, lists and scalars of a YAML document."""
     return _plain(dataclasses.asdict(config))
 
 
@@ -87,7 +87,7 @@ def _split_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what the parser, whose YAML library is written in C, would crash on or hang at."""
+    """Refuse files on which the parser's YAML library, written in C, would crash or hang."""
     try:
         untrusted.read_yaml_mapping(path)
     except (OSError, ValueError) as error:
@@ -110,7 +110,7 @@ def _one_line(error: Exception, kind: type) -> str:
 
 
 def _wanted(kind: Any, key: str) -> str | None:
-    """What the field of dotted name ``key`` takes, in words; None where there is no such field."""
+    """The type of the field with the dotted name ``key``, in words; None if there is none."""
     for name in key.split("."):
         if not dataclasses.is_dataclass(kind):
             return None

@@ -7,9 +7,8 @@ from typing import Literal
 
 import torch
 
+from runtime.command import DeviceName
 from runtime.errors import ConfigError
-
-DeviceName = Literal["auto", "cpu", "gpu"]
 
 # Any of these exists where the kernel has loaded NVIDIA's driver.
 _DRIVER_FILES = tuple(map(Path, ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/nvidia0")))
@@ -29,7 +28,7 @@ def resolve_device(wanted: DeviceName, local_rank: int = 0) -> torch.device:
     if wanted == "cpu":
         return torch.device("cpu")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of what the errors below say
+        warnings.simplefilter("ignore")  # the errors below say it better
         available = torch.cuda.is_available()
     if not available and wanted == "auto" and (_gpus_are_hidden() or not _has_driver()):
         return torch.device("cpu")

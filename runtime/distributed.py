@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from runtime.device import DeviceName, resolve_device
+from runtime.command import DeviceName
+from runtime.device import resolve_device
 from runtime.errors import ConfigError, PeerError, first_line
 
 _TIMEOUT = timedelta(minutes=10)
-# What gloo and NCCL say where the process at the other end is gone.
+# What gloo and NCCL say when the process at the other end is gone.
 _PEER_IS_GONE = re.compile(
     r"gloo.*(closed by peer|reset by peer|broken pipe|timed out)|(ncclRemoteError)", re.I | re.S
 )
@@ -32,9 +33,9 @@ class Process:
     """This process among those of the run.
 
     Attributes:
-        rank: number among all processes.
-        local_rank: number among those of this machine, which is also its GPU's.
-        world_size: how many processes there are.
+        rank: its number among all processes.
+        local_rank: its number among those of this machine, which is also the number of its GPU.
+        world_size: the number of processes.
         device: where its network lives.
     """
 
@@ -48,19 +49,19 @@ class Process:
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Replace ``tensor`` by its sum over all processes."""
+        """Replace ``tensor`` with its sum over all processes."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def broadcast_(self, tensor: Tensor) -> Tensor:
-        """Replace ``tensor`` by that of the first process."""
+        """Replace ``tensor`` with that of the first process."""
         if self.world_size > 1:
             dist.broadcast(tensor, src=0)
         return tensor
 
     def maximum(self, value: float) -> float:
-        """The largest ``value`` that any process gives."""
+        """The largest ``value`` that any process passes."""
         if self.world_size == 1:
             return value
         largest = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -68,11 +69,11 @@ class Process:
         return largest.item()
 
     def same(self, value: int) -> bool:
-        """Whether all processes give the same ``value``, on all of them."""
+        """Whether all processes pass the same ``value``; every process gets the same answer."""
         return self.maximum(value) == -self.maximum(-value)
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called it."""
         if self.world_size > 1:
             dist.barrier()
 
@@ -86,7 +87,7 @@ def process_group(device: DeviceName) -> Iterator[Process]:
 
     Raises:
         ConfigError: a GPU is asked for and this process has none.
-        PeerError: another process ended while this one was talking to it.
+        PeerError: another process ended while this one was communicating with it.
     """
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -119,7 +120,8 @@ def process_group(device: DeviceName) -> Iterator[Process]:
 
 
 def distribute(network: nn.Module, process: Process, *, compiled: bool = False) -> nn.Module:
-    """The network, its gradients averaged over the processes, and compiled where that is possible.
+    """The network, wrapped so that gradients are averaged over the processes, and compiled if that
+    is asked for and possible.
 
     On GPUs, BatchNorm takes its statistics over all processes. PyTorch has no such BatchNorm for
     CPUs: there each process normalizes by its own share of the batch, and process 0's running
@@ -142,7 +144,7 @@ def distribute(network: nn.Module, process: Process, *, compiled: bool = False) 
 
 
 def _fresh_store(rank: int, world_size: int) -> dist.Store:
-    """A store that the processes of this attempt share with no earlier one.
+    """A store for the processes of this attempt, separate from that of earlier attempts.
 
     torchrun keeps its store across restarts, so gloo would connect to the addresses of dead
     processes. Each attempt therefore uses a new key prefix: rank 0 generates it and hands it to
@@ -174,7 +176,7 @@ def _fresh_store(rank: int, world_size: int) -> dist.Store:
 def _compiled(network: nn.Module, process: Process) -> nn.Module:
     try:
         torch.compile(lambda x: torch.sin(x) + 1)(torch.ones(8, device=process.device))
-    except Exception as error:  # a missing compiler raises what its own tool chain defines
+    except Exception as error:  # torch's compilers define their own exceptions
         if process.is_first:
             print(
                 "train.compile is ignored: torch.compile fails on this machine "
@@ -182,5 +184,5 @@ def _compiled(network: nn.Module, process: Process) -> nn.Module:
                 flush=True,
             )
         return network
-    torch._dynamo.config.suppress_errors = True  # what it cannot compile runs as it is
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs uncompiled
     return cast(nn.Module, torch.compile(network))

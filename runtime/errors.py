@@ -1,4 +1,4 @@
-"""Errors that commands report in one line, and that line."""
+"""Errors that commands report in one line instead of a traceback."""
 
 
 class UserError(Exception):
@@ -6,7 +6,7 @@ class UserError(Exception):
 
 
 class PackError(UserError):
-    """A tree, a pack or a request on them cannot be used."""
+    """A source tree or a pack cannot be used, or not as requested."""
 
 
 class ConfigError(UserError):
@@ -28,7 +28,7 @@ class PeerError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none.
 
-    An OSError gives the system's words alone, without number and file name.
+    Of an OSError it is the system's message only, without error number and file name.
     """
     message = (isinstance(error, OSError) and error.strerror) or str(error).strip()
     return (message or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Split n items over the processes and gather the results, each item computed exactly once."""
+"""Splits n items over the processes and gathers the results, each item computed exactly once."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from runtime.distributed import Process
 
 
 @dataclass(frozen=True)
-class Share:
+class Chunk:
     """One process's run of consecutive items.
 
     Attributes:
@@ -21,27 +21,27 @@ class Share:
     total: int
 
 
-def share_of(total: int, process: Process) -> Share:
-    """The process's share of ``total`` items; shares differ by one item at most."""
+def chunk_of(total: int, process: Process) -> Chunk:
+    """The process's chunk of ``total`` items; chunks differ by one item at most."""
     first, last = (
         total * number // process.world_size for number in (process.rank, process.rank + 1)
     )
-    return Share(slice(first, last), total)
+    return Chunk(slice(first, last), total)
 
 
-def all_gather(own: Tensor, share: Share, process: Process) -> Tensor:
+def all_gather(own: Tensor, chunk: Chunk, process: Process) -> Tensor:
     """All-gather: the values (n, ...) of all items from each process's ``own``, on every process.
 
     Raises:
         RuntimeError: an item was computed by no process or by several.
     """
-    values = own.new_zeros(share.total, *own.shape[1:])
-    values[share.slice] = own
-    counts = torch.zeros(share.total, dtype=torch.int64, device=own.device)
-    counts[share.slice] += 1
+    values = own.new_zeros(chunk.total, *own.shape[1:])
+    values[chunk.slice] = own
+    counts = torch.zeros(chunk.total, dtype=torch.int64, device=own.device)
+    counts[chunk.slice] += 1
     process.sum_(counts)
     if (counts != 1).any():
         raise RuntimeError(
-            f"{int((counts != 1).sum())} of {share.total} samples were not computed exactly once"
+            f"{int((counts != 1).sum())} of {chunk.total} samples were not computed exactly once"
         )
     return process.sum_(values)

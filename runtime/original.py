@@ -2,8 +2,8 @@
 
 Three layouts are read: a folder with ``feature_extractor.pkl`` and ``cls_rel.pkl`` whose head is
 one linear layer; the same with a two-layer head; and a single file whose names begin with
-``feature_extractor.`` and ``cls_rel.``. They differ from ours in the names of the two parts, and in
-that the feature extractor holds each tensor twice, the second time under ``model_resnet.``, with an
+``feature_extractor.`` and ``cls_rel.``. Unlike ours, they name the two parts differently, hold each
+tensor of the feature extractor twice, the second time under ``model_resnet.``, and contain an
 ImageNet classifier that nothing uses.
 """
 
@@ -43,8 +43,8 @@ class OriginalSettings:
 
 
 def is_original(path: Path) -> bool:
-    """Whether ``path`` is to be read by ``load_original``: it has the original's files, or is a
-    file of another type than ours."""
+    """Whether ``load_original`` should read ``path``: a folder with the original's files, or a file
+    that is not ``.safetensors``."""
     if os.path.isdir(path):
         return os.path.exists(path / f"{EXTRACTOR}.pkl")
     return os.path.exists(path) and path.suffix != ".safetensors"
@@ -80,7 +80,7 @@ def import_original(source: Path, run: Path, settings: OriginalSettings | None =
         CheckpointError: see ``load_original``; or ``run`` has checkpoints or cannot be written.
     """
     if checkpoint.step_folders(run):
-        raise CheckpointError(f"{run} holds checkpoints already; give another --out")
+        raise CheckpointError(f"{run} already holds checkpoints; give another --out")
     original = load_original(source, settings)
     return checkpoint.save(run, 0, weights=original.weights, config=original.config, metrics={})
 

@@ -11,16 +11,16 @@ import torch
 
 
 def use_tensor_float32() -> None:
-    """Let GPUs compute float32 matrix products and convolutions in TF32, and let cuDNN choose the
-    fastest algorithm for each shape by trying."""
+    """Let GPUs compute float32 matrix products and convolutions in TF32, and let cuDNN time its
+    algorithms and choose the fastest for each shape."""
     _set(matmul="high", convolution=True, benchmark=True)
 
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """A context, or a decorator of a function, in which float32 products are float32 on GPUs too.
+    """A context manager or decorator that keeps float32 products in full float32 on GPUs.
 
-    The settings are the process's; they are restored at the end.
+    The settings apply to the process and are restored at the end.
     """
     cudnn = torch.backends.cudnn
     before = (torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark)

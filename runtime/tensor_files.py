@@ -1,6 +1,6 @@
 """Reading files of tensors that others may have written.
 
-Nothing but tensors and plain values is ever unpickled, and no file takes more memory than its size.
+Only tensors and plain values are ever unpickled, and no file takes more memory than its size.
 """
 
 import os
@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from runtime.errors import CheckpointError, first_line
-from runtime.untrusted import open_regular
+from runtime.files import open_regular
 
-# What a pickle of tensors, mappings, lists and numbers refers to. torch.load(weights_only=True)
-# also lets pass constructors that take memory for a number of bytes, such as bytearray.
+# All that a pickle of tensors, mappings, lists and numbers refers to. torch.load(weights_only=True)
+# also allows constructors that allocate as much memory as the pickle says, such as bytearray.
 _HARMLESS = re.compile(
     r"collections OrderedDict"
     r"|torch\._utils _rebuild_(tensor|tensor_v2|parameter)"
@@ -34,21 +34,21 @@ _LEGACY_PICKLES = 5  # magic number, protocol, system, the values, names of the 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file; CheckpointError where it is missing or damaged."""
     try:
-        with open_regular(path, _memory()):
+        with open_regular(path, max_bytes=_memory()):
             return load_file(path)
     except Exception as error:  # the decoder raises errors of its own kind
         raise CheckpointError(f"cannot read {path}: {first_line(error)}") from error
 
 
 def read_tensors(path: Path) -> Any:
-    """What ``torch.save`` wrote: tensors and plain values, nothing else is unpickled.
+    """What ``torch.save`` wrote; only tensors and plain values are unpickled.
 
     Raises:
         CheckpointError: the file is missing or damaged, holds other objects, or would take more
             memory than its size.
     """
     try:
-        with open_regular(path, _memory()) as file:
+        with open_regular(path, max_bytes=_memory()) as file:
             _check_pickles(file)
             file.seek(0)
             values = torch.load(file, map_location="cpu", weights_only=True)
@@ -79,7 +79,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _check_pickles(file: BinaryIO) -> None:
-    """Raise ValueError unless the pickles in the file are bounded and refer to tensors alone."""
+    """Raise ValueError unless the pickles in the file are bounded and refer to tensors only."""
     if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
         file.seek(0)
         for _ in range(_LEGACY_PICKLES):
@@ -91,7 +91,7 @@ def _check_pickles(file: BinaryIO) -> None:
         if sum(member.file_size for member in members) > size or any(
             member.compress_type != zipfile.ZIP_STORED for member in members
         ):
-            raise ValueError("it is compressed or has overlapping members, as torch never writes")
+            raise ValueError("it is compressed or has overlapping members, unlike any by torch")
         for member in members:
             if member.filename.lower().endswith("data.pkl"):
                 with archive.open(member) as pickle:
@@ -103,11 +103,11 @@ def _check_pickle(file: Any) -> None:
         if count > _MAX_OPCODES:
             raise ValueError("it holds too many values")
         if opcode.name == "GLOBAL" and not _HARMLESS.fullmatch(str(argument)):
-            raise ValueError(f"it holds other objects than tensors ({argument})")
+            raise ValueError(f"it holds objects other than tensors ({argument})")
 
 
 def _check_sizes(values: Any) -> None:
-    """Raise ValueError where a tensor repeats its few numbers over a large shape."""
+    """Raise ValueError if a tensor has a larger shape than its storage fills."""
     waiting, seen = [values], set()
     while waiting:
         value = waiting.pop()

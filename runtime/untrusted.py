@@ -1,49 +1,29 @@
-"""Files that others may have written: regular files only, bounded, with plain content.
+"""Text and YAML files that others may have written: bounded, with plain content.
 
 Everything here raises OSError or ValueError; the caller says which file it was.
 """
 
-import os
-import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
+
+from runtime.files import open_regular
 
 _MAX_TEXT = 1 << 19
 _MAX_DEPTH = 16
 
 
-def open_regular(path: Path, max_bytes: int) -> BinaryIO:
-    """Open a file for reading, without waiting where it is a FIFO or a device.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: it is not a regular file, or it is larger than ``max_bytes``.
-    """
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
-    try:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is not a regular file")
-        if status.st_size > max_bytes:
-            raise ValueError(f"it has {status.st_size:,} bytes, more than {max_bytes:,}")
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file of at most 512 KiB."""
-    with open_regular(path, _MAX_TEXT) as file:
+    with open_regular(path, max_bytes=_MAX_TEXT) as file:
         return file.read(_MAX_TEXT).decode()
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """A YAML file's mapping of strings to mappings, lists, strings, numbers, booleans and nulls.
 
-    Aliases are refused: a few lines of them stand for more values than any memory holds.
+    Aliases are refused: a few lines of them can expand to more values than fit in memory.
     """
     try:
         values = yaml.load(read_text(path), _PlainLoader)

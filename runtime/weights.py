@@ -1,4 +1,4 @@
-"""Reading a backbone's weights from any of the places where they come from."""
+"""Loads a backbone's weights from checkpoints, ``.safetensors`` files and state dicts."""
 
 import math
 import os
@@ -52,7 +52,7 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str)
             [name for name in shared if own[name].shape != weights[name].shape],
         ),
         (
-            "has a different kind of number in",
+            "has a different data type in",
             [
                 name
                 for name in shared
@@ -63,7 +63,7 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str)
         if names:
             raise CheckpointError(
                 f"{source} {what} {_listed(names)}; "
-                "it was made by a different architecture, set model.* as it was"
+                "it is of a different architecture; set model.* to match"
             )
     infinite = [name for name in shared if not weights[name].isfinite().all()]
     if infinite:

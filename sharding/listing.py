@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import PackError
-from sharding.format.files import write_atomically
+from runtime.files import write_atomically
 from sharding.shard_plan import Columns, PackOptions, ShardPlan, make_plan, pack_order
 from sharding.sources.dataset import Dataset, Sample
 

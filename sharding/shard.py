@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.files import atomic_file, write_atomically
 from sharding.format import tar
-from sharding.format.files import atomic_file, write_atomically
 from sharding.format.index import IndexColumns, key_name
 from sharding.format.manifest import ShardInfo, dali_index_name, shard_name
 from sharding.format.rejects import Reject

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from runtime.errors import PackError
+from runtime.files import atomic_file
 from sharding.format import index as index_file
 from sharding.format import manifest as manifest_file
 from sharding.format import rejects as rejects_file
-from sharding.format.files import atomic_file, open_regular, regular_size
+from sharding.format.files import open_regular, regular_size
 from sharding.format.manifest import Manifest, dali_index_name
 from sharding.format.opening import open_pack
 from sharding.format.tar import max_index_bytes

@@ -17,7 +17,7 @@ OURS = {
     "evaluate",
 }
 ALLOWED = {
-    "sharding": {"runtime.errors", "runtime.command"},
+    "sharding": {"runtime.errors", "runtime.command", "runtime.files"},
     "pipelines": {
         "sharding.format",
         "model.config",

@@ -1,4 +1,4 @@
-"""The configuration of a training run, and how a recipe follows the number of devices."""
+"""The configuration of a training run, and how a recipe scales with the number of devices."""
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ class DataConfig:
         domains: domains to train on; null for all.
         classes: classes to train on; null for all.
         splits: splits to train on; null for all.
-        num_negatives: negative pairs for each positive one.
+        num_negatives: negative pairs per positive pair.
         balanced: give each class the same number of anchors.
     """
 
@@ -41,11 +41,11 @@ class DataConfig:
 class NetworkConfig(ModelConfig):
     """The network, and the weights that its backbone starts from.
 
-    ``ModelConfig`` is the part that a checkpoint needs; these two fields matter at the start only.
+    A checkpoint needs only the fields of ``ModelConfig``; these two matter only at the start.
 
     Attributes:
-        pretrained: start the backbone at timm's published weights, which timm downloads.
-        backbone_weights: start it at these weights: a run or checkpoint of ours, a .safetensors
+        pretrained: start the backbone from timm's published weights, which timm downloads.
+        backbone_weights: start it from these weights: a run or checkpoint of ours, a .safetensors
             file, or a state dict with timm's or torchvision's names.
     """
 
@@ -74,14 +74,14 @@ class LoopConfig:
     Attributes:
         iterations: optimizer steps.
         global_batch: pairs per step over all devices.
-        recipe_ranks: world size the recipe was written for: that of global_batch, optimizer.lr and
-            all numbers of steps; only ``scale: linear`` uses it.
+        recipe_ranks: world size for which global_batch, optimizer.lr and all step counts were
+            chosen; only ``scale: linear`` uses it.
         accumulate: gradient-accumulation steps (micro-batches per optimizer step), to save memory;
             with ``scale: linear`` a micro-batch is as large as a step of one of the recipe's ranks.
         clip: maximum gradient norm; null disables clipping.
-        precision: float32 computes products in TF32 on GPUs that have it, bfloat16 in mixed
-            precision; weights and optimizer stay float32.
-        compile: let torch.compile make the network faster, where it can.
+        precision: float32 computes products in TF32 on GPUs that have it; bfloat16 is mixed
+            precision, with weights and optimizer state in float32.
+        compile: compile the network with torch.compile where that works.
         max_loss: a mean loss above this, or one that is not finite, stops the run.
     """
 
@@ -115,7 +115,7 @@ class ValidationConfig:
         protocol: a benchmark's YAML file; null disables validation.
         pack: the pack to evaluate on; null for the training pack.
         targets: names of the protocol's targets; null for all.
-        evaluator: whose AUROC, averaged over the targets, is the metric ``auroc``.
+        evaluator: the one whose AUROC, averaged over the targets, is the metric ``auroc``.
         batch_size: images per batch and process.
     """
 
@@ -134,12 +134,12 @@ class OptimizerConfig:
     """The optimizer; the defaults are the paper's.
 
     Attributes:
-        name: ``lars`` is timm's, over SGD with momentum; ``torchlars`` the package of that name,
-            with the same rule, where it is installed.
-        lr: learning rate after the warm-up, at the global batch ``train.global_batch``.
-        momentum: of lars, torchlars and sgd.
-        betas: of adamw.
-        weight_decay: of all parameters, biases and norms included; decoupled for adamw.
+        name: ``lars`` is timm's, over SGD with momentum; ``torchlars`` is the package of that name,
+            if installed, which computes the same updates.
+        lr: learning rate after the warm-up, for the global batch ``train.global_batch``.
+        momentum: momentum of lars, torchlars and sgd.
+        betas: betas of adamw.
+        weight_decay: applied to all parameters, biases and norms included; decoupled for adamw.
         backbone_factor: multiplies the learning rate of the backbone's parameters.
     """
 
@@ -169,9 +169,9 @@ class ScheduleConfig:
     Attributes:
         name: ``step`` multiplies by ``gamma`` at each milestone, ``cosine`` falls to 0 at the last
             step, ``constant`` stays.
-        warmup: steps of linear rise from 0.
-        milestones: for ``step``, numbers of steps after the warm-up.
-        gamma: for ``step``.
+        warmup: steps in which the rate rises linearly from 0.
+        milestones: for ``step``, in steps after the warm-up.
+        gamma: for ``step``, the factor at each milestone.
     """
 
     name: Literal["step", "cosine", "constant"] = "step"
@@ -195,7 +195,7 @@ class CheckpointConfig:
 
     Attributes:
         every: steps between checkpoints; the last step always has one.
-        keep: how many of the newest are kept, besides the one with the best ``best``.
+        keep: how many of the newest are kept, in addition to the one with the best ``best``.
         best: the metric, higher is better, by which the best checkpoint is chosen.
     """
 
@@ -212,7 +212,7 @@ class LogConfig:
     """How often and where the run is logged.
 
     Attributes:
-        every: steps between the gathering of metrics; the device is waited for only then.
+        every: steps after which metrics are gathered; only then does the host wait for the device.
         tensorboard: write TensorBoard files in addition to ``log.jsonl``.
         progress: draw a progress bar on a terminal.
         peak_tflops: the device's peak for the precision in use, from which the model FLOPs
@@ -236,11 +236,11 @@ class TrainConfig:
         data: the training pairs.
         out: folder for checkpoints and logs.
         task: ``relation`` learns whether two images show the same class; ``classification`` learns
-            the classes of the same images, to warm up a backbone.
-        seed: of the weights and of the plan of pairs.
+            the classes of the same images, to pre-train a backbone.
+        seed: random seed of the initial weights and of the pairs.
         resume: ``auto`` continues from the newest checkpoint in the run's folder, if there is one;
             ``never`` refuses a folder that has one.
-        scale: ``linear`` lets global batch, learning rate and numbers of steps follow the number of
+        scale: ``linear`` scales global batch, learning rate and step counts with the number of
             devices; ``none`` takes them as they are.
         dry_run: print the resolved configuration, sizes and a memory estimate, and stop; downloads
             and writes nothing.
@@ -269,12 +269,12 @@ class TrainConfig:
 
 
 def resolve(config: TrainConfig, world_size: int, saved_batch: int | None) -> TrainConfig:
-    """The configuration with the numbers that hold on ``world_size`` devices.
+    """The configuration with the numbers that apply on ``world_size`` devices.
 
     With ``scale: linear`` and k times the recipe's devices (each micro-batch of a step counts as
-    one), the global batch and the learning rate are multiplied by k, and all numbers of steps
-    divided by it. A run that is continued keeps the global batch that it was started with,
-    ``saved_batch``, and so its sequence of pairs.
+    one), the global batch and the learning rate are multiplied by k, and all step counts are
+    divided by it. A resumed run keeps the global batch that it was started with, ``saved_batch``,
+    and so its sequence of pairs.
 
     Raises:
         ConfigError: the devices cannot share the global batch equally, or a scaled number is out
@@ -303,7 +303,7 @@ def resolve(config: TrainConfig, world_size: int, saved_batch: int | None) -> Tr
 
 
 def scaling_line(recipe: TrainConfig, resolved: TrainConfig) -> str:
-    """How the linear scaling rule changed the recipe, for the reader."""
+    """How the linear scaling rule changed the recipe, in one line."""
     return (
         f"linear scaling, {recipe.train.global_batch} -> {resolved.train.global_batch} pairs per "
         "step: "

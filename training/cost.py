@@ -1,4 +1,4 @@
-"""What a network costs: arithmetic, memory, and how much of a device's peak it uses."""
+"""What a training step costs in arithmetic and memory, and what devices offer."""
 
 import copy
 import re
@@ -16,9 +16,9 @@ class Peak(NamedTuple):
     """Dense TFLOP/s of a GPU's matrix products; None where it cannot do them at full speed.
 
     Attributes:
-        float32: of float32 values as ``runtime.precision.use_tensor_float32`` has them computed:
-            in TF32 where the GPU has it.
-        bfloat16: of bfloat16 values, accumulated in float32.
+        float32: for float32 values after ``runtime.precision.use_tensor_float32``: in TF32 where
+            the GPU has it.
+        bfloat16: for bfloat16 values, accumulated in float32.
     """
 
     float32: float
@@ -53,7 +53,7 @@ class Cost:
 
     Attributes:
         flops: floating-point operations, forward and backward, a multiply-add counting two.
-        parameters: numbers that are trained.
+        parameters: trained parameters.
         state_bytes: weights, gradients and optimizer state in float32.
         activation_bytes: tensors kept for the backward pass, in float32.
     """
@@ -65,18 +65,18 @@ class Cost:
 
 
 def training_cost(network: nn.Module, images: int, image_size: int, moments: int) -> Cost:
-    """The cost of a step with ``images`` images, found without computing anything.
+    """The cost of a step with ``images`` images, found on the meta device.
 
     Args:
-        network: any network of images.
-        images: how many images (an even number) a device takes at once.
+        network: any network whose input is images.
+        images: how many images (an even number) a device processes at a time.
         image_size: their height and width in pixels.
         moments: tensors of a parameter's size that the optimizer keeps for it.
     """
     shadow = copy.deepcopy(network).to("meta").train()
     own = {_storage(parameter) for parameter in shadow.parameters()}
     kept: dict[int, int] = {}
-    tensors: list[Tensor] = []  # keeps their storages, so that no two have the same number
+    tensors: list[Tensor] = []  # kept alive, so that no two storages have the same address
 
     def keep(tensor: Tensor) -> Tensor:
         if _storage(tensor) not in own:
@@ -85,7 +85,7 @@ def training_cost(network: nn.Module, images: int, image_size: int, moments: int
         return tensor
 
     counter = FlopCounterMode(display=False)
-    # Two images give the cost of any number of them: everything is linear in it.
+    # Two images suffice: every cost is linear in their number.
     example = torch.empty(2, 3, image_size, image_size, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), counter:
         shadow(example)
@@ -103,7 +103,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
-    """The device's peak for ``train.precision``, FLOP/s; None where it is not known."""
+    """The device's peak for ``train.precision`` in FLOP/s; None where it is not known."""
     if device.type != "cuda":
         return None
     peak = _peak(torch.cuda.get_device_name(device))
@@ -112,7 +112,7 @@ def peak_flops(device: torch.device, precision: str) -> float | None:
 
 
 def _peak(name: str) -> Peak | None:
-    """Of the GPU that CUDA calls ``name``; None for an unknown one and for a part of one (MIG)."""
+    """The peak of the GPU that CUDA calls ``name``; None if it is unknown or a MIG slice."""
     if "MIG" in name:
         return None
     for key in sorted(_PEAKS, key=len, reverse=True):
@@ -122,7 +122,7 @@ def _peak(name: str) -> Peak | None:
 
 
 def memory_gib(device: torch.device) -> float:
-    """The most memory used so far, GiB: of the GPU by torch, or of this process."""
+    """Peak memory so far in GiB: what torch allocated on the GPU, else that of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024

@@ -10,7 +10,7 @@ from training.config import TrainConfig
 
 
 def load_pairs(config: TrainConfig) -> PairData:
-    """What ``config.data`` selects; PackError where there is nothing of the kind."""
+    """The pairs of ``config.data``; PackError if it selects nothing."""
     data = config.data
     return PairData.select(
         Pack(data.pack),
@@ -24,8 +24,8 @@ def load_pairs(config: TrainConfig) -> PairData:
 def pair_loader(data: PairData, config: TrainConfig, process: Process, start: int) -> PairLoader:
     """This process's batches from step ``start`` on, ``train.accumulate`` of them per step.
 
-    A part of a step is a step of the loader, so that any number of processes and parts draws the
-    same pairs for a step.
+    Each micro-batch of a step is one step of the loader, so that a step has the same pairs for any
+    number of processes and micro-batches.
     """
     loop = config.train
     return PairLoader(

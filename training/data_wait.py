@@ -6,7 +6,7 @@ import torch
 
 
 class DataWait:
-    """A context around each wait for a batch; it sums the time that the device was idle there.
+    """A context around each wait for a batch; it adds up the device's idle time.
 
     On a CPU that is the time spent in the context. On a GPU the host runs ahead, so the device
     may still be busy during the wait. An event recorded on entering is reached when the device has

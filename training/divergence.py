@@ -1,4 +1,4 @@
-"""Whether training has diverged, and the report of where."""
+"""Detects divergence and reports where it began."""
 
 from pipelines.pairs import PairData
 from runtime import checkpoint
@@ -22,9 +22,9 @@ def check(
     """Check the ``metrics`` of consecutive steps, the first of which is step ``first``.
 
     Raises:
-        LogError: that file cannot be written.
         TrainingError: training diverged; ``diverged.json`` in the run's folder has the keys of the
-            images of the step where it began.
+            images in the step where it began.
+        LogError: it did, and that file cannot be written.
     """
     bad = first_bad_step(metrics, config.train.max_loss)
     if bad is None:

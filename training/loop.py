@@ -1,4 +1,4 @@
-"""The steps of a run, with what is measured, saved and watched on the way."""
+"""The training loop: steps, metrics, checkpoints, validation and signals."""
 
 import time
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from training.run_log import LogError, RunLog, remove_report, write_report
 from training.step import Stepper
 from training.validation import Validation
 
-INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: saved on a signal, start again to continue
-INTERRUPTED_FILE = "interrupted.json"  # for those who see only torchrun's exit code
+INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: a signal stopped the run, which can be resumed
+INTERRUPTED_FILE = "interrupted.json"  # for scripts that see only torchrun's exit code
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Run:
 class Loop:
     """Runs the steps from ``start`` to ``train.iterations``.
 
-    Metrics are gathered every ``log.every`` steps and before each checkpoint; between these the
-    host never waits for the device.
+    Metrics are gathered every ``log.every`` steps and before each checkpoint; otherwise the host
+    never waits for the device.
 
     Args:
         run: what is trained, and how.
@@ -54,8 +54,7 @@ class Loop:
     """
 
     def __init__(self, run: Run, stepper: Stepper, loader: PairLoader, log: RunLog) -> None:
-        self._config, self._process, self._data = run.config, run.process, run.data
-        self._validation, self._flops = run.validation, run.step_flops
+        self._run, self._config, self._process = run, run.config, run.process
         self._stepper, self._loader, self._log = stepper, loader, log
         self._pending: list[StepMetrics] = []
         self._clock = time.perf_counter()
@@ -66,7 +65,7 @@ class Loop:
         Raises:
             TrainingError: the loss or the gradient is not finite, or the loss is above its limit.
             CheckpointError: a checkpoint could not be written.
-            LogError: the log could not be written; the steps until then are saved.
+            LogError: the log could not be written; the steps so far are saved.
         """
         if self._process.is_first:
             remove_report(self._config.out / INTERRUPTED_FILE)
@@ -83,7 +82,7 @@ class Loop:
         return INTERRUPTED
 
     def _steps(self, start: int, stop: StopSignal) -> int | None:
-        """Do the steps; returns how many are done where a signal stopped them early."""
+        """Do the steps; returns how many are done if a signal stopped the run early, else None."""
         config, iterations = self._config, self._config.train.iterations
         self._clock = time.perf_counter()
         for number in range(start, iterations):
@@ -106,8 +105,9 @@ class Loop:
         seconds = time.perf_counter() - self._clock
         first = done - len(self._pending)
         self._pending = []
-        divergence.check(steps, first, self._config, self._data, self._process)
-        metrics = self._metrics(steps, seconds)
+        divergence.check(steps, first, self._config, self._run.data, self._process)
+        metrics = _means(self._run, self._stepper, steps, seconds)
+        metrics["damaged_samples"] = float(self._loader.num_damaged)
         try:
             self._log.metrics(done, metrics)
         except LogError:
@@ -116,35 +116,12 @@ class Loop:
         self._clock = time.perf_counter()
         return metrics
 
-    def _metrics(self, steps: StepMetrics, seconds: float) -> dict[str, float]:
-        config, stepper, process = self._config, self._stepper, self._process
-        values = {"loss": steps.loss.mean().item()}
-        values |= zip(stepper.task.accuracies, steps.accuracies(), strict=True)
-        values["gradient_norm"] = steps.gradient_norm.mean().item()
-        values["lr"] = stepper.optimizer.param_groups[-1]["lr"]
-        if stepper.trust is not None:
-            smallest, median = stepper.trust.tolist()
-            values |= {"trust_min": smallest, "trust_median": median}
-        pairs = len(steps.loss) * config.train.global_batch / seconds
-        values |= {
-            "pairs_per_second": pairs,
-            "images_per_second": 2 * pairs,
-            "data_wait_share": process.maximum(stepper.waiting.take() / seconds),
-            "memory_gib": cost.memory_gib(process.device),
-            "damaged_samples": float(self._loader.num_damaged),
-        }
-        peak = config.log.peak_tflops and config.log.peak_tflops * 1e12
-        peak = peak or cost.peak_flops(process.device, config.train.precision)
-        if peak:
-            values["mfu"] = self._flops * len(steps.loss) / seconds / peak
-        return values
-
     def _checkpoint(self, done: int, metrics: dict[str, float], *, validate: bool) -> None:
         """Save, then validate: a validation that fails loses no step."""
         folder = self._save(done, metrics) if self._process.is_first else None
-        if self._validation is not None and validate:
+        if self._run.validation is not None and validate:
             self._log.say(f"validating step {done} on {self._config.validation.protocol} ...")
-            measured = self._validation.measure(self._stepper.network)
+            measured = self._run.validation.measure()
             if folder is not None:
                 checkpoint.add_metrics(folder, measured)
             self._log.metrics(done, measured)
@@ -162,6 +139,30 @@ class Loop:
             metrics=metrics,
             training={
                 "optimizer": self._stepper.optimizer.state_dict(),
-                "pack": self._data.pack.manifest.fingerprint,
+                "pack": self._run.data.pack.manifest.fingerprint,
             },
         )
+
+
+def _means(run: Run, stepper: Stepper, steps: StepMetrics, seconds: float) -> dict[str, float]:
+    """The means of ``steps``, which took ``seconds``, by the names under which they are logged."""
+    config, process = run.config, run.process
+    values = {"loss": steps.loss.mean().item()}
+    values |= zip(stepper.task.accuracies, steps.accuracies(), strict=True)
+    values["gradient_norm"] = steps.gradient_norm.mean().item()
+    values["lr"] = stepper.optimizer.param_groups[-1]["lr"]
+    if stepper.trust is not None:
+        smallest, median = stepper.trust.tolist()
+        values |= {"trust_min": smallest, "trust_median": median}
+    pairs = len(steps.loss) * config.train.global_batch / seconds
+    values |= {
+        "pairs_per_second": pairs,
+        "images_per_second": 2 * pairs,
+        "data_wait_share": process.maximum(stepper.waiting.take() / seconds),
+        "memory_gib": cost.memory_gib(process.device),
+    }
+    peak = config.log.peak_tflops and config.log.peak_tflops * 1e12
+    peak = peak or cost.peak_flops(process.device, config.train.precision)
+    if peak:
+        values["mfu"] = run.step_flops * len(steps.loss) / seconds / peak
+    return values

@@ -1,4 +1,4 @@
-"""What a training step measures."""
+"""Metrics of training steps."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from runtime.distributed import Process
 
 
 class StepMetrics(NamedTuple):
-    """Measures of one step, or with one more dimension in front, of several.
+    """Metrics of one step or, with a leading dimension n, of n steps.
 
     Attributes:
         loss: scalar, the mean over the batch.
@@ -26,16 +26,15 @@ class StepMetrics(NamedTuple):
     def gather(steps: Sequence["StepMetrics"], process: Process) -> "StepMetrics":
         """The ``steps`` of all processes, summed, float64 on the host: loss and gradient_norm (n,),
         counts (n, A, 2). One all-reduce; it waits for the device."""
-        rows = torch.stack(
-            [
-                torch.cat([torch.stack([step.loss, step.gradient_norm]), step.counts.flatten()])
-                for step in steps
-            ]
+        stacked = [torch.stack(values) for values in zip(*steps, strict=True)]
+        flat = [values.flatten(1) if values.ndim > 1 else values[:, None] for values in stacked]
+        summed = process.sum_(torch.cat(flat, dim=1)).double().cpu()
+        parts = summed.split([values.shape[1] for values in flat], dim=1)
+        return StepMetrics(
+            *(part.reshape(like.shape) for part, like in zip(parts, stacked, strict=True))
         )
-        rows = process.sum_(rows).double().cpu()
-        return StepMetrics(rows[:, 0], rows[:, 1], rows[:, 2:].unflatten(1, (-1, 2)))
 
     def accuracies(self) -> list[float]:
-        """The correct share of each accuracy over several steps; 0 where its total is 0."""
+        """Each accuracy over n steps; 0 where its total is 0."""
         totals = self.counts.sum(0)
         return (totals[:, 0] / totals[:, 1].clamp(min=1)).tolist()

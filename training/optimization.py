@@ -1,8 +1,8 @@
 """Optimizers and learning-rate schedules of the recipes."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from timm.optim import Lars
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from runtime.errors import ConfigError
 from training.config import OptimizerConfig, ScheduleConfig
 
-_TRUST, _EPS = 0.001, 1e-8  # of torchlars, which the paper's training used
+_TRUST, _EPS = 0.001, 1e-8  # torchlars's defaults, which the paper's training used
 
 
 def lr_factor(schedule: ScheduleConfig, step: int, iterations: int) -> float:
-    """What the learning rate is multiplied by at ``step`` (from 0) of ``iterations``.
+    """The factor of the learning rate at ``step`` (from 0) of ``iterations``.
 
-    The warm-up and the step rule are the original's: ``step / warmup``, then ``gamma`` to the
-    number of milestones reached, counted from the end of the warm-up. With the paper's 13,000
-    iterations the milestone is therefore never reached.
+    The warm-up and the step rule are the original's: ``step / warmup``, then ``gamma`` raised to
+    the number of milestones reached, which count from the end of the warm-up. With the paper's
+    13,000 iterations the milestone is therefore never reached.
     """
     if step < schedule.warmup:
         return step / schedule.warmup
@@ -31,16 +31,23 @@ def lr_factor(schedule: ScheduleConfig, step: int, iterations: int) -> float:
     return 1.0
 
 
+class ParameterGroup(NamedTuple):
+    """Parameters that share a factor of the learning rate."""
+
+    parameters: list[nn.Parameter]
+    factor: float
+
+
 def build_optimizer(
-    config: OptimizerConfig, groups: Sequence[tuple[Iterable[nn.Parameter], float]]
+    config: OptimizerConfig, groups: Sequence[ParameterGroup]
 ) -> torch.optim.Optimizer:
-    """The optimizer for groups of (parameters, factor of the learning rate).
+    """The configured optimizer for these groups of parameters.
 
     Raises:
         ConfigError: torchlars is asked for and cannot be imported.
     """
     parameters: list[dict[str, Any]] = [
-        {"params": list(members), "factor": factor} for members, factor in groups
+        {"params": group.parameters, "factor": group.factor} for group in groups
     ]
     fused = all(p.is_cuda for group in parameters for p in group["params"])
     if config.name == "adamw":
@@ -100,6 +107,6 @@ def _torchlars(sgd: torch.optim.SGD) -> torch.optim.Optimizer:
     except ImportError as error:
         raise ConfigError(
             f"optimizer.name is torchlars, which cannot be imported ({error}); "
-            "use lars, which has the same rule"
+            "use lars, which computes the same updates"
         ) from error
     return LARS(optimizer=sgd, eps=_EPS, trust_coef=_TRUST)

@@ -17,7 +17,7 @@ from runtime.errors import CheckpointError, ConfigError
 from runtime.weights import load_strictly
 from training.config import TrainConfig
 
-# Of the network what ModelConfig describes; how its backbone started no longer matters.
+# Of ``model`` the fields of ModelConfig: where the backbone started no longer matters.
 _SAME: dict[str, tuple[str, ...]] = {
     "data": ("domains", "classes", "splits", "num_negatives", "balanced"),
     "model": tuple(field.name for field in fields(ModelConfig)),
@@ -29,7 +29,7 @@ def find(config: TrainConfig, process: Process) -> Checkpoint | None:
     """The newest checkpoint of the run, the same for all processes; None for a new run.
 
     Raises:
-        ConfigError: there is one and the configuration forbids to continue, or the processes see
+        ConfigError: there is one and the configuration forbids resuming, or the processes see
             different ones.
         CheckpointError: it is damaged, or has no training state.
     """
@@ -87,7 +87,7 @@ def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
     for name, old, new in pairs:
         if old != new:
             raise ConfigError(
-                f"{config.out} was started with {name} {old}, it is now {new}; "
+                f"{config.out} was started with {name} {old}, now it is {new}; "
                 "set it back or give another --out"
             )
 
@@ -95,9 +95,9 @@ def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
 def restore(
     found: Checkpoint, network: ReSeND | Classifier, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Bring network and optimizer to where ``found`` left them.
+    """Restore network and optimizer from ``found``.
 
-    Of the optimizer its state is restored; learning rate, momentum and the like are those of the
+    Of the optimizer only the state is restored; learning rate, momentum etc. come from the
     configuration.
 
     Raises:

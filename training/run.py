@@ -25,13 +25,13 @@ from training.validation import Validation
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Everything that a run is made of, before its first step.
+    """The parts of a run before its first step.
 
     Attributes:
         found: the checkpoint that it continues from, if any.
         config: resolved.
         data: the training pairs.
-        network: on the CPU, at its starting weights unless ``found`` has them.
+        network: on the CPU, with its initial weights; those of ``found`` are not loaded yet.
         cost: of a step with the pairs that a device takes at a time.
     """
 
@@ -49,7 +49,7 @@ def train(recipe: TrainConfig, process: Process) -> int:
         The exit status: 0, or ``training.loop.INTERRUPTED``.
 
     Raises:
-        UserError: a mistake of the user's, or a full disk.
+        UserError: a mistake in the command, its data or a checkpoint, or a full disk.
         TrainingError: training diverged.
     """
     if recipe.dry_run:
@@ -84,7 +84,7 @@ def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
 
 
 def _starting_model(config: TrainConfig, found: Checkpoint | None) -> NetworkConfig:
-    """The network without the weights that a checkpoint replaces or a dry run need not fetch."""
+    """The network, without the initial weights that a checkpoint or a dry run makes needless."""
     model = config.model
     if found is not None:
         return replace(model, pretrained=False, backbone_weights=None)
@@ -104,7 +104,7 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
         start = found.step or 0
     validation = None
     if config.validation.protocol is not None:
-        validation = Validation(config, prepared.data.pack, process)
+        validation = Validation(config, network, prepared.data.pack, process)
     loader = pair_loader(prepared.data, config, process, start)
     step_flops = prepared.cost.flops * config.train.accumulate
     run = Run(config, process, prepared.data, validation, step_flops)
@@ -141,10 +141,10 @@ def _summary(recipe: TrainConfig, prepared: _Prepared, process: Process) -> list
         lines.append(f"continuing {config.out} after step {found.step}{unverified}")
     elif model.pretrained:
         fetched = " (not fetched in a dry run)" if config.dry_run else ""
-        lines.append(f"the backbone starts at timm's weights of {model.backbone}{fetched}")
+        lines.append(f"the backbone starts from timm's weights of {model.backbone}{fetched}")
     elif model.backbone_weights is None:
         lines.append(
-            "the backbone starts at random weights; to start at trained ones set "
+            "the backbone starts from random weights; to start from trained ones set "
             "model.pretrained or model.backbone_weights"
         )
     return lines

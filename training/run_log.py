@@ -49,7 +49,7 @@ class RunLog:
     the terminal. Where ``active`` is False, as on all ranks but the first, it does nothing.
 
     Raises:
-        LogError: here and in ``metrics``: a file cannot be written.
+        LogError: a file cannot be written; ``metrics`` raises it too.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RunLog:
                 self._board.close()
 
     def advance(self) -> None:
-        """One step is done."""
+        """Count one more step as done."""
         if self._active:
             self._bar.update()
 
@@ -105,14 +105,14 @@ class RunLog:
             print(f"step {step}: {line}", flush=True)
 
     def say(self, line: str) -> None:
-        """One line for the reader, above the progress bar."""
+        """Print a line above the progress bar."""
         if self._active:
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
 
 
 class _Appended:
-    """A file that each write reaches at once, as far as the disk takes it."""
+    """A file opened for appending without a buffer, so that a write that fails fails at once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -127,7 +127,7 @@ class _Appended:
                 raise OSError("only a part could be written; the disk may be full")
 
     def end_line(self) -> None:
-        """End the last line where a killed process or a full disk left only a part of it."""
+        """End the last line if a killed process or a full disk left it incomplete."""
         with _writing(self._path):
             size = self._file.seek(0, os.SEEK_END)
             if size and os.pread(self._file.fileno(), 1, size - 1) != b"\n":
@@ -139,8 +139,8 @@ class _Appended:
 
 
 class _Board:
-    """A TensorBoard file, written without the thread of the usual writers: its failure, on a full
-    disk for instance, would be a traceback."""
+    """A TensorBoard file, written in the calling thread: the thread of TensorBoard's own writers
+    would end with a traceback when the disk is full."""
 
     def __init__(self, folder: Path) -> None:
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"

@@ -1,4 +1,4 @@
-"""One optimizer step over all processes, without waiting for the device."""
+"""One optimizer step on all processes, without waiting for the device."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +16,7 @@ from training.config import TrainConfig
 from training.data_wait import DataWait
 from training.metrics import StepMetrics
 from training.optimization import lr_factor, set_lr, trust_ratios
-from training.task import create_task
+from training.task import TaskLoss, create_task
 
 
 class Stepper:
@@ -53,12 +53,12 @@ class Stepper:
     def step(self, number: int, *, measure: bool = False) -> StepMetrics:
         """Do step ``number``.
 
-        Whatever is random in the network is seeded by (seed, step, rank), so that no random state
-        outlives a step.
+        Everything random in the network is seeded by (seed, step, rank), so that no random state
+        has to be saved between steps.
 
         Returns:
-            Tensors on the device that add up over the processes: loss and gradient norm are
-            divided by the number of processes.
+            Tensors on the device, to be summed over the processes: loss and gradient norm are
+            already divided by their number.
         """
         config, loop = self._config, self._config.train
         factor = lr_factor(config.schedule, number, loop.iterations)
@@ -66,11 +66,11 @@ class Stepper:
         self.optimizer.zero_grad()
         key = stream(config.seed, np.array([number]), np.array([self._process.rank]))
         torch.manual_seed(int(key[0]))
-        parts = []
-        for part in range(loop.accumulate):
+        done = []
+        for micro_batch in range(loop.accumulate):
             with self.waiting:
                 batch = next(self._batches)
-            parts.append(self._backward(batch, last=part + 1 == loop.accumulate))
+            done.append(self._backward(batch, last=micro_batch + 1 == loop.accumulate))
         norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if loop.clip is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, loop.clip, norm)
@@ -78,15 +78,15 @@ class Stepper:
             ratios = trust_ratios(self._parameters, config.optimizer.weight_decay)
             self.trust = torch.stack([ratios.min(), ratios.median()])
         self.optimizer.step()
-        losses, counts = zip(*parts, strict=True)
+        losses = torch.stack([part.loss for part in done])
         return StepMetrics(
-            loss=torch.stack(losses).sum() / (loop.accumulate * self._process.world_size),
+            loss=losses.sum() / (loop.accumulate * self._process.world_size),
             gradient_norm=norm.detach() / self._process.world_size,
-            counts=torch.stack(counts).sum(0),
+            counts=torch.stack([part.counts for part in done]).sum(0),
         )
 
-    def _backward(self, batch: PairBatch, *, last: bool) -> tuple[Tensor, Tensor]:
-        """Add the gradients of a part of the step; returns its mean loss, and counts (A, 2)."""
+    def _backward(self, batch: PairBatch, *, last: bool) -> TaskLoss:
+        """Add the gradients of a micro-batch; returns its loss."""
         wrapped, accumulate = self._wrapped, self._config.train.accumulate
         hold: AbstractContextManager[None] = nullcontext()
         if not last and isinstance(wrapped, nn.parallel.DistributedDataParallel):
@@ -96,6 +96,6 @@ class Stepper:
                 self._process.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16
             ):
                 output = wrapped(batch.images.to(self._process.device, self._dtype))
-            loss, counts = self.task.loss(output.float(), batch)
-            (loss / accumulate).backward()
-        return loss.detach(), counts
+            result = self.task.loss(output.float(), batch)
+            (result.loss / accumulate).backward()
+        return TaskLoss(result.loss.detach(), result.counts)

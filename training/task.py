@@ -1,18 +1,32 @@
-"""What a network is trained for: how it is built, its loss and its accuracies."""
+"""What a network is trained for: building it, its loss and its accuracies."""
 
 from dataclasses import asdict, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from model.backbone import backbone_preprocessing, create_backbone, feature_dim
+from model.errors import ModelError
 from model.network import Classifier, ReSeND, build_network
 from model.objectives import build_objective
 from pipelines.loader import PairBatch
 from runtime.errors import ConfigError, first_line
 from runtime.weights import load_backbone
 from training.config import TrainConfig
+from training.optimization import ParameterGroup
+
+
+class TaskLoss(NamedTuple):
+    """A task's loss on a batch.
+
+    Attributes:
+        loss: scalar, the mean over the batch.
+        counts: float32 (A, 2), (correct, total) of each of the task's A accuracies.
+    """
+
+    loss: Tensor
+    counts: Tensor
 
 
 class Task(Protocol):
@@ -25,11 +39,10 @@ class Task(Protocol):
     accuracies: tuple[str, ...]
 
     def network(self, num_classes: int) -> ReSeND | Classifier:
-        """A new network; ValueError where the configured sizes build none."""
+        """A new network; ModelError if the configured sizes are not valid."""
 
-    def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """The mean loss of the network's ``output``, and float32 (A, 2), (correct, total) of each
-        accuracy."""
+    def loss(self, output: Tensor, batch: PairBatch) -> TaskLoss:
+        """The loss of the network's ``output`` on ``batch``."""
 
 
 class Relation:
@@ -45,11 +58,11 @@ class Relation:
         model = self._config.model
         return build_network(model, self._config.input.preprocessing, pretrained=model.pretrained)
 
-    def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    def loss(self, output: Tensor, batch: PairBatch) -> TaskLoss:
         different = batch.different
         correct = (output > 0) == different
         counts = torch.stack([correct & ~different, ~different, correct & different, different])
-        return self._objective(output, different), counts.sum(1).float().view(2, 2)
+        return TaskLoss(self._objective(output, different), counts.sum(1).float().view(2, 2))
 
 
 class Classification:
@@ -67,10 +80,10 @@ class Classification:
         )
         return Classifier(backbone, feature_dim(backbone, size), num_classes)
 
-    def loss(self, output: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    def loss(self, output: Tensor, batch: PairBatch) -> TaskLoss:
         correct = (output.argmax(1) == batch.labels).sum().float()
         counts = torch.stack([correct, torch.full_like(correct, len(batch.labels))])
-        return nn.functional.cross_entropy(output, batch.labels), counts.view(1, 2)
+        return TaskLoss(nn.functional.cross_entropy(output, batch.labels), counts.view(1, 2))
 
 
 def create_task(config: TrainConfig) -> Task:
@@ -86,7 +99,7 @@ def resolve_preprocessing(config: TrainConfig) -> TrainConfig:
     """
     try:
         own = backbone_preprocessing(config.model.backbone)
-    except ValueError as error:
+    except ModelError as error:
         raise ConfigError(f"model: {error}") from error
     return replace(config, input=replace(config.input, **asdict(config.input.applied_to(own))))
 
@@ -95,29 +108,29 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
     """The network, its backbone at the weights that the configuration names.
 
     Raises:
-        ConfigError: the sizes build no network, or timm's weights cannot be fetched.
+        ConfigError: the sizes are not valid, or timm's weights cannot be fetched.
         CheckpointError: the backbone's weights are missing, damaged or do not fit.
     """
     settings = config.model
     try:
         network = create_task(config).network(num_classes)
-    except ValueError as error:
+    except ModelError as error:
         raise ConfigError(f"model: {error}") from error
     except (OSError, RuntimeError) as error:
+        if not settings.pretrained:
+            raise
         raise ConfigError(
             f"cannot fetch the weights of {settings.backbone} ({first_line(error)}); "
-            "where there is no network give a file as model.backbone_weights"
+            "without network access, give a file as model.backbone_weights"
         ) from error
     if settings.backbone_weights is not None:
         load_backbone(network.backbone, settings.backbone_weights)
     return network
 
 
-def parameter_groups(
-    network: ReSeND | Classifier, backbone_factor: float
-) -> list[tuple[list[nn.Parameter], float]]:
-    """The backbone's parameters and the others, each with its factor of the learning rate."""
+def parameter_groups(network: ReSeND | Classifier, backbone_factor: float) -> list[ParameterGroup]:
+    """The backbone's parameters and all others, each group with its learning-rate factor."""
     backbone = list(network.backbone.parameters())
     known = {id(parameter) for parameter in backbone}
     others = [parameter for parameter in network.parameters() if id(parameter) not in known]
-    return [(backbone, backbone_factor), (others, 1.0)]
+    return [ParameterGroup(backbone, backbone_factor), ParameterGroup(others, 1.0)]

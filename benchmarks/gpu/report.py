@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.gpu.node import Row, Value
 from benchmarks.harness import markdown_row
 from runtime.errors import ConfigError
-from sharding.format.files import write_atomically
+from runtime.files import write_atomically
 
 _COLUMNS = ("part", "what", "result", "verdict")
 _VERDICTS = {None: "", True: "ok", False: "FAILED"}

@@ -19,20 +19,20 @@ from evaluation.results import KNOWN_IS_POSITIVE, METRICS, means, settings
 
 
 def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
-    """All metrics, counts and times, and what they come from."""
+    """All metrics, counts and times, and their provenance."""
     content = {
         "positive": KNOWN_IS_POSITIVE,
         **receipt.plain(),
         "benchmarks": [_benchmark(benchmark) for benchmark in benchmarks],
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    # A file name's bytes that are not UTF-8 become \udcXX, which is JSON's own escape.
+    # Bytes of a file name that are not UTF-8 become \udcXX, an escape that JSON knows.
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A row for each protocol, target and evaluator, then mean and standard deviation over each
-    repeated setting, and the mean over everything last."""
+    """A row per protocol, target and evaluator, then mean and standard deviation over each
+    repeated setting; the means over everything come last."""
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         counts = ("references", "tests", "known", "unknown")
@@ -68,7 +68,7 @@ def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
 
 
 def write_markdown(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A table for each protocol, to paste."""
+    """A table per protocol, ready to paste."""
     parts = [
         "Known is positive; all values are fractions of 1, the interval is a 95 % bootstrap.\n"
     ]
@@ -82,7 +82,7 @@ def write_markdown(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
 
 
 def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A row for each benchmark, target and test image: what it is and what it was given.
+    """A row per protocol, target and test image: what it shows and how it was scored.
 
     Columns: benchmark, target, key, domain, class, known, and for each evaluator
     ``<evaluator>.normality`` (float32) and ``<evaluator>.class``.

@@ -1,4 +1,4 @@
-"""The folder of the results, which appears complete or not at all."""
+"""The folder of results, which appears complete or not at all."""
 
 import contextlib
 import fcntl
@@ -30,10 +30,10 @@ class ResultsFolder:
         self._out, self._work = out, work
 
     def write(self, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
-        """Write all files and make them appear; results that were there are replaced.
+        """Write all files, then rename the folder; results that were there are replaced.
 
         Raises:
-            ConfigError: they cannot be written; what was there stays.
+            ConfigError: they cannot be written; earlier results stay.
         """
         with _reporting(self._out):
             files.write_csv(self._work / "results.csv", benchmarks)
@@ -53,7 +53,7 @@ class ResultsFolder:
 
 @contextlib.contextmanager
 def reserve(out: Path, overwrite: bool) -> Iterator[ResultsFolder]:
-    """Reserve ``out`` for results; what was not written when the block is left leaves nothing.
+    """Reserve ``out`` for results; if none are written inside the block, nothing is left behind.
 
     Raises:
         ConfigError: ``out`` holds results and ``overwrite`` is not set, it holds other files,
@@ -89,14 +89,14 @@ def _reporting(out: Path) -> Iterator[None]:
 
 
 def _make(folder: Path) -> list[Path]:
-    """Create a folder; returns it and its parents as far as they were not there, upwards."""
+    """Create a folder; returns the folders that had to be created, innermost first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    with contextlib.suppress(OSError):  # the first that is not empty
+    with contextlib.suppress(OSError):  # one that is not empty ends it
         for folder in folders:
             folder.rmdir()
 
@@ -112,7 +112,7 @@ def _lock(work: Path) -> int:
         try:
             _take(lock)
             if _is_file(lock, work / _LOCK):
-                for path in work.iterdir():  # of an evaluation that was killed
+                for path in work.iterdir():  # of a killed evaluation
                     if path.name != _LOCK:
                         path.unlink()
                 return lock
@@ -123,7 +123,7 @@ def _lock(work: Path) -> int:
 
 
 def _release(lock: int, work: Path) -> None:
-    if _is_file(lock, work / _LOCK):  # else it has been renamed
+    if _is_file(lock, work / _LOCK):  # otherwise it has been renamed to the results
         shutil.rmtree(work, ignore_errors=True)
     os.close(lock)
 
@@ -146,7 +146,7 @@ def _is_file(descriptor: int, path: Path) -> bool:
 
 
 def _recover(target: Path) -> None:
-    """Put back results whose replacement was killed between its two renames."""
+    """Restore earlier results if a process was killed between the two renames of ``write``."""
     previous = _previous(target)
     if previous.exists():
         if target.exists():
@@ -163,7 +163,7 @@ def _check(target: Path, overwrite: bool) -> None:
     names = {path.name for path in target.iterdir()}
     if foreign := sorted(names - set(_FILES) - {_LOCK}):
         raise ConfigError(
-            f"{target} holds other files than results, such as {foreign[0]}; choose another --out"
+            f"{target} holds files other than results, such as {foreign[0]}; choose another --out"
         )
     if names and not overwrite:
         raise ConfigError(f"{target} holds results; choose another --out, or give --overwrite")

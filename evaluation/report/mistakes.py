@@ -22,7 +22,7 @@ class Mistake:
     """A test image on the wrong side of the threshold.
 
     Attributes:
-        position: among the target's test images.
+        position: its index in the target's test images.
         known: whether it belongs to a known class.
         predicted: the known class that it is nearest to.
         normality: its score.
@@ -35,9 +35,9 @@ class Mistake:
 
 
 def most_confident(test_class: np.ndarray, result: EvaluatorResult) -> list[Mistake]:
-    """Up to 24 unknown images taken for known and known ones taken for unknown at 95 % recall.
+    """Up to 24 unknown images taken for known, and known taken for unknown, at 95 % recall.
 
-    Half of each where there are enough, those farthest beyond the threshold first.
+    Half of each kind if there are enough; within a kind, those farthest from the threshold first.
     """
     known = test_class >= 0
     normality = result.normality
@@ -55,7 +55,7 @@ def most_confident(test_class: np.ndarray, result: EvaluatorResult) -> list[Mist
 
 
 def confusion(test_class: np.ndarray, result: EvaluatorResult, num_classes: int) -> np.ndarray:
-    """Counts, int64 (K + 1, K + 1), of true class by given class at 95 % recall of the known.
+    """Counts, int64 (K + 1, K + 1), of true by predicted class at 95 % recall of the known.
 
     The last row holds the unknown images, the last column those that were taken for unknown.
     """
@@ -72,7 +72,7 @@ def typical(features: Tensor) -> int:
 
 
 def thumbnail(pack: Pack, row: int) -> str:
-    """A small JPEG of the image as a ``data:`` address."""
+    """A small JPEG of the image as a ``data:`` URL."""
     with Image.open(io.BytesIO(pack.read(np.array([row]))[0].tobytes())) as image:
         small = image.convert("RGB")
     small.thumbnail((_THUMBNAIL, _THUMBNAIL))

@@ -1,4 +1,4 @@
-"""``report.html``: what was found, where it is wrong and what it comes from, in one file."""
+"""``report.html``: results, mistakes and provenance in one file."""
 
 import html
 import json
@@ -28,7 +28,7 @@ def write_report(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Rec
     names = ", ".join(benchmark.protocol.name for benchmark in benchmarks)
     body = [
         f"<h1>Evaluation: {html_text(names)}</h1>",
-        "<p>Known is the positive class: a high normality says known. AUROC of .5 is chance. "
+        "<p>Known is the positive class: a high normality means known. An AUROC of .5 is chance. "
         "FPR95 is the share of unknown images accepted when 95 % of the known ones are. "
         "Accuracy is closed-set, on the known images.</p>",
         *(_benchmark(benchmark) for benchmark in benchmarks),
@@ -140,7 +140,9 @@ def _mistakes(benchmark: BenchmarkResult, target: TargetResult) -> str:
     found = most_confident(target.rows.test_class, next(iter(target.evaluators.values())))
     if not found:
         return "<p>None.</p>"
-    parts = ['<p class="note">Left the image, right a typical reference of the nearest class.</p>']
+    parts = [
+        '<p class="note">Left: the image. Right: a typical reference of the nearest class.</p>'
+    ]
     for known, heading in (
         (False, "Unknown, taken for known"),
         (True, "Known, taken for unknown"),

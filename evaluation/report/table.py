@@ -1,4 +1,4 @@
-"""The table that the terminal, the Markdown file and the report show."""
+"""The table of results in the terminal, the Markdown file and the report."""
 
 from rich.table import Table
 from rich.text import Text

@@ -1,4 +1,4 @@
-"""Names from packs and protocols, made safe for the places where results show them."""
+"""Makes names from packs and protocols safe to show in terminals and files."""
 
 import html
 import re
@@ -9,7 +9,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\
 
 
 def plain(text: str) -> str:
-    """``text`` with every character that a terminal may act upon written as its escape."""
+    """``text`` with every character that could control a terminal replaced by its escape."""
     return _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
@@ -19,7 +19,7 @@ def html_text(text: str) -> str:
 
 
 def csv_cell(text: str) -> str:
-    """``text`` for a CSV cell: what a spreadsheet would take for a formula starts with '."""
+    """``text`` for a CSV cell; one that a spreadsheet would run as a formula gets a leading '."""
     return f"'{plain(text)}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else plain(text)
 
 

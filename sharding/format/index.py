@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from runtime.errors import first_line
+from runtime.files import atomic_file, file_sha256
 from sharding.format import tar
-from sharding.format.files import MalformedError, atomic_file, file_sha256, open_regular
+from sharding.format.files import MalformedError, open_regular
 from sharding.format.manifest import IndexInfo, Manifest
 
 FILE_NAME = "index.parquet"

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import PackError, first_line
+from runtime.files import write_atomically
 from sharding.format import tar
-from sharding.format.files import MalformedError, open_regular, write_atomically
+from sharding.format.files import MalformedError, open_regular
 from sharding.format.strict_json import (
     Settings,
     exact_keys,

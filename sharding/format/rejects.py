@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sharding.format.files import MalformedError, atomic_file, file_sha256, open_regular
+from runtime.files import atomic_file, file_sha256
+from sharding.format.files import MalformedError, open_regular
 from sharding.format.manifest import Manifest
 from sharding.format.strict_json import exact_keys, parse
 

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
+from evaluation.config import EvaluateConfig
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
@@ -71,6 +72,7 @@ def results(pack_path, protocol_file, run_folder) -> list[BenchmarkResult]:
 
 
 @pytest.fixture(scope="session")
-def receipt(run_folder) -> Receipt:
+def receipt(pack_path, protocol_file, run_folder) -> Receipt:
     provenance = Provenance.of(read_checkpoint(run_folder))
-    return Receipt("evaluate.py", provenance, PAPER_PREPROCESSING, {}, ALONE, 1.0)
+    options = EvaluateConfig(protocol=(protocol_file,), pack=(pack_path,), checkpoint=run_folder)
+    return Receipt("evaluate.py", provenance, PAPER_PREPROCESSING, options, ALONE, 1.0)

@@ -47,7 +47,7 @@ def train(backbone, pack_path, out, *options):
 def test_a_backbone_trains_and_is_evaluated(backbone, pack_path, protocol_file, tmp_path):
     size, run = SIZES[backbone], tmp_path / "run"
     assert train(backbone, pack_path, run, f"--input.image_size={size}") == 0
-    options = ["--config", str(protocol_file), "--pack", str(pack_path), "--checkpoint", str(run)]
+    options = ["--protocol", str(protocol_file), "--pack", str(pack_path), "--checkpoint", str(run)]
     options += ["--out", str(tmp_path / "results"), "--resamples", "10", "--device", "cpu"]
     assert evaluate.main([*options, "--cache", str(tmp_path / "cache")]) == 0
     results = json.loads((tmp_path / "results" / "results.json").read_text())
@@ -96,7 +96,7 @@ def test_a_transformer_is_evaluated_at_another_size(pack_path, tmp_path):
     ("backbone", "size", "message"),
     [
         ("deit_tiny_patch16_224", 40, "choose 32 or 48"),
-        ("inception_v3", 32, "takes no images of 32 pixels"),
+        ("inception_v3", 32, "does not accept images of 32 pixels"),
         ("resnet19", 32, "timm has no model 'resnet19'"),
     ],
 )

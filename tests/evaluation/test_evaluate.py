@@ -19,6 +19,7 @@ import yaml
 from safetensors.torch import load_file
 
 import evaluate
+from evaluation.arguments import parse
 from model.config import EVALUATORS, ModelConfig
 from model.network import build_network
 from pipelines.loader import ImageLoader
@@ -178,7 +179,7 @@ def test_nothing_is_reported_if_the_loader_gives_other_images(arguments, tmp_pat
             yield replace(batch, rows=batch.rows[::-1])
 
     monkeypatch.setattr(ImageLoader, "__iter__", swapped)
-    with pytest.raises(RuntimeError, match="other images than it was asked for"):
+    with pytest.raises(RuntimeError, match="different images than requested"):
         evaluate.main(arguments())
     assert not (tmp_path / "out").exists()
 
@@ -219,16 +220,33 @@ def test_existing_results_are_replaced_only_when_asked(arguments, tmp_path, caps
     assert (tmp_path / "out" / "results.json").read_text() != before
 
 
-def test_old_names_work_for_a_release_with_a_hint(arguments, tmp_path, capsys):
-    words = ["--neighbours" if word == "--neighbors" else word for word in arguments()]
-    words = ["--config" if word == "--protocol" else word for word in words]
-    assert evaluate.main([*words, "--evaluators", "knn-normalised"]) == 0
-    hints = capsys.readouterr().err.splitlines()
-    assert [hint.split(";")[0] for hint in hints] == [
-        "hint: --neighbours is now --neighbors",
-        "hint: knn-normalised is now knn-normalized",
-    ]
+@pytest.mark.parametrize(
+    ("old", "new", "values"),
+    [
+        ("--config", "--protocol", ["animals.yaml"]),
+        ("--neighbours", "--neighbors", ["7"]),
+        ("--neighbours=7", "--neighbors=7", []),
+    ],
+)
+def test_old_options_work_for_a_release_with_a_hint(old, new, values, capsys):
+    others = ["--protocol", "a.yaml", "--pack", "P", "--checkpoint", "R"]
+    assert parse([*others, old, *values], "") == parse([*others, new, *values], "")
+    (hint,) = capsys.readouterr().err.splitlines()
+    assert hint.startswith(f"hint: {old.split('=')[0]} is now {new.split('=')[0]};")
+
+
+def test_old_evaluator_names_work_for_a_release_with_a_hint(arguments, tmp_path, capsys):
+    assert evaluate.main([*arguments(target="day"), "--evaluators", "knn-normalised"]) == 0
+    hint = "hint: knn-normalised is now knn-normalized; the old name goes in the next release"
+    assert capsys.readouterr().err.splitlines() == [hint]
     assert "knn-normalized.normality" in scores(tmp_path / "out")
+
+
+def test_help_names_every_evaluator(capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
+    assert f"some of {', '.join(EVALUATORS)}" in text
 
 
 def damage(pack: Path, number: int) -> None:
@@ -409,7 +427,7 @@ def test_a_checkpoint_of_another_backbone_is_refused(arguments, run_folder, tmp_
         return {**settings, "model": {**settings["model"], "backbone": "resnet18"}}
 
     run = changed_run(run_folder, tmp_path, config=other)
-    assert "it was made by a different architecture" in refusal(arguments(checkpoint=run), capsys)
+    assert "it is of a different architecture" in refusal(arguments(checkpoint=run), capsys)
 
 
 def test_a_checkpoint_without_relation_is_refused(arguments, run_folder, tmp_path, capsys):

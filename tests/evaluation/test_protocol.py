@@ -143,7 +143,7 @@ NESTED_ALIASES = "a0: &a0 [x]\n" + "".join(
         ("a: [", "is not YAML"),
         ("", "expected a mapping"),
         ("- a", "expected a mapping"),
-        ("a: 1\nb: 2\na: 3", "line 3: the key a is there twice"),
+        ("a: 1\nb: 2\na: 3", "line 3: the key a appears twice"),
         ("a: &a {b: 1}\nc: {<<: *a}", r"line 2: merge keys \(<<\) are not supported"),
         (NESTED_ALIASES, "stands for more than 200,000 values"),
         ("a: &a [*a]", "nested too deeply"),

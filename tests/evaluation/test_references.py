@@ -27,7 +27,7 @@ def test_all_references_are_used_by_default():
 
 @pytest.mark.parametrize("replacement", [False, True])
 def test_shots_are_drawn_for_each_class(replacement):
-    rows = drawn(shots=3, seed=1, replacement=replacement)
+    rows = drawn(shots=3, seed=1, with_replacement=replacement)
     assert rows.reference_class.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert (CLASSES[rows.reference // 10] == rows.reference_class).all()
     if not replacement:
@@ -42,7 +42,7 @@ def test_the_draw_follows_from_the_seed():
 
 
 def test_draws_with_replacement_are_those_of_the_original():
-    rows = drawn(shots=5, seed=13, replacement=True)
+    rows = drawn(shots=5, seed=13, with_replacement=True)
     for number in range(3):
         ids = ROWS.reference[number == CLASSES]
         expected = np.random.default_rng(13).choice(ids, 5)
@@ -53,7 +53,7 @@ def test_draws_with_replacement_are_those_of_the_original():
     ("options", "message"),
     [
         ({"shots": 4}, "class cat has 3 reference.*fewer than --shots 4"),
-        ({"minimum": 4}, "class cat has 3 reference.*lower --min-references"),
+        ({"min_references": 4}, "class cat has 3 reference.*lower --min-references"),
     ],
 )
 def test_too_few_references_are_refused(options, message):

@@ -72,3 +72,12 @@ def test_what_is_not_a_checkpoint_is_one_line(tmp_path, kind):
     with pytest.raises(CheckpointError, match=str(path)) as caught:
         load_network(path, CPU)
     assert "\n" not in str(caught.value)
+
+
+def test_a_bug_in_building_the_network_is_not_blamed_on_the_checkpoint(run_folder, monkeypatch):
+    def broken(*arguments, **options):
+        raise ValueError("shapes do not match")
+
+    monkeypatch.setattr("evaluation.trained.build_network", broken)
+    with pytest.raises(ValueError, match="shapes do not match"):
+        load_network(run_folder, torch.device("cpu"))

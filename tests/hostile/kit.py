@@ -81,7 +81,7 @@ class Kit:
     def evaluate(self, name: str, out: Path, *options: str | Path) -> Command:
         """Results go to ``out/results`` and features to ``out/cache``."""
         arguments = [
-            *("--config", self.protocol, "--pack", self.pack, "--checkpoint", self.run),
+            *("--protocol", self.protocol, "--pack", self.pack, "--checkpoint", self.run),
             *("--out", out / "results", "--cache", out / "cache", "--device", "cpu"),
         ]
         return Command(name, "evaluate", _replaced(arguments, options), self.folder)

@@ -95,7 +95,7 @@ EVALUATION = {
     "--device": ("tpu",),
     "--checkpoint": ("/dev/zero", "nowhere", "/dev/null", "/", ""),
     "--pack": ("/dev/null", "nowhere", "/", ""),
-    "--config": ("/dev/zero", "/dev/null", "nowhere", "/", ""),
+    "--protocol": ("/dev/zero", "/dev/null", "nowhere", "/", ""),
     "--color": ("blue",),
 }
 

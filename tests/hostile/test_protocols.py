@@ -181,7 +181,7 @@ def check(names: tuple[str, ...], alteration, kit, runner) -> None:
     protocol.write_bytes(kit.protocol.read_bytes())
     alteration.apply(protocol)
     commands = {
-        "evaluate": kit.evaluate("evaluate", out, "--config", protocol, "--cache", kit.cache),
+        "evaluate": kit.evaluate("evaluate", out, "--protocol", protocol, "--cache", kit.cache),
         "validate": kit.train("validate", out / "run", f"--validation.protocol={protocol}"),
     }
     before = [snapshot(folder) for folder in (kit.room, kit.folder)]

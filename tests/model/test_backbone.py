@@ -11,6 +11,7 @@ from model.backbone import (
     resize_input,
 )
 from model.config import PAPER_PREPROCESSING, Preprocessing
+from model.errors import ModelError
 
 
 @pytest.mark.parametrize(
@@ -119,10 +120,15 @@ def test_what_cannot_be_built_is_refused(name, size, message):
         create_backbone(name, image_size=size)
 
 
+def test_a_tag_that_timm_does_not_know_is_refused():
+    with pytest.raises(ModelError, match=r"timm has no weights 'resnet18\.nonsense'"):
+        create_backbone("resnet18.nonsense", image_size=32)
+
+
 def test_overlapping_patches_take_any_size():
     assert feature_dim(create_backbone("pvt_v2_b0", image_size=96), 96) == 256
 
 
 def test_a_size_that_the_backbone_cannot_take_is_refused():
-    with pytest.raises(ValueError, match="takes no images of 32 pixels"):
+    with pytest.raises(ValueError, match="does not accept images of 32 pixels"):
         feature_dim(create_backbone("inception_v3", image_size=32), 32)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from runtime.distributed import Process
-from runtime.gather import Share, all_gather, share_of
+from runtime.gather import Chunk, all_gather, chunk_of
 
 ALONE = Process(0, 0, 1, torch.device("cpu"))
 
@@ -10,19 +10,19 @@ ALONE = Process(0, 0, 1, torch.device("cpu"))
 @pytest.mark.parametrize("total", [0, 1, 5, 12])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_shares_cover_each_item_once_and_differ_by_one_at_most(total, world_size):
-    shares = [
-        range(total)[share_of(total, Process(rank, rank, world_size, ALONE.device)).slice]
+    chunks = [
+        range(total)[chunk_of(total, Process(rank, rank, world_size, ALONE.device)).slice]
         for rank in range(world_size)
     ]
-    assert [item for share in shares for item in share] == list(range(total))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert [item for chunk in chunks for item in chunk] == list(range(total))
+    assert max(map(len, chunks)) - min(map(len, chunks)) <= 1
 
 
 def test_items_that_nobody_computed_are_not_reported():
     with pytest.raises(RuntimeError, match="2 of 5 samples were not computed exactly once"):
-        all_gather(torch.ones(3), Share(slice(0, 3), 5), ALONE)
+        all_gather(torch.ones(3), Chunk(slice(0, 3), 5), ALONE)
 
 
 def test_alone_all_items_are_ones_own():
     values = torch.randn(4, 2)
-    assert torch.equal(all_gather(values, share_of(4, ALONE), ALONE), values)
+    assert torch.equal(all_gather(values, chunk_of(4, ALONE), ALONE), values)

@@ -95,7 +95,7 @@ def test_an_extra_key_is_refused():
     [
         (lambda tensor: tensor.fill_(float("nan")), "not finite in weight"),
         (lambda tensor: tensor.clone().fill_(float("inf")), "not finite in weight"),
-        (lambda tensor: tensor.to(torch.int8), "different kind of number in weight"),
+        (lambda tensor: tensor.to(torch.int8), "different data type in weight"),
     ],
 )
 def test_weights_that_no_training_leaves_are_refused(change, words):

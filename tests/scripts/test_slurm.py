@@ -115,7 +115,7 @@ def test_a_signalled_job_stops_its_step_and_is_requeued(cluster, run, tmp_path):
 
 
 def test_evaluation_passes_its_options_on(cluster, tmp_path):
-    assert cluster("evaluate.sbatch", "--config", "a.yaml").wait(60) == 0
+    assert cluster("evaluate.sbatch", "--protocol", "a.yaml").wait(60) == 0
     (call,) = calls(tmp_path)
     assert call.startswith("srun 96 python -m torch.distributed.run --standalone")
-    assert call.endswith("evaluate.py --config a.yaml --device gpu")
+    assert call.endswith("evaluate.py --protocol a.yaml --device gpu")

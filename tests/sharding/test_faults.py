@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from runtime import files
 from runtime.errors import PackError
 from sharding import packing
 from sharding.__main__ import main
-from sharding.format import files
 from sharding.format.index import key_name
 from sharding.format.manifest import Manifest
 from sharding.format.opening import open_pack

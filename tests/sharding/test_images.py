@@ -231,7 +231,7 @@ def right_checksums(png):
         (b"no image", "not a readable image"),
         (KEPT["jpeg"][:-300], "truncated"),
         (KEPT["png"][:-300], "damaged"),
-        (encoded(Image.new("F", (5, 5)), "TIFF"), "32 bit"),
+        (encoded(Image.new("F", (5, 5)), "TIFF"), "32-bit"),
         (encoded(Image.new("RGB", (2000, 2000)), "PNG"), "2000 x 2000 pixels are more"),
     ],
     ids=["empty", "text", "truncated-jpeg", "truncated-png", "float", "bomb"],

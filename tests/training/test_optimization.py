@@ -10,7 +10,7 @@ from torch import nn
 
 from runtime.errors import ConfigError
 from training.config import OptimizerConfig, ScheduleConfig
-from training.optimization import build_optimizer, lr_factor, set_lr, trust_ratios
+from training.optimization import ParameterGroup, build_optimizer, lr_factor, set_lr, trust_ratios
 
 PAPER = OptimizerConfig()
 
@@ -43,7 +43,7 @@ def rule(parameters, buffers, lr, decay=5e-4, momentum=0.9):
 
 def test_ten_steps_of_lars_are_those_of_the_original_rule(network):
     expected = copy.deepcopy(network)
-    optimizer = build_optimizer(PAPER, [(network.parameters(), 1.0)])
+    optimizer = build_optimizer(PAPER, [ParameterGroup(list(network.parameters()), 1.0)])
     buffers = {}
     for step in range(10):
         gradients(network, step)
@@ -88,7 +88,10 @@ def test_cosine_falls_to_zero_and_constant_stays():
 
 @pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
 def test_backbone_factor_scales_its_group_alone(network, name):
-    groups = [(network[0].parameters(), 0.3), (network[3].parameters(), 1.0)]
+    groups = [
+        ParameterGroup(list(network[number].parameters()), factor)
+        for number, factor in ((0, 0.3), (3, 1.0))
+    ]
     optimizer = build_optimizer(OptimizerConfig(name=name), groups)
     set_lr(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.15, 0.5]
@@ -97,14 +100,18 @@ def test_backbone_factor_scales_its_group_alone(network, name):
 def test_absent_torchlars_is_named_with_its_replacement(network, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchlars", None)
     with pytest.raises(ConfigError, match="use lars"):
-        build_optimizer(OptimizerConfig(name="torchlars"), [(network.parameters(), 1.0)])
+        build_optimizer(
+            OptimizerConfig(name="torchlars"), [ParameterGroup(list(network.parameters()), 1.0)]
+        )
 
 
 def test_torchlars_wraps_sgd_where_it_imports(network, monkeypatch):
     calls = []
     stand_in = types.SimpleNamespace(LARS=lambda **options: calls.append(options) or "wrapped")
     monkeypatch.setitem(sys.modules, "torchlars", stand_in)
-    built = build_optimizer(OptimizerConfig(name="torchlars"), [(network.parameters(), 1.0)])
+    built = build_optimizer(
+        OptimizerConfig(name="torchlars"), [ParameterGroup(list(network.parameters()), 1.0)]
+    )
     assert built == "wrapped"
     assert calls[0]["eps"] == 1e-8
     assert calls[0]["trust_coef"] == 0.001

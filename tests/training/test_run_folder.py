@@ -223,7 +223,7 @@ def test_a_torn_last_line_of_the_log_stays_the_only_one(train, tmp_path):
 
 
 def test_random_weights_are_said_so(train, tmp_path, capsys):
-    words = "the backbone starts at random weights"
+    words = "the backbone starts from random weights"
     assert train("--train.iterations=1") == 0
     assert words in capsys.readouterr().out
     assert train("--train.iterations=2") == 0

@@ -129,6 +129,24 @@ def test_validation_is_logged_and_keeps_the_best_checkpoint(train, protocol_file
     assert max(areas.values()) in {round(areas[step], 6) for step in kept}
 
 
+def test_old_evaluator_names_of_a_recipe_work_with_a_hint(train, protocol_file, capsys):
+    options = [f"--validation.protocol={protocol_file}", "--train.iterations=1"]
+    assert train("--validation.evaluator=knn-normalised", *options) == 2
+    hint, error = capsys.readouterr().err.splitlines()
+    assert hint.startswith("hint: knn-normalised is now knn-normalized;")
+    assert "knn-normalized needs 50 neighbors" in error
+
+
+@pytest.mark.parametrize("bug", [ValueError, RuntimeError])
+def test_a_bug_in_building_the_network_shows_its_traceback(train, monkeypatch, bug):
+    def broken(*arguments, **options):
+        raise bug("shapes do not match")
+
+    monkeypatch.setattr("training.task.build_network", broken)
+    with pytest.raises(bug, match="shapes do not match"):
+        train()
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_float16_images_train_and_validate(train, tmp_path, protocol_file, precision):
     options = ["--train.iterations=1", f"--validation.protocol={protocol_file}"]

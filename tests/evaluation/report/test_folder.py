@@ -65,7 +65,7 @@ def test_results_are_replaced_only_when_asked(write, place):
 
 def test_other_files_are_never_replaced(write, place):
     (place / "thesis.tex").write_text("years")
-    with pytest.raises(ConfigError, match=r"holds other files than results, such as thesis\.tex"):
+    with pytest.raises(ConfigError, match=r"holds files other than results, such as thesis\.tex"):
         write(place, overwrite=True)
     assert names(place) == {"thesis.tex"}
     assert names(place.parent) >= {"place"}
