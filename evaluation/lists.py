@@ -114,11 +114,10 @@ class ImageList:
             with open_regular(self.path, max_bytes=most) as file:
                 return file.read(most)
         except OSError as error:
+            hint = "; is --lists right?" if isinstance(error, FileNotFoundError) else ""
             raise ConfigError(
-                f"cannot read the list {self.path}: {first_line(error)}; is --lists right?"
+                f"cannot read the list {self.path}: {first_line(error)}{hint}"
             ) from error
-        except ValueError as error:
-            raise ConfigError(f"cannot read the list {self.path}: {error}") from error
 
     def _text(self, content: bytes) -> Iterator[Entry]:
         try:
