@@ -17,8 +17,8 @@ import pytest
 import evaluate
 import train_ddp
 from evaluation.run import load_protocol
+from tests.common import ROOT
 
-ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SCRIPTS = [ROOT / "Makefile", *sorted((ROOT / "scripts").rglob("*.*"))]
 COMMENTED = sorted((ROOT / "configs").rglob("*.yaml"))

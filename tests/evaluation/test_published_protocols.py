@@ -21,7 +21,7 @@ BENCHMARKS = Path(__file__).parents[2] / "configs" / "benchmarks"
 
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory):
-    """By data set a pack of its tree, of which only the index's names are there."""
+    """By data set, a pack of its tree that has names and an index but no images."""
     made = {}
     for name in ("pacs", "officehome", "dtd", "domainnet"):
         root = tmp_path_factory.mktemp(name)

@@ -37,7 +37,7 @@ def training_tree(tmp_path_factory):
 
 @pytest.fixture
 def imagenet_tree(training_tree, tmp_path):
-    """ImageNet's training folders as links, beside which a test may put others."""
+    """ImageNet's training folders as links; a test may add others."""
     base = tmp_path / "Data" / "CLS-LOC"
     base.mkdir(parents=True)
     (base / "train").symlink_to(training_tree / "Data" / "CLS-LOC" / "train")
@@ -160,13 +160,13 @@ def test_tiny_imagenets_images_folders_are_read(tmp_path):
     assert sources(training) == [f"{name}/images/{name}_0.JPEG" for name in dataset.classes]
 
 
-def test_photos_without_folders_are_told_where_to_go(tmp_path, capsys):
+def test_photos_without_folders_are_told_where_to_go(tmp_path, error_line):
     touch(tmp_path / "tree" / "a.JPG")
     touch(tmp_path / "tree" / "b.png")
     arguments = ["pack", "imagefolder", "--root", str(tmp_path / "tree"), "--out", "unused"]
     assert main(arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "holds 2 images but no folders; move each image into a folder named after" in line
+    message = "holds 2 images but no folders; move each image into a folder named after"
+    assert message in error_line()
 
 
 def test_photos_beside_class_folders_are_noted(tmp_path, capsys):
