@@ -33,7 +33,7 @@ from sharding.images import ImageOptions
 from sharding.packing import pack
 from sharding.remote.url import PackUrl
 from sharding.shard_plan import PackOptions
-from sharding.sources.tree import imagefolder
+from sharding.sources.imagefolder import imagefolder
 from sharding.staging import stage
 
 _SIDE = 2000  # pixels

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from sealing import alter_index, alter_manifest, downgrade, set_value
-from servers import KEY, PASSWORD, SECRET, USER, Server, environment_of, run_sharding
 
 from sharding.__main__ import main
 from sharding.remote import download, storage
 from sharding.remote.storage import Storage
+from tests.common import ROOT, files_of
+from tests.pack_servers import KEY, PASSWORD, SECRET, USER, Server, environment_of, run_sharding
+from tests.sharding.sealing import alter_index, alter_manifest, downgrade, set_value
 
-ROOT = Path(__file__).parents[2]
 RANGE = 15_000  # bytes, so that a shard of the small pack is fetched in several
 TOKEN = "token-in-a-query"
 URL = "s3://bucket/pack"
@@ -99,10 +99,6 @@ def refused(capsys, tmp_path):
         return line
 
     return run
-
-
-def files_of(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def calls(monkeypatch, method, then=lambda count: None):

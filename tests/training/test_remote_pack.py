@@ -3,25 +3,40 @@
 import shutil
 
 import pytest
-from servers import Server, environment_of
 
 from runtime.checkpoint import step_folders
+from tests.pack_servers import PASSWORD, USER, Server, environment_of
 
 URL = "s3://bucket/pack"
 
 
 @pytest.fixture
-def s3(pack_path, tmp_path_factory, monkeypatch):
+def buckets(pack_path, tmp_path_factory):
     root = tmp_path_factory.mktemp("buckets")
     shutil.copytree(pack_path, root / "bucket" / "pack")
-    server = Server("s3", root)
-    for name, value in environment_of(server).items():
-        monkeypatch.setenv(name, value)
+    return root
+
+
+def serve(kind, root):
+    server = Server(kind, root)
     try:
         server.start()
         yield server
     finally:
         server.kill()
+
+
+@pytest.fixture
+def s3(buckets, monkeypatch):
+    for server in serve("s3", buckets):
+        for name, value in environment_of(server).items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def http(buckets):
+    yield from serve("http", buckets)
 
 
 def test_a_remote_pack_is_copied_and_trained_on(s3, train, tmp_path, error_line, capsys):
@@ -38,11 +53,14 @@ def test_a_remote_pack_is_copied_and_trained_on(s3, train, tmp_path, error_line,
     assert train(pack, cache, "--dry-run") == 0
 
 
-def test_a_process_that_cannot_copy_ends_the_others(s3, config_file, fail_on_rank_1, tmp_path):
-    arguments = ["--config", config_file, f"--data.pack={URL}", "--out", tmp_path / "run"]
+def test_a_process_that_cannot_copy_ends_the_others(http, config_file, fail_on_rank_1, tmp_path):
+    url = f"http://{USER}:{PASSWORD}@{http.address}/bucket/pack"
+    arguments = ["--config", config_file, f"--data.pack={url}", "--out", tmp_path / "run"]
     arguments += [f"--data.cache={tmp_path / 'cache'}"]
     sabotage = "arguments.append('--data.cache=/proc/nothing')"
     (first, first_error), (second, second_error) = fail_on_rank_1(sabotage, "train_ddp", *arguments)
     assert (first, second) == (2, 2)
     assert first_error == "error: another process failed; see its message\n"
-    assert second_error.startswith("rank 1: cannot copy s3://bucket/pack to /proc/nothing/pack-")
+    assert second_error.startswith(
+        f"rank 1: cannot copy http://{http.address}/bucket/pack to /proc"
+    )
