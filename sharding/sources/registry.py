@@ -6,11 +6,12 @@ from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sharding.sources.cars import cars
 from sharding.sources.dataset import Dataset
 from sharding.sources.huggingface import HuggingFaceOptions, huggingface
 from sharding.sources.imagefolder import ImageFolderOptions, imagefolder
 from sharding.sources.imagenet import ImageNetOptions, imagenet, imagenet21k
-from sharding.sources.published import domainnet, dtd, officehome, pacs
+from sharding.sources.published import domainnet, dtd, officehome, pacs, patternnet, sun397
 from sharding.sources.table import TableOptions, table
 from sharding.sources.webdataset import WebDatasetOptions, webdataset
 
@@ -75,6 +76,9 @@ SOURCES = {
     "officehome": Source(officehome),
     "domainnet": Source(domainnet),
     "dtd": Source(dtd),
+    "patternnet": Source(patternnet),
+    "cars": Source(cars),
+    "sun397": Source(sun397),
     "table": Source(table, TableOptions),
     "webdataset": Source(webdataset, WebDatasetOptions),
     "huggingface": Source(huggingface, HuggingFaceOptions),
