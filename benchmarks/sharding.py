@@ -5,8 +5,8 @@ loop and webdataset's writer, in one run.
 
 The JPEGs are copied as often as asked into a tree of 8 classes below `--work`; give a folder in
 memory to measure the program and not the disk. Each figure is the best of `--repeats`. The
-memory of listing 10,000 and 1,000,000 names is measured too. A tar of tars is compared with the
-same images unpacked, in turns and without decoding, so that reading counts.
+memory of listing 10,000 and 1,000,000 names is measured too. A tar of tars is compared with
+the same images unpacked, in turns and without decoding, so that reading counts.
 """
 
 import argparse

@@ -4,10 +4,12 @@ import gzip
 import io
 import os
 import re
+import shlex
 import shutil
 import struct
 import sys
 import zlib
+from pathlib import Path
 
 import imagenet_forms as forms
 import numpy as np
@@ -98,6 +100,39 @@ def test_the_images_and_their_classes_are_those_of_the_data_set(packs):
         **{f"train/{synset}/{image}.JPEG": synset for synset, image in forms.TRAIN},
         **{f"val/{image}.JPEG": synset for image, synset in zip(forms.VAL, forms.VAL_SYNSETS)},
     }
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "forms.md").read_text()
+COMMANDS = re.findall(
+    r"^\| ([^|]+) \| `python -m sharding (pack imagenet[^`]+)` \|$", PAGE, re.MULTILINE
+)
+IMITATIONS = {
+    "Kaggle's": forms.make_kaggle,
+    "torchvision's": forms.make_torchvision,
+    "`ILSVRC2012_img_train.tar`": forms.make_tars,
+    "Hugging Face's `train_images": forms.make_archives,
+    "Hugging Face's Parquet": forms.make_parquet,
+    "the WebDataset": forms.make_webdataset,
+    "some of its classes": forms.make_tars,
+    "ImageNet-21k": forms.make_torchvision,
+    "the same as tars": forms.make_synset_tars,
+}
+
+
+@pytest.mark.parametrize(("form", "command"), COMMANDS, ids=[form for form, _ in COMMANDS])
+def test_the_documented_command_of_a_form_packs_it(form, command, tmp_path, monkeypatch):
+    (make,) = (make for start, make in IMITATIONS.items() if form.startswith(start))
+    make(tmp_path / "ROOT")
+    (tmp_path / "SYNSETS.txt").write_text("\n".join(CLASSES))
+    monkeypatch.chdir(tmp_path)
+    assert main([*shlex.split(command), "--workers", "1"]) == 0
+    contents = open_pack(tmp_path / "PACK")
+    assert contents.manifest.rejects == 0
+    assert len(contents.manifest.classes) == (3 if "--classes" in command else 1000)
+
+
+def test_every_imitation_of_imagenet_has_a_row():
+    assert len(COMMANDS) == len(IMITATIONS)
 
 
 @pytest.mark.parametrize(
