@@ -265,7 +265,7 @@ def _add_source(sources: Any, name: str, source: Source) -> argparse.ArgumentPar
 
 def _add_packing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--root", type=Path, required=True, help="folder of the tree")
+    add("--root", type=Path, required=True, help="the data set: a folder, or what is said above")
     add("--out", type=Path, required=True, help="folder of the pack")
     add("--name", type=_name, help="name of the data set in the pack; by default DATASET's")
     add(

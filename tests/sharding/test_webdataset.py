@@ -271,3 +271,11 @@ def test_members_are_those_that_tarfile_finds(form, tmp_path):
     with tarfile.open(tmp_path / "a.tar") as tar, (tmp_path / "a.tar").open("rb") as file:
         expected = [(entry.name, entry.offset_data, entry.size) for entry in tar]
         assert [tuple(member) for member in members(file, "a.tar")] == expected
+
+
+def test_other_kinds_of_files_may_be_the_image(tmp_path):
+    files = {"1.jpg": b"x", "1.Seg.PNG": b"yy", "1.cls": b"5"}
+    options = WebDatasetOptions(image_extensions=(".SEG.png", "jpg"))
+    dataset = webdataset(archive(tmp_path / "a.tar", **files), options)
+    (sample,) = dataset.samples()
+    assert (sample.source, dataset.read(sample)) == ("a.tar/1.Seg.PNG", b"yy")
