@@ -363,7 +363,8 @@ def test_a_synset_tar_that_comes_twice_is_an_error(tmp_path, capsys):
 def test_an_archive_that_changed_after_it_was_found_is_an_error(tars):
     dataset = imagenet(tars)
     sample = next(dataset.samples())
-    os.utime(tars / TRAIN_TAR)
+    assert dataset.read(sample) == forms.jpeg(0)
+    os.utime(tars / TRAIN_TAR)  # while it is open
     with pytest.raises(PackError, match=r"img_train\.tar changed after the tree was listed"):
         dataset.read(sample)
 
