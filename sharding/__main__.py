@@ -315,7 +315,7 @@ def _add_source(sources: Any, name: str, source: Source) -> argparse.ArgumentPar
 
 def _add_packing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--root", type=Path, required=True, help="folder of the tree")
+    add("--root", type=Path, required=True, help="the data set: a folder, or what is said above")
     add("--out", type=_location, required=True, help="folder of the pack, or its URL")
     add(
         "--work", type=_folder, metavar="FOLDER", help="where to pack if --out is a URL; it is kept"
