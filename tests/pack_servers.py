@@ -1,5 +1,7 @@
 """Servers of packs on the loopback interface: rclone's, which tests start, kill and restart."""
 
+import ctypes
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from urllib.request import ProxyHandler, build_opener
 
 KEY, SECRET = "AKIATESTKEYOFOURS", "secret/of+the/tests"
 USER, PASSWORD = "reader", "password-of-the-reader"
+_PR_SET_PDEATHSIG = 1
 _RCLONE = Path(sysconfig.get_path("scripts")) / "rclone"
 
 
@@ -35,7 +38,9 @@ class Server:
         self._process = None
 
     def start(self):
-        self._process = subprocess.Popen(self._words, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            self._words, stderr=subprocess.DEVNULL, preexec_fn=_end_with_parent
+        )
         opener = build_opener(ProxyHandler({}))
         while True:
             assert self._process.poll() is None, "rclone ended"
@@ -57,6 +62,11 @@ class Server:
     def restart(self):
         self.kill()
         self.start()
+
+
+def _end_with_parent():
+    """A server does not outlive tests that are killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def environment_of(server):
