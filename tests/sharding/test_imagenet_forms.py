@@ -497,9 +497,9 @@ def test_a_webdataset_sample_without_image_or_label_is_an_error(members, message
 def test_a_folder_without_any_form_names_them(tmp_path, capsys):
     forms.write(tmp_path / "images" / "1.jpg", b"")
     line = failure(capsys, tmp_path)
-    assert "found none of train/<synset>/<image>, " in line
+    assert "expected one of train/<synset>/<image>, " in line
     assert "ILSVRC2012_img_train.tar, " in line
-    assert "but 1 entries: images" in line
+    assert "found 1: images" in line
 
 
 @pytest.mark.parametrize(

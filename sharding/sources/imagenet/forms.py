@@ -92,8 +92,8 @@ def _found(root: Path, choice: Choice, forms: Sequence[_Form]) -> Dataset:
     if not found:
         names = entries(root)
         raise PackError(
-            f"{root}: found none of {', '.join(form.layout for form in forms)}, but "
-            f"{len(names)} entries: {some(names)}; is --root right?"
+            f"{root}: expected one of {', '.join(form.layout for form in forms)}, found "
+            f"{len(names)}: {some(names)}; is --root right?"
         )
     (form, what), *others = found
     dataset = form.dataset(root, choice)
