@@ -51,21 +51,27 @@ class Subject:
     """What is evaluated, and where the results go.
 
     Attributes:
-        protocol: protocols, such as configs/benchmarks/demo.yaml.
-        pack: one pack for all protocols, or one per data set.
+        protocol: protocols, such as configs/benchmarks/demo.yaml, or OODDB's, such as ooddb:dtd.
+        pack: folder or URL of one pack for all protocols, or of one per data set.
         checkpoint: a run (its newest checkpoint), a step folder, a weights file, or a folder of
             the original's two files.
+        lists: folder of the protocols' lists of images; by default that of the YAML file.
+        leave_out_rejected: evaluate without the listed images that packing rejected.
         target: a target's name, or all.
         out: folder for the results.
         overwrite: replace the results in --out, if any.
+        pack_cache: folder on each node's own disk to which packs at URLs are copied.
     """
 
-    protocol: tuple[Path, ...]
-    pack: tuple[Path, ...]
+    protocol: tuple[str, ...]
+    pack: tuple[str, ...]
     checkpoint: Path
+    lists: Path | None = None
+    leave_out_rejected: bool = False
     target: str = "all"
     out: Path = Path("runs/evaluation")
     overwrite: bool = False
+    pack_cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -95,14 +101,14 @@ class CovarianceOptions:
     """The training images from which ``whitened-cosine`` learns its covariance.
 
     Attributes:
-        covariance_pack: pack with these images, none of which may be a test; without it,
-            whitened-cosine takes what training has stored in the checkpoint.
+        covariance_pack: folder or URL of a pack with these images, none of which may be a test;
+            without it, whitened-cosine takes what training has stored in the checkpoint.
         covariance_domains: domains of that pack to take (default: all).
         covariance_classes: classes of that pack to take (default: all).
         covariance_splits: splits of that pack to take (default: all).
     """
 
-    covariance_pack: Path | None = None
+    covariance_pack: str | None = None
     covariance_domains: tuple[str, ...] | None = None
     covariance_classes: tuple[str, ...] | None = None
     covariance_splits: tuple[str, ...] | None = None

@@ -5,6 +5,8 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +16,7 @@ from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.cache import FeatureCache
 from evaluation.config import BATCH_SIZE, CovarianceOptions, EvaluateConfig, ReferenceConfig
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
+from evaluation.ooddb import PREFIX, ooddb_protocol
 from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
 from evaluation.report.folder import ResultsFolder, reserve
@@ -30,6 +33,8 @@ from pipelines.selection import Selection
 from runtime.distributed import Process
 from runtime.errors import ConfigError, UserError
 from runtime.precision import exact_float32
+from sharding.remote.url import without_credentials
+from sharding.staging import local_pack
 
 T = TypeVar("T")
 
@@ -64,8 +69,8 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
             cannot be computed from the references.
     """
     started = time.perf_counter()
-    jobs = _jobs(options)
-    training_images = _training_images(options, jobs)
+    jobs = _jobs(options, process)
+    training_images = _training_images(options, jobs, process)
     checkpoint = read_checkpoint(options.checkpoint)
     network = build_trained(checkpoint, process.device, _part(options, PreprocessingOptions))
     evaluators = _evaluators(options, network)
@@ -84,10 +89,10 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
             return
         seconds = time.perf_counter() - started
         receipt = Receipt(
-            shlex.join(command),
+            shlex.join(map(without_credentials, command)),
             provenance,
             network.network.preprocessing,
-            options,
+            _without_credentials(options),
             process,
             seconds,
         )
@@ -98,12 +103,20 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
     print(f"results in {plain(str(options.out))}")
 
 
-def _jobs(options: EvaluateConfig) -> list[Job]:
+def _without_credentials(options: EvaluateConfig) -> EvaluateConfig:
+    covariance_pack = options.covariance_pack and without_credentials(options.covariance_pack)
+    packs = tuple(map(without_credentials, options.pack))
+    return replace(options, pack=packs, covariance_pack=covariance_pack)
+
+
+def _jobs(options: EvaluateConfig, process: Process) -> list[Job]:
     """The protocols, each with its pack: the only one, or that of the protocol's data set."""
-    packs = [Pack(path) for path in options.pack]
+    packs = [_pack(pack, options, process) for pack in options.pack]
     jobs = []
-    for path in options.protocol:
-        protocol = Protocol.load(path)
+    for name in options.protocol:
+        protocol = load_protocol(name, options.lists)
+        if options.leave_out_rejected:
+            protocol = replace(protocol, leave_out_rejected=True)
         fitting = [pack for pack in packs if pack.manifest.dataset == protocol.dataset]
         if len(packs) > 1 and len(fitting) != 1:
             have = ", ".join(f"{pack.path} ({pack.manifest.dataset})" for pack in packs)
@@ -116,6 +129,20 @@ def _jobs(options: EvaluateConfig) -> list[Job]:
             targets = [protocol.target(options.target).name]
         jobs.append(Job(protocol, targets, fitting[0] if len(packs) > 1 else packs[0]))
     return jobs
+
+
+def _pack(pack: str, options: EvaluateConfig, process: Process) -> Pack:
+    """The pack in a folder, or the local copy of the one at a URL."""
+    return Pack(process.run_long(partial(local_pack, pack, options.pack_cache, "--pack-cache")))
+
+
+def load_protocol(name: str, lists: Path | None) -> Protocol:
+    """The protocol of a YAML file or of OODDB; ``lists`` is the folder of its lists.
+
+    Raises:
+        ConfigError: see ``Protocol.load`` and ``ooddb_protocol``.
+    """
+    return ooddb_protocol(name, lists) if name.startswith(PREFIX) else Protocol.load(name, lists)
 
 
 @contextlib.contextmanager
@@ -152,7 +179,9 @@ def _introduce(network: Provenance) -> None:
         print(f"warning: untrained, with random weights: {' and '.join(network.untrained)}")
 
 
-def _training_images(options: EvaluateConfig, jobs: Sequence[Job]) -> TrainingImages | None:
+def _training_images(
+    options: EvaluateConfig, jobs: Sequence[Job], process: Process
+) -> TrainingImages | None:
     """The images that the options name; ConfigError where one of them is a test of a job."""
     given = _part(options, CovarianceOptions)
     selection = Selection(
@@ -166,7 +195,7 @@ def _training_images(options: EvaluateConfig, jobs: Sequence[Job]) -> TrainingIm
         raise ConfigError(
             f"--covariance-pack is for {WHITENED_COSINE} alone; add it to --evaluators"
         )
-    pack = Pack(given.covariance_pack)
+    pack = _pack(given.covariance_pack, options, process)
     rows = selection.rows(pack)
     for job in jobs:
         if job.pack.manifest.fingerprint != pack.manifest.fingerprint:
@@ -240,3 +269,10 @@ def _print_tables(results: Sequence[BenchmarkResult]) -> None:
         for result in results:
             console.print(terminal_table(result))
     print(captured.get(), end="")
+    for result in results:
+        for target in result.targets:
+            if missing := target.rows.left_out:
+                print(
+                    f"note: {plain(result.protocol.name)}, {plain(target.name)}: {missing} listed "
+                    "images, rejected by packing, are left out"
+                )

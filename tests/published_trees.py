@@ -5,6 +5,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from scipy.io import savemat
+
 from sharding.sources.published import DTD_CLASSES
 
 PUBLISHED = json.loads((Path(__file__).parent / "evaluation" / "published_counts.json").read_text())
@@ -12,10 +15,20 @@ PUBLISHED = json.loads((Path(__file__).parent / "evaluation" / "published_counts
 Place = Callable[[Path], object]  # makes one image file
 
 
-def images(folder: Path, count: int, place: Place | None = None) -> list[str]:
+PATTERNNET_CLASSES = (
+    *("oil_well", "wastewater_treatment_plant"),
+    *(f"{size}_field_{letter}" for size in ("small", "large") for letter in "abcdefghijklmnopqr"),
+)
+SUN397_CLASSES = ("abbey", "church/indoor", "church/outdoor", *(f"hall_{n}" for n in range(394)))
+CARS_CLASSES = tuple(f"Maker Model {number} Sedan 2012" for number in range(196))
+
+
+def images(
+    folder: Path, count: int, place: Place | None = None, pattern: str = "{:05d}.jpg"
+) -> list[str]:
     """Make the images `00001.jpg` … in ``folder``, empty without ``place``; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{number:05d}.jpg" for number in range(1, count + 1)]
+    names = [pattern.format(number) for number in range(1, count + 1)]
     for name in names:
         if place:
             place(folder / name)
@@ -70,10 +83,39 @@ def make_imagenet(root: Path, place: Place | None = None, most: int = 2) -> None
             images(root / "Data" / "CLS-LOC" / split / f"n{number * 7:08d}", count, place)
 
 
+def make_patternnet(root: Path, place: Place | None = None, most: int = 800) -> None:
+    for class_ in PATTERNNET_CLASSES:
+        short = class_.replace("_", "").replace("treatment", "")
+        images(root / "PatternNet" / "images" / class_, most, place, short + "{:03d}.jpg")
+
+
+def make_sun397(root: Path, place: Place | None = None, most: int = 100) -> None:
+    for class_ in SUN397_CLASSES:
+        images(root / "SUN397" / class_[0] / class_, most, place, "sun_{:c>8}.jpg")
+
+
+def make_cars(root: Path, place: Place | None = None, most: int = 41) -> None:
+    """With the devkit and the labels of the test images, which are published elsewhere; image n is
+    of class n modulo 196."""
+    (root / "devkit").mkdir(parents=True)
+    savemat(root / "devkit" / "cars_meta.mat", {"class_names": np.array(CARS_CLASSES, object)})
+    for folder, file in (
+        ("cars_train", "devkit/cars_train_annos.mat"),
+        ("cars_test", "cars_test_annos_withlabels.mat"),
+    ):
+        names = images(root / folder, most * len(CARS_CLASSES), place)
+        labels = [int(name[:5]) % len(CARS_CLASSES) + 1 for name in names]
+        fields = np.array(list(zip(labels, names)), dtype=[("class", object), ("fname", object)])
+        savemat(root / file, {"annotations": fields})
+
+
 MAKERS: dict[str, Callable[..., None]] = {
     "imagenet": make_imagenet,
     "pacs": make_pacs,
     "officehome": make_officehome,
     "dtd": make_dtd,
     "domainnet": make_domainnet,
+    "patternnet": make_patternnet,
+    "cars": make_cars,
+    "sun397": make_sun397,
 }

@@ -107,7 +107,7 @@ def test_a_protocol_is_evaluated(protocol, train, pack, workspace, error_line):
     content = yaml.safe_load(protocol.read_text())
     run = train(ROOT / "configs" / "imagenet.yaml").relative_to(workspace)
     command = [
-        "--config",
+        "--protocol",
         f"configs/benchmarks/{protocol.name}",
         "--pack",
         pack(content["dataset"]),

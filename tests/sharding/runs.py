@@ -4,7 +4,7 @@ import sys
 
 from sharding import packing
 from sharding.shard_plan import PackOptions
-from sharding.sources.tree import imagefolder
+from sharding.sources.imagefolder import imagefolder
 
 SHARD_SIZE = 40_000
 

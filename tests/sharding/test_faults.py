@@ -18,7 +18,7 @@ from sharding import packing
 from sharding.__main__ import main
 from sharding.format.manifest import Manifest
 from sharding.shard_plan import PackOptions
-from sharding.sources.tree import imagefolder
+from sharding.sources.imagefolder import imagefolder
 from tests.common import files_of
 from tests.sharding.runs import SHARD_SIZE, command, pack_inline, run_inline
 

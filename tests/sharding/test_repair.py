@@ -10,7 +10,7 @@ from sharding.format.index import key_name
 from sharding.format.opening import open_pack
 from sharding.listing import write_listing
 from sharding.shard_plan import PackOptions
-from sharding.sources.tree import imagefolder
+from sharding.sources.imagefolder import imagefolder
 from tests.common import files_of, flip
 
 
