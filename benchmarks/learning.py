@@ -41,6 +41,7 @@ from runtime.weights import load_backbone
 from sharding.__main__ import main as sharding
 
 REFERENCES = 20  # of each known class
+NEIGHBORS = 10
 DISTANCES = ("cosine", "whitened-cosine", "euclidean", "mahalanobis", "knn", "knn-normalized")
 ON_NORMALIZED = "mahalanobis"  # also measured on L2-normalized features
 
@@ -88,7 +89,7 @@ def areas(extractor: FeatureExtractor, split: Split) -> dict[str, float]:
     is_known = np.arange(len(tests)) < len(split.known)
     classes = torch.from_numpy(split.reference_class)
     options = EvaluatorOptions(
-        neighbors=REFERENCES // 2, whitening=learn_whitening(extractor, split.training)
+        neighbors=NEIGHBORS, whitening=learn_whitening(extractor, split.training)
     )
 
     def measure(names: tuple[str, ...], known: torch.Tensor, images: torch.Tensor) -> list[float]:
@@ -165,7 +166,8 @@ def document(found: list[dict[str, float]], pack: Pack, options: argparse.Namesp
             f"`{options.backbone}` (ImageNet weights), torch {torch.__version__}: "
             f"{len(pack.index):,} images of {len(pack.manifest.classes)} classes, "
             f"{options.splits} random splits of the classes into three quarters for training, "
-            f"an eighth known with {REFERENCES} references each and an eighth unknown. AUROC, "
+            f"an eighth known with {REFERENCES} references each and an eighth unknown; k-NN with "
+            f"k = {NEIGHBORS}. AUROC, "
             "known is the positive class: mean ± standard deviation over the splits, and the mean "
             "difference from cosine within a split. Nothing is trained; whitened-cosine learns "
             "its map from the training classes.",

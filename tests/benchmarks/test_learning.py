@@ -43,6 +43,7 @@ def images(tmp_path):
 
 def test_the_table_has_a_row_for_each_distance_and_features_are_kept(images, tmp_path, monkeypatch):
     monkeypatch.setattr(learning, "REFERENCES", 2)
+    monkeypatch.setattr(learning, "NEIGHBORS", 1)
     weights = tmp_path / "weights.pth"
     torch.save(timm.create_model("test_convnext", num_classes=0).state_dict(), weights)
     words = ["--images", images, "--weights", weights, "--backbone", "test_convnext"]
