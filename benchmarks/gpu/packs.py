@@ -56,7 +56,7 @@ def pair_loader(
 
     Without ``augment`` the augmentation is the paper's.
     """
-    data = PairData.select(pack, Selection(), seed=0, num_negatives=NUM_NEGATIVES)
+    data = PairData.select(pack, [Selection()], seed=0, num_negatives=NUM_NEGATIVES)
     return PairLoader(data, augment or AugmentConfig(), decoding, Share(pairs))
 
 

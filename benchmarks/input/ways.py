@@ -23,7 +23,7 @@ def ours(work: Path, threads: int, pack: str = "pack") -> Iterator[int]:
     from pipelines.pairs import PairData, Share
     from pipelines.selection import Selection
 
-    data = PairData.select(Pack(work / pack), Selection(), seed=0)
+    data = PairData.select(Pack(work / pack), [Selection()], seed=0)
     decoding = Decoding(Preprocessing(image_size=SIZE), InputConfig(num_threads=threads))
     loader = PairLoader(data, AugmentConfig(), decoding, Share(BATCH // 2))
     for batch in loader:
