@@ -72,7 +72,12 @@ class Selection:
         for wanted, known, column, what in (
             (self.domains, manifest.domains, index.domain, "domain"),
             # Masks select the classes as well, if these are not named.
-            (self.classes or self.masks, manifest.classes, index.label, "class"),
+            (
+                self.masks if self.classes is None else self.classes,
+                manifest.classes,
+                index.label,
+                "class",
+            ),
             (self.splits, manifest.splits, index.split, "split"),
         ):
             if wanted is not None:

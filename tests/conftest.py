@@ -1,9 +1,12 @@
 """What several packages test with: a small image tree and its pack, and ranks that fail."""
 
+import dataclasses
+import itertools
 import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,10 @@ import pytest
 from PIL import Image
 
 from sharding.__main__ import main
+from sharding.executors import run_local
+from sharding.packing import pack
+from sharding.shard_plan import PackOptions
+from sharding.sources.tree import imagefolder
 
 ROOT = Path(__file__).parent.parent
 DOMAINS, CLASSES, IMAGES = ("day", "night"), ("ant", "bee", "cat", "dog", "eel"), 6
@@ -41,6 +48,24 @@ def pack_path(image_tree, tmp_path_factory):
     status = main(["pack", "imagefolder", "--root", str(image_tree), "--out", str(path), *options])
     assert status == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def insects_path(tmp_path_factory):
+    """A second pack, of the data set ``insects``: 2 domains, of which ``day`` is in both packs, 3
+    classes, of which ``bee`` is, and 4 images of each; not to be changed by a test."""
+    root, out = tmp_path_factory.mktemp("insects"), tmp_path_factory.mktemp("packs") / "insects"
+    rng = np.random.default_rng(1)
+    for domain, class_, number in itertools.product(
+        ("day", "dusk"), ("bee", "fly", "gnat"), "0123"
+    ):
+        folder = root / domain / class_
+        folder.mkdir(parents=True, exist_ok=True)
+        coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((60, 50)).save(folder / f"{number}.jpg")
+    dataset = dataclasses.replace(imagefolder(root), name="insects")
+    pack(dataset, out, PackOptions(shard_size=20_000), partial(run_local, workers=1))
+    return out
 
 
 _RANK = """
