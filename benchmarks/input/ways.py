@@ -14,16 +14,17 @@ BATCH = 128
 SIZE = 224
 
 
-def ours(work: Path, threads: int, pack: str = "pack") -> Iterator[int]:
-    """Pairs of the plan through `pipelines`."""
+def ours(work: Path, threads: int, *packs: str) -> Iterator[int]:
+    """Pairs of the plan through `pipelines`, of the images in ``packs``, by default in `pack`."""
     from model.config import Preprocessing
     from pipelines.config import AugmentConfig, Decoding, InputConfig
     from pipelines.loader import PairLoader
-    from pipelines.pack import Pack
+    from pipelines.packs import open_packs
     from pipelines.pairs import PairData, Share
     from pipelines.selection import Selection
 
-    data = PairData.select(Pack(work / pack), [Selection()], seed=0)
+    pack = open_packs([work / name for name in packs or ("pack",)])
+    data = PairData.select(pack, [Selection()] * len(pack.members), seed=0)
     decoding = Decoding(Preprocessing(image_size=SIZE), InputConfig(num_threads=threads))
     loader = PairLoader(data, AugmentConfig(), decoding, Share(BATCH // 2))
     for batch in loader:
@@ -38,6 +39,11 @@ def ours_resized(work: Path, threads: int) -> Iterator[int]:
 def ours_of_imagenets_size(work: Path, threads: int) -> Iterator[int]:
     """The same with 1,281,167 rows in the index, of 1,000 classes."""
     return ours(work, threads, "packlarge")
+
+
+def ours_of_two_packs(work: Path, threads: int) -> Iterator[int]:
+    """The same images in two packs that are read as one."""
+    return ours(work, threads, "pack0", "pack1")
 
 
 def _from_memory(work: Path, threads: int, build: Callable) -> Iterator[int]:
@@ -284,6 +290,7 @@ WAYS: dict[str, Callable[[Path, int], Iterator[int]]] = {
     "ours": ours,
     "ours, packed to 256": ours_resized,
     "ours, 1,281,167 rows": ours_of_imagenets_size,
+    "ours, two packs": ours_of_two_packs,
     "DALI decode only": decode_only,
     "DALI decode + resize": decode_and_resize,
     "DALI bare graph": bare_graph,
