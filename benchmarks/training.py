@@ -95,7 +95,7 @@ def our_step(
 
 
 def same_batch(batches: Iterator[PairBatch]) -> Iterator[PairBatch]:
-    """The first of ``batches`` again and again, in memory of its own on the device."""
+    """The first of ``batches`` repeated endlessly, in its own memory on the device."""
     first = next(batches)
     return repeat(replace(first, images=first.images.clone()))
 

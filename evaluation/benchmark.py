@@ -12,7 +12,7 @@ from evaluation.config import RESAMPLES, ReferenceConfig
 from evaluation.extractor import Extraction, FeatureExtractor
 from evaluation.features import Features
 from evaluation.progress import Progress
-from evaluation.protocol import Protocol, ProtocolRows
+from evaluation.protocol import Protocol, ProtocolRows, Target
 from evaluation.references import choose_references
 from evaluation.results import EvaluatorResult, TargetResult, measure
 from model.config import EvaluatorOptions
@@ -76,7 +76,7 @@ def run_benchmark(
     error = 0.0 if extractor.config.precision == "float32" else logit_error(extractor, rows)
     extraction = extractor.extract(rows)
     results = [
-        _run_target(name, part, extraction.features, extractor, config)
+        _run_target(protocol.target(name), part, extraction.features, extractor, config)
         for name, part in chosen.items()
     ]
     return BenchmarkResult(protocol, extractor.pack, extraction, results, error)
@@ -94,13 +94,13 @@ def _target_rows(
                 "change the target's test selections or the known classes"
             )
     try:
-        return choose_references(rows, protocol.known, config)
+        return choose_references(rows, config)
     except PackError as error:
         raise PackError(f"{where}: {error}") from error
 
 
 def _run_target(
-    name: str,
+    target: Target,
     rows: ProtocolRows,
     features: Features,
     extractor: FeatureExtractor,
@@ -113,7 +113,7 @@ def _run_target(
     references = References(features.of(rows.reference), classes, int(classes.max()) + 1)
     chunk = chunk_of(len(rows.test), process)
     pairs = num_pairs(config.evaluators, references, len(rows.test), config.options)
-    with Progress(name, pairs // process.world_size, "pair", process) as progress:
+    with Progress(target.name, pairs // process.world_size, "pair", process) as progress:
         scores = evaluate(
             config.evaluators,
             extractor.network.network.relation,
@@ -129,4 +129,5 @@ def _run_target(
         results[evaluator] = measure(
             rows.test_class, normality, predicted, resamples=config.resamples
         )
-    return TargetResult(name, rows, results, time.perf_counter() - started, pairs)
+    seconds = time.perf_counter() - started
+    return TargetResult(target.name, target.setting, rows, results, seconds, pairs)

@@ -51,18 +51,22 @@ class Subject:
     """What is evaluated, and where the results go.
 
     Attributes:
-        protocol: protocols, such as configs/benchmarks/demo.yaml.
+        protocol: protocols, such as configs/benchmarks/demo.yaml, or OODDB's, such as ooddb:dtd.
         pack: one pack for all protocols, or one per data set.
         checkpoint: a run (its newest checkpoint), a step folder, a weights file, or a folder of
             the original's two files.
+        lists: folder of the protocols' lists of images; by default that of the YAML file.
+        leave_out_rejected: evaluate without the listed images that packing rejected.
         target: a target's name, or all.
         out: folder for the results.
         overwrite: replace the results in --out, if any.
     """
 
-    protocol: tuple[Path, ...]
+    protocol: tuple[str, ...]
     pack: tuple[Path, ...]
     checkpoint: Path
+    lists: Path | None = None
+    leave_out_rejected: bool = False
     target: str = "all"
     out: Path = Path("runs/evaluation")
     overwrite: bool = False

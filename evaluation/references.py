@@ -9,18 +9,16 @@ from evaluation.protocol import ProtocolRows
 from runtime.errors import PackError
 
 
-def choose_references(
-    rows: ProtocolRows, known: tuple[str, ...], config: ReferenceConfig
-) -> ProtocolRows:
+def choose_references(rows: ProtocolRows, config: ReferenceConfig) -> ProtocolRows:
     """``rows`` with the references that ``config`` selects; one drawn twice is there twice.
 
     Raises:
         PackError: a class has fewer references than ``min_references``, or than ``shots`` where
             they are drawn without replacement.
     """
-    counts = np.bincount(rows.reference_class, minlength=len(known))
+    counts = np.bincount(rows.reference_class, minlength=len(rows.known))
     fewest = int(counts.argmin())
-    has = f"class {known[fewest]} has {counts[fewest]} reference image(s)"
+    has = f"class {rows.known[fewest]} has {counts[fewest]} reference image(s)"
     if counts[fewest] < config.min_references:
         raise PackError(
             f"{has}, fewer than {config.min_references}; add images, or lower --min-references"
@@ -38,7 +36,7 @@ def choose_references(
                 config.shots,
                 replace=config.with_replacement,
             )
-            for number in range(len(known))
+            for number in range(len(rows.known))
         ]
     )
     order = np.sort(drawn)

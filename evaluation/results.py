@@ -1,6 +1,9 @@
 """Evaluation results as dataclasses."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +47,7 @@ class TargetResult:
 
     Attributes:
         name: the target's name.
+        setting: what it repeats, or None.
         rows: the references that were used, and the tests.
         evaluators: the results by evaluator name.
         seconds: duration of the scoring.
@@ -51,6 +55,7 @@ class TargetResult:
     """
 
     name: str
+    setting: str | None
     rows: ProtocolRows
     evaluators: dict[str, EvaluatorResult]
     seconds: float
@@ -90,12 +95,58 @@ def measure(
     return EvaluatorResult(normality, predicted, dict(zip(METRICS, values, strict=True)))
 
 
-def means(targets: list[TargetResult]) -> dict[str, dict[str, float]]:
-    """Each evaluator's metrics, averaged over the targets."""
+@dataclass(frozen=True)
+class SettingResult:
+    """Targets that repeat one setting.
+
+    Attributes:
+        name: the setting's.
+        targets: the names of its targets, two or more.
+        mean, std: each evaluator's metrics, the mean over the targets and the sample standard
+            deviation (divisor n - 1).
+    """
+
+    name: str
+    targets: tuple[str, ...]
+    mean: dict[str, dict[str, float]]
+    std: dict[str, dict[str, float]]
+
+
+def settings(targets: Sequence[TargetResult]) -> list[SettingResult]:
+    """The settings that two or more of the targets repeat."""
+    return [
+        SettingResult(
+            name,
+            tuple(target.name for target in repeated),
+            _over([_metrics(target) for target in repeated], np.mean),
+            _over([_metrics(target) for target in repeated], partial(np.std, ddof=1)),
+        )
+        for name in dict.fromkeys(target.setting for target in targets)
+        for repeated in [[target for target in targets if target.setting == name]]
+        if name is not None and len(repeated) > 1
+    ]
+
+
+def means(targets: Sequence[TargetResult]) -> dict[str, dict[str, float]]:
+    """Each evaluator's metrics, the mean over the targets, a repeated setting counting once."""
+    repeated = settings(targets)
+    names = {name for setting in repeated for name in setting.targets}
+    single = [_metrics(target) for target in targets if target.name not in names]
+    return _over([*(setting.mean for setting in repeated), *single], np.mean)
+
+
+def _metrics(target: TargetResult) -> dict[str, dict[str, float]]:
+    return {name: result.metrics for name, result in target.evaluators.items()}
+
+
+def _over(
+    values: Sequence[dict[str, dict[str, float]]], summary: Callable[[list[float]], Any]
+) -> dict[str, dict[str, float]]:
+    """Each evaluator's metrics, a ``summary`` of those in ``values``."""
     return {
         evaluator: {
-            metric: float(np.mean([t.evaluators[evaluator].metrics[metric] for t in targets]))
+            metric: float(summary([value[evaluator][metric] for value in values]))
             for metric in _AVERAGED
         }
-        for evaluator in targets[0].evaluators
+        for evaluator in values[0]
     }

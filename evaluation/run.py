@@ -4,7 +4,8 @@ import contextlib
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.cache import FeatureCache
 from evaluation.config import BATCH_SIZE, EvaluateConfig, ReferenceConfig
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
+from evaluation.ooddb import PREFIX, ooddb_protocol
 from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
 from evaluation.report.folder import ResultsFolder, reserve
@@ -79,8 +81,10 @@ def _jobs(options: EvaluateConfig) -> list[Job]:
     """The protocols, each with its pack: the only one, or that of the protocol's data set."""
     packs = [Pack(path) for path in options.pack]
     jobs = []
-    for path in options.protocol:
-        protocol = Protocol.load(path)
+    for name in options.protocol:
+        protocol = load_protocol(name, options.lists)
+        if options.leave_out_rejected:
+            protocol = replace(protocol, leave_out_rejected=True)
         fitting = [pack for pack in packs if pack.manifest.dataset == protocol.dataset]
         if len(packs) > 1 and len(fitting) != 1:
             have = ", ".join(f"{pack.path} ({pack.manifest.dataset})" for pack in packs)
@@ -93,6 +97,15 @@ def _jobs(options: EvaluateConfig) -> list[Job]:
             targets = [protocol.target(options.target).name]
         jobs.append(Job(protocol, targets, fitting[0] if len(packs) > 1 else packs[0]))
     return jobs
+
+
+def load_protocol(name: str, lists: Path | None) -> Protocol:
+    """The protocol of a YAML file or of OODDB; ``lists`` is the folder of its lists.
+
+    Raises:
+        ConfigError: see ``Protocol.load`` and ``ooddb_protocol``.
+    """
+    return ooddb_protocol(name, lists) if name.startswith(PREFIX) else Protocol.load(name, lists)
 
 
 @contextlib.contextmanager
@@ -172,3 +185,10 @@ def _print_tables(results: Sequence[BenchmarkResult]) -> None:
         for result in results:
             console.print(terminal_table(result))
     print(captured.get(), end="")
+    for result in results:
+        for target in result.targets:
+            if missing := target.rows.left_out:
+                print(
+                    f"note: {plain(result.protocol.name)}, {plain(target.name)}: {missing} listed "
+                    "images, rejected by packing, are left out"
+                )

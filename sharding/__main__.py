@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sharding.shard_plan import PackOptions
 from sharding.sources.dataset import Dataset
 from sharding.sources.demo import demo_dataset
 from sharding.sources.files import MAX_BYTES
+from sharding.sources.names import check_name
 from sharding.sources.registry import SOURCES, Source
 from sharding.staging import stage
 from sharding.verification import verify
@@ -50,6 +52,10 @@ def _pack(arguments: argparse.Namespace) -> int:
         ),
     )
     dataset = SOURCES[arguments.dataset].dataset(arguments.root.absolute(), arguments)
+    if arguments.name is not None:
+        dataset = replace(dataset, name=arguments.name)
+    if dataset.found:
+        print(f"{arguments.root}: {dataset.found}", file=sys.stderr)
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
     if arguments.dry_run:
@@ -140,7 +146,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if not arguments.root:
         raise PackError("--repair needs the tree that was packed; pass it as --root TREE")
     name = Manifest.load(arguments.pack).dataset
-    if name not in SOURCES or SOURCES[name].options:
+    if name not in SOURCES or SOURCES[name].needs_options:
         raise PackError(
             f"{arguments.pack} is repaired by the command that packed it, with --repair added"
         )
@@ -187,6 +193,11 @@ def _quality(text: str) -> int:
     if quality > 95:
         raise argparse.ArgumentTypeError(f"invalid quality {text!r}; use 1 to 95")
     return quality
+
+
+def _name(text: str) -> str:
+    check_name(text, "--name")
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -256,6 +267,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--root", type=Path, required=True, help="folder of the tree")
     add("--out", type=Path, required=True, help="folder of the pack")
+    add("--name", type=_name, help="name of the data set in the pack; by default DATASET's")
     add(
         "--shard-size",
         type=size,

@@ -136,6 +136,7 @@ def _write(dataset: Dataset, options: PackOptions, folder: Path) -> ShardPlan:
     """Write all files but `plan.json`; returns the plan."""
     listing, modified = hashlib.sha256(dataset.variant.encode()), hashlib.sha256()
     samples, name_end = dataset.samples(), 0
+    hashes: list[np.ndarray] = []
     with (
         (folder / "names").open("wb") as names,
         (folder / "records").open("wb") as records,
@@ -150,6 +151,7 @@ def _write(dataset: Dataset, options: PackOptions, folder: Path) -> ShardPlan:
                 block[column] = [getattr(sample, column) for sample in chunk]
             time = np.array([sample.modified for sample in chunk], dtype=_TIME)
             location = np.array([(s.container, s.offset) for s in chunk], dtype=_LOCATION)
+            hashes.append(np.array([hash(name) for name in encoded], dtype="<i8"))
             name_end = int(block["name_end"][-1])
             joined = b"".join(encoded)
             names.write(joined)
@@ -162,8 +164,30 @@ def _write(dataset: Dataset, options: PackOptions, folder: Path) -> ShardPlan:
     if not name_end:
         raise PackError("the tree holds no images; is --root right?")
     table = np.memmap(folder / "records", dtype=RECORD, mode="r")
+    _expect_unique(np.concatenate(hashes), np.asarray(table["name_end"]), folder / "names")
     columns = Columns(np.asarray(table["size"]), np.asarray(table["split"]))
     return make_plan(dataset, options, columns, listing.hexdigest(), modified.hexdigest())
+
+
+def _expect_unique(hashes: np.ndarray, name_end: np.ndarray, names: Path) -> None:
+    """Raise PackError if two of N samples have the same name.
+
+    Args:
+        hashes: int64 (N,), of the names.
+        name_end: int64 (N,), where each name ends in the file ``names``.
+    """
+    order = np.argsort(hashes, kind="stable")
+    repeated = hashes[order[1:]] == hashes[order[:-1]]
+    content = np.memmap(names, dtype=np.uint8, mode="r")
+    for first, second in zip(order[:-1][repeated], order[1:][repeated], strict=True):
+        pair = [
+            bytes(content[name_end[number - 1] if number else 0 : name_end[number]])
+            for number in (first, second)
+        ]
+        if pair[0] == pair[1]:
+            raise PackError(
+                f"{os.fsdecode(pair[0])!r} is in the data set twice; rename or remove one of both"
+            )
 
 
 def _expect_same(old: Listing, new: Listing, cause: Exception) -> None:

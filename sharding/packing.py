@@ -171,7 +171,7 @@ def _write_shards(
     first, step = (part.number - 1, part.count) if part else (0, 1)
     numbers = range(first, listing.plan.num_shards, step)
     total = sum(len(listing.shard(number)) for number in numbers)
-    task = ShardTask(out, work, dataset.read, options.image)
+    task = ShardTask(out, work, dataset.reader(work / LISTING), options.image)
     with tqdm(total=total, unit="image", disable=None) as bar:
         for done in execute(task, numbers):
             rate = done.bytes / 1e6 / max(bar.format_dict["elapsed"], 1e-3)

@@ -38,10 +38,10 @@ def repair(pack: Path, dataset: Dataset, damaged: set[str], workers: int = 1) ->
             plan = write_listing(dataset, spec.pack_options(), work / LISTING).plan
             if plan.spec.listing != spec.listing or plan.num_shards != len(manifest.shards):
                 raise PackError(
-                    f"{pack} was packed from a tree with different files; pass that tree as "
-                    "--root, or pack again"
+                    f"{pack} was packed from a tree with different files, or with options of its "
+                    "data set; repair it by the command that packed it, with --repair added"
                 )
-            task = ShardTask(work, work, dataset.read, spec.image)
+            task = ShardTask(work, work, dataset.reader(work / LISTING), spec.image)
             _write(pack, manifest, damaged, task, workers)
         finally:
             shutil.rmtree(work)

@@ -1,25 +1,21 @@
 """What several packages test with: a small image tree and its pack, and ranks that fail."""
 
-import dataclasses
 import itertools
 import os
-import socket
-import subprocess
-import sys
-from functools import partial
-from pathlib import Path
+import signal
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sharding.__main__ import main
-from sharding.executors import run_local
-from sharding.packing import pack
-from sharding.shard_plan import PackOptions
-from sharding.sources.tree import imagefolder
+from tests.commands import ENVIRONMENT, Command, Runner, running
 
-ROOT = Path(__file__).parent.parent
+os.environ["OMP_NUM_THREADS"] = "1"  # small tensors are slower on several threads
+# Ignored by all commands where a shell starts the tests in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 DOMAINS, CLASSES, IMAGES = ("day", "night"), ("ant", "bee", "cat", "dog", "eel"), 6
 
 
@@ -56,60 +52,67 @@ def insects_path(tmp_path_factory):
     classes, of which ``bee`` is, and 4 images of each; not to be changed by a test."""
     root, out = tmp_path_factory.mktemp("insects"), tmp_path_factory.mktemp("packs") / "insects"
     rng = np.random.default_rng(1)
-    for domain, class_, number in itertools.product(
-        ("day", "dusk"), ("bee", "fly", "gnat"), "0123"
-    ):
+    names = itertools.product(("day", "dusk"), ("bee", "fly", "gnat"), range(4))
+    for domain, class_, number in names:
         folder = root / domain / class_
         folder.mkdir(parents=True, exist_ok=True)
         coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((60, 50)).save(folder / f"{number}.jpg")
-    dataset = dataclasses.replace(imagefolder(root), name="insects")
-    pack(dataset, out, PackOptions(shard_size=20_000), partial(run_local, workers=1))
+    options = ["--name", "insects", "--shard-size", "20KB", "--workers", "1"]
+    assert main(["pack", "imagefolder", "--root", str(root), "--out", str(out), *options]) == 0
     return out
 
 
-_RANK = """
-import importlib, os, sys, time
-import torch.distributed
-torch.distributed.destroy_process_group = lambda: time.sleep(600)  # NCCL's may wait like this
-sabotage, command, *arguments = sys.argv[1:]
-if os.environ["RANK"] == "1":
-    exec(sabotage)
-sys.exit(importlib.import_module(command).main(arguments))
-"""
+@pytest.fixture
+def error_line(capsys):
+    """Returns the one line, an error, that was written to standard error since the last call."""
+
+    def line():
+        (only,) = capsys.readouterr().err.splitlines()
+        assert only.startswith("error: ")
+        return only
+
+    return line
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory) -> Iterator[Runner]:
+    with running(tmp_path_factory.mktemp("runner"), **ENVIRONMENT) as started:
+        yield started
 
 
 @pytest.fixture
-def fail_on_rank_1():
+def store():
+    """A store at a port of its own, as torchrun has one; what joins it names its ``port``."""
+    from torch.distributed import TCPStore
+
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+@pytest.fixture
+def fail_on_rank_1(runner, store, tmp_path):
     """Runs a command as two gloo ranks, rank 1 after ``sabotage``, a piece of Python that may
     change ``arguments``; returns each rank's (exit status, standard error) once both have ended.
 
     Destroying the process group blocks, as NCCL's does where one rank alone arrives there.
     """
-    started = []
 
     def run(sabotage, command, *arguments):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        started = []
         for rank in range(2):
-            environment = os.environ | {
-                "PYTHONPATH": str(ROOT),
-                "OMP_NUM_THREADS": "1",
+            environment = {
                 "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
+                "MASTER_PORT": str(store.port),
+                "TORCHELASTIC_USE_AGENT_STORE": "True",
                 "WORLD_SIZE": "2",
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
             }
-            words = [sys.executable, "-c", _RANK, sabotage, command, *map(str, arguments)]
-            pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-            started.append(subprocess.Popen(words, env=environment, text=True, **pipes))
-        errors = [process.communicate(timeout=200)[1] for process in started]
-        return [(process.returncode, error) for process, error in zip(started, errors)]
+            words = [sabotage, command, *map(str, arguments)]
+            name = f"rank {rank}"
+            started.append(
+                runner.start(Command(name, "tests.ranks", words, tmp_path, environment=environment))
+            )
+        return [(outcome.status, outcome.stderr) for outcome in (each.wait() for each in started)]
 
-    yield run
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+    return run

@@ -1,8 +1,12 @@
 """Trees laid out as the data sets are published, with as many images as a test needs."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
+from scipy.io import savemat
 
 from sharding.sources.published import DTD_CLASSES
 
@@ -11,22 +15,37 @@ PUBLISHED = json.loads((Path(__file__).parent / "evaluation" / "published_counts
 Place = Callable[[Path], object]  # makes one image file
 
 
-def images(folder, count, place=Path.touch):
-    """Make the images `00001.jpg` … in ``folder``; returns their names."""
+PATTERNNET_CLASSES = (
+    *("oil_well", "wastewater_treatment_plant"),
+    *(f"{size}_field_{letter}" for size in ("small", "large") for letter in "abcdefghijklmnopqr"),
+)
+SUN397_CLASSES = ("abbey", "church/indoor", "church/outdoor", *(f"hall_{n}" for n in range(394)))
+CARS_CLASSES = tuple(f"Maker Model {number} Sedan 2012" for number in range(196))
+
+
+def images(
+    folder: Path, count: int, place: Place | None = None, pattern: str = "{:05d}.jpg"
+) -> list[str]:
+    """Make the images `00001.jpg` … in ``folder``, empty without ``place``; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{number:05d}.jpg" for number in range(1, count + 1)]
+    names = [pattern.format(number) for number in range(1, count + 1)]
     for name in names:
-        place(folder / name)
+        if place:
+            place(folder / name)
+        elif name == names[0]:
+            (folder / name).touch()
+        else:
+            os.link(folder / names[0], folder / name)  # much faster than creating a file
     return names
 
 
-def make_pacs(root: Path, place: Place = Path.touch, most: int = 10**6) -> None:
+def make_pacs(root: Path, place: Place | None = None, most: int = 10**6) -> None:
     for domain, classes in PUBLISHED["images"]["pacs"].items():
         for class_, count in classes.items():
             images(root / "PACS" / "kfold" / domain / class_, min(count, most), place)
 
 
-def make_officehome(root: Path, place: Place = Path.touch, most: int = 10**6) -> None:
+def make_officehome(root: Path, place: Place | None = None, most: int = 10**6) -> None:
     """No protocol uses all real-world classes; those whose numbers are not published get one."""
     counts = PUBLISHED["images"]["officehome"]
     for domain, classes in counts.items():
@@ -35,13 +54,13 @@ def make_officehome(root: Path, place: Place = Path.touch, most: int = 10**6) ->
             images(root / domain.replace("_", " ") / class_, count, place)
 
 
-def make_dtd(root: Path, place: Place = Path.touch, most: int = 10**6) -> None:
+def make_dtd(root: Path, place: Place | None = None, most: int = 10**6) -> None:
     """Always 120 images per class: the protocol's masks are for as many."""
     for class_ in DTD_CLASSES:
         images(root / "dtd" / "images" / class_, 120, place)
 
 
-def make_domainnet(root: Path, place: Place = Path.touch, most: int = 10**6) -> None:
+def make_domainnet(root: Path, place: Place | None = None, most: int = 10**6) -> None:
     """With labels against the alphabet, so that they can only come from the lists."""
     counts = PUBLISHED["images"]["domainnet"]
     names = {name for splits in counts.values() for split in splits.values() for name in split}
@@ -57,11 +76,37 @@ def make_domainnet(root: Path, place: Place = Path.touch, most: int = 10**6) -> 
             (root / f"{domain}_{split}.txt").write_text("".join(of_split))
 
 
-def make_imagenet(root: Path, place: Place = Path.touch, most: int = 2) -> None:
+def make_imagenet(root: Path, place: Place | None = None, most: int = 2) -> None:
     """A thousand synsets, listed backwards."""
     for number in reversed(range(1000)):
         for split, count in (("train", most), ("val", 1)):
             images(root / "Data" / "CLS-LOC" / split / f"n{number * 7:08d}", count, place)
+
+
+def make_patternnet(root: Path, place: Place | None = None, most: int = 800) -> None:
+    for class_ in PATTERNNET_CLASSES:
+        short = class_.replace("_", "").replace("treatment", "")
+        images(root / "PatternNet" / "images" / class_, most, place, short + "{:03d}.jpg")
+
+
+def make_sun397(root: Path, place: Place | None = None, most: int = 100) -> None:
+    for class_ in SUN397_CLASSES:
+        images(root / "SUN397" / class_[0] / class_, most, place, "sun_{:c>8}.jpg")
+
+
+def make_cars(root: Path, place: Place | None = None, most: int = 41) -> None:
+    """With the devkit and the labels of the test images, which are published elsewhere; image n is
+    of class n modulo 196."""
+    (root / "devkit").mkdir(parents=True)
+    savemat(root / "devkit" / "cars_meta.mat", {"class_names": np.array(CARS_CLASSES, object)})
+    for folder, file in (
+        ("cars_train", "devkit/cars_train_annos.mat"),
+        ("cars_test", "cars_test_annos_withlabels.mat"),
+    ):
+        names = images(root / folder, most * len(CARS_CLASSES), place)
+        labels = [int(name[:5]) % len(CARS_CLASSES) + 1 for name in names]
+        fields = np.array(list(zip(labels, names)), dtype=[("class", object), ("fname", object)])
+        savemat(root / file, {"annotations": fields})
 
 
 MAKERS: dict[str, Callable[..., None]] = {
@@ -70,4 +115,7 @@ MAKERS: dict[str, Callable[..., None]] = {
     "officehome": make_officehome,
     "dtd": make_dtd,
     "domainnet": make_domainnet,
+    "patternnet": make_patternnet,
+    "cars": make_cars,
+    "sun397": make_sun397,
 }

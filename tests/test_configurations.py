@@ -20,8 +20,8 @@ import train_ddp
 from runtime.checkpoint import newest
 from sharding.__main__ import main as sharding
 from sharding.sources import characters
+from tests.common import ROOT
 
-ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 PROTOCOLS = sorted((ROOT / "configs" / "benchmarks").glob("*.yaml"))
 TINY = (
@@ -103,11 +103,11 @@ def test_a_recipe_trains(recipe, train):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda path: path.stem)
-def test_a_protocol_is_evaluated(protocol, train, pack, workspace, capsys):
+def test_a_protocol_is_evaluated(protocol, train, pack, workspace, error_line):
     content = yaml.safe_load(protocol.read_text())
     run = train(ROOT / "configs" / "imagenet.yaml").relative_to(workspace)
     command = [
-        "--config",
+        "--protocol",
         f"configs/benchmarks/{protocol.name}",
         "--pack",
         pack(content["dataset"]),
@@ -116,7 +116,7 @@ def test_a_protocol_is_evaluated(protocol, train, pack, workspace, capsys):
     status = evaluate.main([*command, *("--device", "cpu"), *("--resamples", "10")])
     if not all(target["reference"] for target in content["targets"].values()):
         assert status == 2
-        assert "the protocol names no references; add yours" in capsys.readouterr().err
+        assert "the protocol names no references; add yours" in error_line()
         return
     assert status == 0
     results = json.loads((workspace / "runs" / protocol.stem / "results.json").read_text())

@@ -1,11 +1,11 @@
 """Who may import whom: the architecture, held by a test."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.common import ROOT
+
 OURS = {
     "sharding",
     "pipelines",

@@ -2,9 +2,8 @@
 
 import configparser
 import importlib.metadata
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests.common import ROOT
 
 
 def setup():

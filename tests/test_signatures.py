@@ -1,11 +1,11 @@
 """No function takes more than six parameters: values that travel together get a name."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.common import ROOT
+
 PLACES = ("sharding", "pipelines", "model", "runtime", "training", "evaluation", "benchmarks")
 
 

@@ -55,7 +55,7 @@ def _check(options: argparse.Namespace) -> int:
         log.write_bytes(b"")
     except OSError as error:
         raise ConfigError(
-            f"cannot write to {options.out}: {error.strerror}; choose another --out"
+            f"cannot write to {options.out}: {error.strerror}; choose a different --out"
         ) from error
     started = time.strftime("%Y-%m-%d %H:%M:%S%z")
     report = Report(

@@ -25,7 +25,7 @@ from pipelines.graph import graph_inputs, image_pipeline
 from pipelines.pack import Pack
 from sharding.images import ImageOptions, pack_image
 
-MEAN_LIMIT = 2.0  # levels of 255: another decoder rounds differently, by a level or two
+MEAN_LIMIT = 2.0  # levels of 255: decoders round differently, by a level or two
 BLOCK_LIMIT = 16.0  # levels: the mean over any block; far below what a misplaced block gives
 _BLOCK = 16  # pixels
 _NOT_FINITE = 1e6  # levels, in place of what is not a number

@@ -37,7 +37,7 @@ def draw(number: int, width: int, height: int) -> Image.Image:
 
 
 def encode(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
-    """The image as a JPEG of quality 90, or in another format."""
+    """The image as a JPEG of quality 90, or in a different ``format``."""
     buffer = io.BytesIO()
     image.save(buffer, format, **({"quality": 90} if format == "JPEG" else {}), **options)
     return buffer.getvalue()

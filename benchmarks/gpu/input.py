@@ -15,6 +15,7 @@ from benchmarks.harness import seconds_per_call
 from pipelines.config import InputConfig
 from pipelines.graph import DECODING, decoder_options
 from pipelines.pack import Pack
+from runtime.device import resolve_device
 
 _PREFETCH = 2
 
@@ -52,7 +53,7 @@ def _rates(
     action: Callable[[], object], images: int, node: Node, seconds: float
 ) -> dict[str, Value]:
     cpu, started = time.process_time(), time.perf_counter()
-    each = seconds_per_call(action, node.torch_device, max(0.0, seconds))
+    each = seconds_per_call(action, resolve_device(node.device), max(0.0, seconds))
     cores = (time.process_time() - cpu) / (time.perf_counter() - started)
     return {"images/s": images / each, "busy cores": cores}
 

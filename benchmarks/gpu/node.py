@@ -5,13 +5,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from model.config import ModelConfig, Preprocessing
 from pipelines.config import Decoding, InputConfig
-
-if TYPE_CHECKING:
-    import torch
 
 T = TypeVar("T")
 Value = float | int | str
@@ -120,12 +117,6 @@ class Node:
     def num_cores(self) -> int:
         """How many cores this process may use."""
         return len(os.sched_getaffinity(0))
-
-    @property
-    def torch_device(self) -> "torch.device":
-        import torch
-
-        return torch.device("cuda", 0) if self.device == "gpu" else torch.device("cpu")
 
 
 class Budget:

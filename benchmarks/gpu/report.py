@@ -81,7 +81,7 @@ class Report:
             write_atomically(self.path, json.dumps(self._content, indent=1).encode() + b"\n")
         except OSError as error:
             raise ConfigError(
-                f"cannot write {self.path}: {error.strerror}; choose another --out"
+                f"cannot write {self.path}: {error.strerror}; choose a different --out"
             ) from error
 
 

@@ -14,6 +14,7 @@ from benchmarks.harness import seconds_per_call
 from model.backbone import feature_dim
 from model.network import build_network
 from pipelines.pack import Pack
+from runtime.device import resolve_device
 from runtime.distributed import process_group
 from runtime.precision import exact_float32
 
@@ -25,7 +26,7 @@ _RUNS = 2
 
 def relations(node: Node, budget: Budget) -> Iterator[Row]:
     """Relational pairs/s of each way, and its share of the matrix rate measured here."""
-    device, size = node.torch_device, node.size
+    device, size = resolve_device(node.device), node.size
     torch.manual_seed(0)
     network = build_network(size.model).eval().to(device)
     width = feature_dim(network.backbone, size.image_size)

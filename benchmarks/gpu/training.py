@@ -13,6 +13,7 @@ from benchmarks.gpu.packs import ORIGINAL, RESIZED
 from benchmarks.harness import seconds_of
 from benchmarks.training import build_stepper, same_batch
 from pipelines.loader import PairBatch
+from runtime.device import resolve_device
 from runtime.distributed import process_group
 from training import task
 from training.config import DataConfig, LoopConfig, NetworkConfig, TrainConfig, TrainInputConfig
@@ -90,7 +91,7 @@ def _config(node: Node, precision: Precision, compiled: bool) -> TrainConfig:
 
 def _values(node: Node, precision: Precision, stepper: Stepper, seconds: float) -> dict[str, Value]:
     """What a step of so many seconds amounts to."""
-    size, device = node.size, node.torch_device
+    size, device = node.size, resolve_device(node.device)
     values: dict[str, Value] = {"pairs/s": size.pairs / seconds, "ms per step": 1000 * seconds}
     peak = peak_flops(device, precision)
     if peak:

@@ -23,8 +23,9 @@ from pathlib import Path
 from subprocess import PIPE
 
 from benchmarks.harness import markdown_table, peak_memory
+from benchmarks.input.dali_ways import device
 from benchmarks.input.packs import prepare
-from benchmarks.input.ways import WAYS, device
+from benchmarks.input.ways import WAYS
 
 WARM_UP = 3
 
@@ -70,7 +71,7 @@ def _start(way: str, work: Path, threads: int, images: int) -> subprocess.Popen[
 
 
 def _finish(process: subprocess.Popen[str]) -> dict[str, float] | None:
-    """What the process measured, or None with a line on standard error; ends its whole group."""
+    """What the process measured, or None and one line on standard error; ends its process group."""
     output, errors = process.communicate()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # workers go on for seconds without their parent

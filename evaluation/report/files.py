@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from evaluation.benchmark import BenchmarkResult
 from evaluation.receipt import Receipt
 from evaluation.report import table
 from evaluation.report.text import csv_cell, markdown_cell
-from evaluation.results import KNOWN_IS_POSITIVE, METRICS, means
+from evaluation.results import KNOWN_IS_POSITIVE, METRICS, means, settings
 
 
 def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
@@ -30,29 +31,40 @@ def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Recei
 
 
 def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A row per protocol, target and evaluator; the means over the targets come last."""
+    """A row per protocol, target and evaluator, then mean and standard deviation over each
+    repeated setting; the means over everything come last."""
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         counts = ("references", "tests", "known", "unknown")
-        writer.writerow(("benchmark", "target", "evaluator", "positive", *counts, *METRICS))
+        writer.writerow(
+            ("benchmark", "target", "setting", "evaluator", "positive", *counts, *METRICS)
+        )
         for benchmark in benchmarks:
             name = csv_cell(benchmark.protocol.name)
             for target in benchmark.targets:
                 for evaluator, result in target.evaluators.items():
                     writer.writerow(
                         (
-                            *(name, csv_cell(target.name), evaluator, "known"),
+                            *(name, csv_cell(target.name), csv_cell(target.setting or "")),
+                            *(evaluator, "known"),
                             *(target.counts[count] for count in counts),
                             *(result.metrics[metric] for metric in METRICS),
                         )
                     )
-            for evaluator, values in means(benchmark.targets).items():
-                writer.writerow(
-                    (
-                        *(name, table.MEAN, evaluator, "known", "", "", "", ""),
-                        *(values.get(metric, "") for metric in METRICS),
+            summaries = [
+                (what, csv_cell(setting.name), values)
+                for setting in settings(benchmark.targets)
+                for what, values in ((table.MEAN, setting.mean), (table.STD, setting.std))
+            ]
+            summaries.append((table.MEAN, "", means(benchmark.targets)))
+            for what, setting_name, of_evaluators in summaries:
+                for evaluator, values in of_evaluators.items():
+                    writer.writerow(
+                        (
+                            *(name, what, setting_name, evaluator, "known", "", "", "", ""),
+                            *(values.get(metric, "") for metric in METRICS),
+                        )
                     )
-                )
 
 
 def write_markdown(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
@@ -87,13 +99,13 @@ def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
 def _score_table(benchmark: BenchmarkResult, number: int) -> pa.Table:
     target, pack = benchmark.targets[number], benchmark.pack
     manifest, index = pack.manifest, pack.index
-    known = np.array(benchmark.protocol.known, dtype=object)
+    known = np.array(target.rows.known, dtype=object)
     columns: dict[str, Any] = {
         "benchmark": [benchmark.protocol.name] * len(target.rows.test),
         "target": [target.name] * len(target.rows.test),
         "key": pack.keys(target.rows.test),
         "domain": np.array(manifest.domains, dtype=object)[index.domain[target.rows.test]],
-        "class": np.array(manifest.classes, dtype=object)[index.label[target.rows.test]],
+        "class": target.rows.test_name,
         "known": target.rows.test_class >= 0,
     }
     for evaluator, result in target.evaluators.items():
@@ -107,7 +119,7 @@ def _benchmark(benchmark: BenchmarkResult) -> dict[str, Any]:
     return {
         "name": protocol.name,
         "dataset": protocol.dataset,
-        "known": list(protocol.known),
+        "known": protocol.known,
         "pack": {
             "path": str(benchmark.pack.path),
             "dataset": manifest.dataset,
@@ -122,12 +134,16 @@ def _benchmark(benchmark: BenchmarkResult) -> dict[str, Any]:
         "targets": [
             {
                 "name": target.name,
+                "setting": target.setting,
+                "known": target.rows.known,
                 "counts": target.counts,
+                "left_out": target.rows.left_out,
                 "seconds": round(target.seconds, 3),
                 "relational_pairs": target.pairs,
                 "evaluators": {name: result.metrics for name, result in target.evaluators.items()},
             }
             for target in benchmark.targets
         ],
+        "settings": [asdict(setting) for setting in settings(benchmark.targets)],
         "mean": means(benchmark.targets),
     }

@@ -78,18 +78,20 @@ def _target(benchmark: BenchmarkResult, target: TargetResult) -> str:
         for name, normality in scores.items()
     )
     first = next(iter(target.evaluators))
+    missing = target.rows.left_out
+    left_out = f" {missing} listed images, rejected by packing, are left out." if missing else ""
     return (
         f"<h3>{html_text(benchmark.protocol.name)}: {html_text(target.name)}</h3>"
         f"<p>{counts['known']} known and {counts['unknown']} unknown test images of "
         f"{_domains(benchmark, target)}, {counts['references']} references of "
-        f"{len(benchmark.protocol.known)} known classes.</p>"
+        f"{len(target.rows.known)} known classes.{left_out}</p>"
         f'<div class="charts"><figure>{roc_chart(known, scores)}'
         f"<figcaption>ROC and AUROC<ul class=legend>{legend}</ul></figcaption></figure>"
         f"{histograms}</div>"
         '<p class="note"><span class="swatch known"></span> known '
         '<span class="swatch unknown"></span> unknown; the dashed line accepts 95 % of the known. '
         "Hover over a curve for its name.</p>"
-        f"<h4>Confusions of {html_text(first)} at 95 % recall</h4>{_confusions(benchmark, target)}"
+        f"<h4>Confusions of {html_text(first)} at 95 % recall</h4>{_confusions(target)}"
         f"<h4>Most confident mistakes of {html_text(first)}</h4>{_mistakes(benchmark, target)}"
     )
 
@@ -100,10 +102,10 @@ def _domains(benchmark: BenchmarkResult, target: TargetResult) -> str:
     return html_text(" and ".join(pack.manifest.domains[number] for number in numbers))
 
 
-def _confusions(benchmark: BenchmarkResult, target: TargetResult) -> str:
+def _confusions(target: TargetResult) -> str:
     result = next(iter(target.evaluators.values()))
-    names = [*benchmark.protocol.known, "unknown"]
-    counts = confusion(target.rows.test_class, result, len(benchmark.protocol.known))
+    names = [*target.rows.known, "unknown"]
+    counts = confusion(target.rows.test_class, result, len(target.rows.known))
     if len(names) > _FULL_CONFUSION + 1:
         return _listed_confusions(counts, names)
     rows = []
@@ -157,8 +159,8 @@ def _mistake(benchmark: BenchmarkResult, target: TargetResult, mistake: Mistake)
     pack, row = benchmark.pack, int(target.rows.test[mistake.position])
     members = target.rows.reference[target.rows.reference_class == mistake.predicted]
     example = int(members[typical(benchmark.extraction.features.of(members))])
-    shows = html_text(pack.manifest.classes[pack.index.label[row]])
-    nearest = html_text(benchmark.protocol.known[mistake.predicted])
+    shows = html_text(target.rows.test_name[mistake.position])
+    nearest = html_text(target.rows.known[mistake.predicted])
     key, example_key = (html_text(key) for key in pack.keys(np.array([row, example])))
     return (
         f'<figure class="card"><img src="{thumbnail(pack, row)}" alt="{shows}" title="{key}">'

@@ -5,9 +5,9 @@ from rich.text import Text
 
 from evaluation.benchmark import BenchmarkResult
 from evaluation.report.text import plain
-from evaluation.results import means
+from evaluation.results import means, settings
 
-MEAN = "mean"
+MEAN, STD = "mean", "std"
 HEADINGS = {
     "target": "target",
     "evaluator": "evaluator",
@@ -29,14 +29,24 @@ _TERMINAL = {
 }
 
 
-def rows(benchmark: BenchmarkResult) -> list[tuple[str, ...]]:
-    """The values of ``HEADINGS`` as text for each target and evaluator, the means last."""
+def rows(benchmark: BenchmarkResult, *, repetitions: bool = True) -> list[tuple[str, ...]]:
+    """The values of ``HEADINGS`` as text for each target and evaluator.
+
+    Mean and standard deviation over each repeated setting follow, and the means over everything;
+    ``repetitions`` is whether the targets that repeat a setting are there themselves.
+    """
+    repeated = settings(benchmark.targets)
+    names = {name for setting in repeated for name in setting.targets}
     found = [
         (target.name, evaluator, result.metrics)
         for target in benchmark.targets
         for evaluator, result in target.evaluators.items()
+        if repetitions or target.name not in names
     ]
-    if len(benchmark.targets) > 1:
+    for setting in repeated:
+        for what, values in ((MEAN, setting.mean), (STD, setting.std)):
+            found += [(f"{setting.name}: {what}", *item) for item in values.items()]
+    if len(benchmark.targets) - len(names) + len(repeated) > 1:
         found += [(MEAN, name, values) for name, values in means(benchmark.targets).items()]
     return [
         (target, evaluator, *(_cell(metrics, column) for column in list(HEADINGS)[2:]))
@@ -45,7 +55,7 @@ def rows(benchmark: BenchmarkResult) -> list[tuple[str, ...]]:
 
 
 def terminal_table(benchmark: BenchmarkResult) -> Table:
-    """The columns that fit 80 characters."""
+    """The columns that fit 80 characters, without the repetitions of a setting."""
     table = Table(
         title=Text(f"{plain(benchmark.protocol.name)}: known is positive"),
         caption="accuracy: closed-set, on known images",
@@ -55,7 +65,7 @@ def terminal_table(benchmark: BenchmarkResult) -> Table:
         table.add_column(heading, justify="left" if text else "right", no_wrap=column != "target")
     places = [list(HEADINGS).index(column) for column in _TERMINAL]
     previous = None
-    for row in rows(benchmark):
+    for row in rows(benchmark, repetitions=False):
         if previous not in (None, row[0]):
             table.add_section()
         cells = [Text(plain(row[place])) for place in places]

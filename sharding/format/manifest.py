@@ -28,7 +28,7 @@ from sharding.format.strict_json import (
 FILE_NAME = "manifest.json"
 SCHEMA_VERSIONS = (1, 2)
 _MAX_BYTES = 32 * 2**20  # 100,000 shards take 17 MB, 100,000 classes 2 to 10 MB
-_MAX_NAMES = {
+MAX_NAMES = {
     "classes": 2**31 - 1,
     "domains": 2**15 - 1,
     "splits": 2**15 - 1,
@@ -158,7 +158,7 @@ def _parse(stated: dict[str, Any]) -> Manifest:
         raise MalformedError("shards is not a list, or it is empty")
     manifest = Manifest(
         dataset=dataset,
-        **{field: names(stated[field], field, most) for field, most in _MAX_NAMES.items()},
+        **{field: names(stated[field], field, most) for field, most in MAX_NAMES.items()},
         options=settings(stated["options"], "options"),
         samples=integer(stated["samples"], "samples", 1, _MAX_COUNT),
         bytes=integer(stated["bytes"], "bytes", 1, _MAX_COUNT),

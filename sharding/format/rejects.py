@@ -64,3 +64,20 @@ def rejects_problem(pack: Path, manifest: Manifest) -> str | None:
     if count != manifest.rejects:
         return f"{FILE_NAME} has {count} lines instead of {manifest.rejects}"
     return None
+
+
+def read_rejects(pack: Path, manifest: Manifest) -> list[Reject]:
+    """Read the rejects file in ``pack``.
+
+    Raises:
+        MalformedError: the file is not the one that ``manifest`` describes.
+    """
+    if problem := rejects_problem(pack, manifest):
+        raise MalformedError(problem)
+    with open_regular(Path(pack) / FILE_NAME) as file:
+        lines = [parse(line) for line in file]
+    for line in lines:
+        exact_keys(line, Reject.__dataclass_fields__.keys(), "a line")
+        if not all(isinstance(value, str) for value in line.values()):
+            raise MalformedError(f"{FILE_NAME} is damaged: a value is not a string")
+    return [Reject(**line) for line in lines]

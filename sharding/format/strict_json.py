@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from sharding.format.files import MalformedError
 
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and surrogates
-_MAX_NAME = 2000
+MAX_NAME = 2000
 _MAX_DIGITS = 18
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -70,7 +70,7 @@ def names(value: Any, what: str, most: int) -> tuple[str, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= most:
         raise MalformedError(f"{what} is not a list of 1 to {most} names")
     for number, name in enumerate(value):
-        if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME:
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
             raise MalformedError(f"name {number} of {what} is empty, too long or not a string")
         if _UNPRINTABLE.search(name):
             raise MalformedError(f"name {number} of {what} has control characters")

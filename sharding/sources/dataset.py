@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 UNKNOWN_TIME = -1
 
@@ -43,7 +44,11 @@ class Dataset:
             changed since it was listed.
         shuffled: whether each split is packed in a seeded global shuffle, for sequential readers.
         variant: what else determines the images, e.g. a seed; "" if nothing does.
+        found: tells the user what the root was found to hold; "" if it has a single form.
         notes: lines that tell the user what the tree holds that is not packed.
+        prepare: returns a ``read`` that is faster than ``read``, and first writes what it needs
+            into the listing's folder, which every worker sees. Called after ``samples``. None if
+            ``read`` needs nothing.
     """
 
     name: str
@@ -54,4 +59,10 @@ class Dataset:
     read: Callable[[Sample], bytes]
     shuffled: bool = False
     variant: str = ""
+    found: str = ""
     notes: tuple[str, ...] = ()
+    prepare: Callable[[Path], Callable[[Sample], bytes]] | None = None
+
+    def reader(self, listing: Path) -> Callable[[Sample], bytes]:
+        """The ``read`` to use with the listing in the folder ``listing``."""
+        return self.prepare(listing) if self.prepare else self.read

@@ -55,18 +55,18 @@ class FileReader:
         listed = FileState(sample.size, sample.modified)
         if listed == _UNREADABLE:
             if state_of(path) != _UNREADABLE:
-                raise _changed(path)
+                raise changed(path)
             raise _why_unreadable(path)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not block
         except FileNotFoundError as error:
-            raise _changed(path) from error
+            raise changed(path) from error
         with open(descriptor, "rb") as file:
             if file_state(os.fstat(descriptor)) != listed:
-                raise _changed(path)
+                raise changed(path)
             content = file.read(sample.size + 1)
             if file_state(os.fstat(descriptor)) != listed:
-                raise _changed(path)
+                raise changed(path)
         if len(content) != sample.size:
             raise OSError(f"does not have the {sample.size:,} bytes that its size states")
         return content
@@ -84,7 +84,8 @@ def _why_unreadable(path: str) -> OSError:
     return OSError("not a regular file")
 
 
-def _changed(path: str) -> PackError:
+def changed(path: str) -> PackError:
+    """The error for a file at ``path`` that is not the one that was listed."""
     return PackError(
         f"{path} changed after the tree was listed; pack again when nothing writes to the tree"
     )

@@ -1,112 +1,108 @@
-"""ImageNet's training and validation images, labeled by sorted synset."""
+"""ImageNet in each form in which people have it; labels follow the sorted synsets."""
 
-import csv
-import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from runtime.errors import PackError
-from sharding.sources.dataset import Dataset, Sample
-from sharding.sources.expect import expect_folders, inside, wrong_tree
-from sharding.sources.files import FileReader, state_of
-from sharding.sources.tree import class_folder, files, folders, left_out, loose_images
+from sharding.sources import imagenet_hub, imagenet_tars, imagenet_trees
+from sharding.sources.dataset import Dataset
+from sharding.sources.expect import some
+from sharding.sources.imagenet_choice import Choice, read_classes
+from sharding.sources.tree import entries
 
 NUM_CLASSES = 1000
-SOLUTION = "LOC_val_solution.csv"
-_SYNSET = re.compile(r"n\d{8}")
-_TRAIN, _VAL = 0, 1
-
-_Listing = Callable[[], Iterator[Sample]]
 
 
-def imagenet(root: Path) -> Dataset:
-    """ImageNet: `train/<synset>/<image>` and, if there is one, `val/<synset>/<image>`, below
-    `ILSVRC/Data/CLS-LOC`, `Data/CLS-LOC` or ``root``; ``root`` may be the training folder itself.
-    A flat `val/<image>`, as Kaggle publishes it, takes its labels from `LOC_val_solution.csv` in
-    ``root``; without that file it is left out. Each split is packed in a seeded global shuffle.
+@dataclass(frozen=True)
+class ImageNetOptions:
+    """Options of the data sets of synsets.
+
+    Attributes:
+        classes: file with the synsets to pack, one per line; None for all.
+    """
+
+    classes: Path | None = field(
+        default=None,
+        metadata={
+            "type": Path,
+            "metavar": "FILE",
+            "help": "pack only these synsets, one per line; by default all",
+        },
+    )
+
+
+class _Form(NamedTuple):
+    """A form of the data set.
+
+    Attributes:
+        layout: what it looks like, for the user.
+        find: says what is there of it in the root; "" for nothing.
+        dataset: makes the data set from it.
+    """
+
+    layout: str
+    find: Callable[[Path], str]
+    dataset: Callable[[Path, Choice], Dataset]
+
+
+_TREES = (
+    _Form("train/<synset>/<image>", imagenet_trees.find_tree, imagenet_trees.tree),
+    _Form("n01440764.tar, …", imagenet_tars.find_synset_tars, imagenet_tars.synset_tars),
+    _Form(imagenet_tars.TRAIN_TARS[0], imagenet_tars.find_tar, imagenet_tars.tar_of_tars),
+)
+_HUB = (
+    _Form("train_images_0.tar.gz, …", imagenet_hub.find_archives, imagenet_hub.archives),
+    _Form("train-00000-of-00294.parquet, …", imagenet_hub.find_parquet, imagenet_hub.parquet),
+    _Form("imagenet1k-train-0000.tar, …", imagenet_hub.find_shards, imagenet_hub.shards),
+)
+
+
+def imagenet(root: Path, options: ImageNetOptions = ImageNetOptions()) -> Dataset:
+    """ImageNet (ILSVRC 2012), unpacked or not: `train/<synset>/<image>` with `val/<synset>/<image>`
+    or Kaggle's `LOC_val_solution.csv`, `ILSVRC2012_img_train.tar` with `ILSVRC2012_img_val.tar` and
+    the development kit, or Hugging Face's archives, Parquet files or WebDataset shards; see
+    docs/forms.md. Each split is in a seeded global shuffle, but for .tar.gz and Parquet.
 
     Raises:
-        PackError: synsets are missing, or a flat validation image has no label.
+        PackError: ``root`` holds none of these forms, or one that is incomplete or damaged.
     """
-    base = inside(root, "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
-    train = base / "train" if (base / "train").is_dir() else root
-    found = folders(train)
-    synsets = [name for name in found if _SYNSET.fullmatch(name)]
-    if len(synsets) != NUM_CLASSES:
-        raise wrong_tree(train, f"{NUM_CLASSES} synset folders like n01440764", found)
-    if train != root and (base / "val").is_dir():
-        validation, notes = _validation(root, base, synsets)
-        notes += left_out(base, ["val"])
-    else:
-        validation, notes = None, left_out(train.parent) if train.name == "train" else ()
-    # Without validation images, source paths start below `train`, as in earlier packs.
-    top, parent = (base, "train/") if validation else (train, "")
-
-    def samples() -> Iterator[Sample]:
-        yield from _class_folders(top, parent, synsets, _TRAIN)
-        if validation:
-            yield from validation()
-
-    return Dataset(
-        "imagenet",
-        tuple(synsets),
-        ("default",),
-        ("train", "val") if validation else ("train",),
-        samples,
-        FileReader(top),
-        shuffled=True,
-        notes=notes,
-    )
+    return _found(root, _choice("imagenet", NUM_CLASSES, options), (*_TREES, *_HUB))
 
 
-def _validation(
-    root: Path, base: Path, synsets: Sequence[str]
-) -> tuple[_Listing | None, tuple[str, ...]]:
-    """What lists the images in ``base/val``, or None if they have no labels; and the notes."""
-    val = base / "val"
-    if folders(val):
-        expect_folders(val, synsets)
-        return partial(_class_folders, base, "val/", synsets, _VAL), loose_images(val)
-    solution = root / SOLUTION
-    if solution.exists():
-        return partial(_flat, val, _labels(solution, val, synsets)), ()
-    return None, (
-        f"{val} has no class folders and is left out; put {SOLUTION} into {root}, or move each "
-        "image into the folder of its synset",
-    )
+def imagenet21k(root: Path, options: ImageNetOptions = ImageNetOptions()) -> Dataset:
+    """ImageNet-21k or any other synsets: `train/<synset>/<image>` and, if there is one,
+    `val/<synset>/<image>`, or `<synset>/<image>`, or a tar for each synset, `n01440764.tar`, in a
+    folder or in `fall11_whole.tar`. Each split is in a seeded global shuffle.
+
+    Raises:
+        PackError: as ``imagenet``.
+    """
+    return _found(root, _choice("imagenet21k", None, options), _TREES)
 
 
-def _class_folders(base: Path, parent: str, synsets: Sequence[str], split: int) -> Iterator[Sample]:
-    for label, synset in enumerate(synsets):
-        yield from class_folder(f"{parent}{synset}", base, label, split=split)
+def _choice(name: str, count: int | None, options: ImageNetOptions) -> Choice:
+    return Choice(name, count, read_classes(options.classes) if options.classes else None)
 
 
-def _flat(val: Path, labels: dict[str, int]) -> Iterator[Sample]:
-    for name in sorted(labels):
-        size, modified = state_of(str(val / name))
-        yield Sample(f"val/{name}", size, labels[name], split=_VAL, modified=modified)
-
-
-def _labels(solution: Path, val: Path, synsets: Sequence[str]) -> dict[str, int]:
-    """The label of each image file, from Kaggle's table with lines `<image>,<synset> <box> …`."""
-    label_of = {synset: label for label, synset in enumerate(synsets)}
-    labels = {}
-    try:
-        with solution.open(encoding="utf-8", newline="") as file:
-            for number, row in enumerate(csv.DictReader(file), start=2):
-                image, synset = row.get("ImageId"), (row.get("PredictionString") or "").split()[:1]
-                if not image or not synset or synset[0] not in label_of:
-                    raise PackError(
-                        f"{solution}, line {number}: expected `<image>,<synset> …` below "
-                        "`ImageId,PredictionString`; get the published file"
-                    )
-                labels[f"{image}.JPEG"] = label_of[synset[0]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PackError(f"cannot read {solution}: {error}; get the published file") from error
-    if unlabeled := [name for name in files(val) if name not in labels]:
+def _found(root: Path, choice: Choice, forms: Sequence[_Form]) -> Dataset:
+    """The data set of the first of ``forms`` that is in ``root``, which notes the others."""
+    found = [(form, what) for form in forms if (what := form.find(root))]
+    if not found:
+        names = entries(root)
         raise PackError(
-            f"{solution} has no label for {len(unlabeled):,} files in {val}, {unlabeled[0]} is "
-            "the first; remove them or get the published file"
+            f"{root}: found none of {', '.join(form.layout for form in forms)}, but "
+            f"{len(names)} entries: {some(names)}; is --root right?"
         )
-    return labels
+    (form, what), *others = found
+    dataset = form.dataset(root, choice)
+    notes = tuple(
+        f"{root}: {other} left out, since there are also {what}; move those to pack the others"
+        for _, other in others
+    )
+    return replace(
+        dataset,
+        found=f"{what}, {' and '.join(dataset.splits)} with {len(dataset.classes):,} classes",
+        notes=dataset.notes + notes,
+    )

@@ -7,7 +7,7 @@ from runtime.errors import PackError
 from sharding.sources.dataset import Dataset, Sample
 from sharding.sources.expect import expect_folders, inside, wrong_tree
 from sharding.sources.files import FileReader, state_of
-from sharding.sources.tree import class_tree, domain_tree, folders, left_out
+from sharding.sources.tree import class_tree, domain_tree, folders, left_out, loose_images
 
 PACS_DOMAINS = ("art_painting", "cartoon", "photo", "sketch")
 PACS_CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
@@ -15,6 +15,8 @@ OFFICEHOME_DOMAINS = ("Art", "Clipart", "Product", "Real_World")
 OFFICEHOME_NUM_CLASSES = 65
 DOMAINNET_DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 DOMAINNET_SPLITS = ("train", "test")
+PATTERNNET_NUM_CLASSES = 38
+SUN397_NUM_CLASSES = 397
 DTD_CLASSES = tuple(
     "crystalline fibrous spiralled stratified matted porous scaly stained pleated flecked pitted "  # noqa: SIM905
     "meshed freckled waffled cracked potholed cobwebbed swirly polka-dotted striped studded "
@@ -61,6 +63,33 @@ def dtd(root: Path) -> Dataset:
     notes, root = left_out(root), inside(root, "dtd/images", "images")
     expect_folders(root, DTD_CLASSES)
     return class_tree("dtd", root, {name: name for name in DTD_CLASSES}, notes=notes)
+
+
+def patternnet(root: Path) -> Dataset:
+    """PatternNet: `images/<class>/<image>`."""
+    notes, root = left_out(root), inside(root, "PatternNet/images", "images")
+    classes = folders(root)
+    if len(classes) != PATTERNNET_NUM_CLASSES:
+        raise wrong_tree(root, f"{PATTERNNET_NUM_CLASSES} class folders", classes)
+    return class_tree("patternnet", root, {name: name for name in classes}, notes=notes)
+
+
+def sun397(root: Path) -> Dataset:
+    """SUN397: `<initial>/<class>/<image>`, where a class may be `<place>/<part>`, such as
+    `church/indoor`; its folder has the images."""
+    notes, root = left_out(root), inside(root, "SUN397")
+    places = {}
+    for initial in (name for name in folders(root) if len(name) == 1):
+        for name in folders(root / initial):
+            parts = folders(root / initial / name)
+            notes += loose_images(root / initial / name) if parts else ()
+            for class_ in [f"{name}/{part}" for part in parts] or [name]:
+                places[class_] = f"{initial}/{class_}"
+    if len(places) != SUN397_NUM_CLASSES:
+        expected = f"{SUN397_NUM_CLASSES} class folders `<initial>/<class>` and not {len(places)}"
+        raise wrong_tree(root, expected, folders(root))
+    ordered = {class_: places[class_] for class_ in sorted(places)}
+    return class_tree("sun397", root, ordered, notes=notes)
 
 
 def domainnet(root: Path) -> Dataset:

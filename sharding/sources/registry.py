@@ -2,14 +2,18 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sharding.sources.cars import cars
 from sharding.sources.dataset import Dataset
-from sharding.sources.imagenet import imagenet
-from sharding.sources.published import domainnet, dtd, officehome, pacs
-from sharding.sources.tree import imagefolder
+from sharding.sources.huggingface import HuggingFaceOptions, huggingface
+from sharding.sources.imagefolder import ImageFolderOptions, imagefolder
+from sharding.sources.imagenet import ImageNetOptions, imagenet, imagenet21k
+from sharding.sources.published import domainnet, dtd, officehome, pacs, patternnet, sun397
+from sharding.sources.table import TableOptions, table
+from sharding.sources.webdataset import WebDatasetOptions, webdataset
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Source:
         make: makes the data set from its root and, where there are ``options``, from an instance of
             them. The first paragraph of its docstring describes the layout in the command's help.
         options: a frozen dataclass, or None. Each field is an option of `pack` with the field's
-            name and default; the field's metadata are further arguments of ``add_argument``.
+            name and default, required if it has none; the field's metadata are further arguments of
+            ``add_argument``.
     """
 
     make: Callable[..., Dataset]
@@ -33,27 +38,48 @@ class Source:
 
     def add_options(self, parser: ArgumentParser) -> None:
         """Add the source's own options to ``parser``."""
-        for entry in fields(self.options) if self.options else ():
+        for entry in self._options:
             flag = "--" + entry.name.replace("_", "-")
-            parser.add_argument(flag, default=entry.default, **entry.metadata)
+            required = entry.default is MISSING
+            default = {"required": True} if required else {"default": entry.default}
+            parser.add_argument(flag, **default, **entry.metadata)
+
+    @property
+    def needs_options(self) -> bool:
+        """Whether there is no data set without options of its own."""
+        return any(entry.default is MISSING for entry in self._options)
 
     def dataset(self, root: Path, arguments: Namespace) -> Dataset:
-        """The data set in ``root`` under the options among the parsed ``arguments``.
+        """The data set in ``root`` under the options among the parsed ``arguments``, and under the
+        defaults of those that the command does not have.
 
         Raises:
             PackError: ``root`` does not hold such a data set.
         """
         if self.options is None:
             return self.make(root)
-        given = {entry.name: getattr(arguments, entry.name) for entry in fields(self.options)}
+        given = {
+            entry.name: getattr(arguments, entry.name, entry.default) for entry in self._options
+        }
         return self.make(root, self.options(**given))
+
+    @property
+    def _options(self) -> tuple[Field[Any], ...]:
+        return fields(self.options) if self.options else ()
 
 
 SOURCES = {
-    "imagefolder": Source(imagefolder),
-    "imagenet": Source(imagenet),
+    "imagefolder": Source(imagefolder, ImageFolderOptions),
+    "imagenet": Source(imagenet, ImageNetOptions),
+    "imagenet21k": Source(imagenet21k, ImageNetOptions),
     "pacs": Source(pacs),
     "officehome": Source(officehome),
     "domainnet": Source(domainnet),
     "dtd": Source(dtd),
+    "patternnet": Source(patternnet),
+    "cars": Source(cars),
+    "sun397": Source(sun397),
+    "table": Source(table, TableOptions),
+    "webdataset": Source(webdataset, WebDatasetOptions),
+    "huggingface": Source(huggingface, HuggingFaceOptions),
 }

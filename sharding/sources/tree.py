@@ -12,10 +12,10 @@ from sharding.sources.files import FileReader, FileState, state_of
 _DEBRIS = {"Thumbs.db", "desktop.ini"}
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 _IMAGES = "images"  # Tiny-ImageNet keeps a class's images in a folder of this name
-_HELD_OUT = {"val", "valid", "validation", "test"}
+HELD_OUT = {"val", "valid", "validation", "test"}
 
 
-class _Content(NamedTuple):
+class Content(NamedTuple):
     """The sorted names of what a folder holds; links to folders count as folders."""
 
     folders: list[str]
@@ -27,9 +27,23 @@ class _Content(NamedTuple):
         return [name for name in self.files if Path(name).suffix.lower() in _IMAGE_SUFFIXES]
 
 
+class Group(NamedTuple):
+    """A folder with class folders, below the root, and the domain and the split that it is of."""
+
+    folder: str
+    domain: int = 0
+    split: int = 0
+
+
 def folders(path: Path) -> list[str]:
     """Names of the folders in ``path``, sorted; links to folders count, hidden ones do not."""
-    return _content(path).folders
+    return content_of(path).folders
+
+
+def entries(path: Path) -> list[str]:
+    """Names of the folders and files in ``path``, folders first, each sorted."""
+    content = content_of(path)
+    return content.folders + content.files
 
 
 def files(path: Path) -> dict[str, FileState]:
@@ -39,8 +53,14 @@ def files(path: Path) -> dict[str, FileState]:
     as rejects instead of being skipped silently.
     """
     with _scan(path) as entries:
-        states = {entry.name: state_of(entry) for entry in entries if _visible(entry)}
+        states = {entry.name: state_of(entry) for entry in entries if visible(entry.name)}
     return dict(sorted(states.items()))
+
+
+def visible(name: str) -> bool:
+    """Whether a file or folder of this name counts: hidden ones and what file managers leave behind
+    do not."""
+    return not name.startswith(".") and name not in _DEBRIS
 
 
 def class_folder(
@@ -54,48 +74,19 @@ def class_folder(
 def left_out(root: Path, used: Sequence[str] = ()) -> tuple[str, ...]:
     """A note on folders of ``root`` that seem to hold a validation or test set and are not among
     ``used``; empty if there are none."""
-    names = [name for name in folders(root) if name.lower() in _HELD_OUT and name not in used]
-    return _note(root, names)
+    names = [name for name in folders(root) if name.lower() in HELD_OUT and name not in used]
+    return left_out_note(root, names)
 
 
 def loose_images(root: Path) -> tuple[str, ...]:
     """A note on images in ``root`` outside any class folder; empty if there are none."""
-    images = _content(root).images
+    images = content_of(root).images
     if not images:
         return ()
     return (
         f"{len(images):,} images directly in {root} are left out, {images[0]} is the first; only "
         "images in class folders are packed",
     )
-
-
-def imagefolder(root: Path) -> Dataset:
-    """The data set of a `<domain>/<class>/<image>` or `<class>/<image>` tree; classes and domains
-    are sorted by name. A class folder may also be `<class>/images/<image>`, as in Tiny-ImageNet.
-
-    Raises:
-        PackError: ``root`` is not such a tree; the message says what was found.
-    """
-    top = _content(root)
-    if not top.folders and top.images:
-        raise PackError(
-            f"{root} holds {len(top.images):,} images but no folders; move each image into a "
-            "folder named after its class, <class>/<image>"
-        )
-    folder_of = {name: folder for name in top.folders if (folder := _images_of(root, name))}
-    domains = [name for name in top.folders if name not in folder_of and folders(root / name)]
-    omitted = [name for name in folder_of if domains and name.lower() in _HELD_OUT]
-    for name in omitted:
-        del folder_of[name]
-    notes = _note(root, omitted) + loose_images(root)
-    if not folder_of:
-        return domain_tree("imagefolder", root, domains, notes=notes)
-    if odd := [name for name in top.folders if name not in folder_of and name not in omitted]:
-        raise PackError(
-            f"{root}: {next(iter(folder_of))}/ holds files but {odd[0]}/ does not; expected "
-            "<class>/<image> or <domain>/<class>/<image> throughout; move or remove the odd folders"
-        )
-    return class_tree("imagefolder", root, folder_of, notes=notes)
 
 
 def class_tree(
@@ -127,49 +118,76 @@ def domain_tree(
     Raises:
         PackError: there are no class folders.
     """
-    found = {
-        domain: {folder: _images_of(root / domain, folder) or folder for folder in names}
-        for domain in domains
-        for names in [folders(root / domain)]
-    }
-    classes = sorted(set().union(*found.values()))
+    groups = [Group(folder, domain=number) for number, folder in enumerate(domains)]
+    return group_tree(name, root, groups, tuple(domain_names or domains), notes=notes)
+
+
+def group_tree(
+    name: str,
+    root: Path,
+    groups: Sequence[Group],
+    domains: tuple[str, ...],
+    splits: tuple[str, ...] = ("all",),
+    *,
+    notes: tuple[str, ...] = (),
+) -> Dataset:
+    """The data set of ``groups`` of class folders below ``root``; classes sorted by name.
+
+    Raises:
+        PackError: there are no class folders.
+    """
+    found = [
+        {
+            class_: images_folder(root / folder, class_) or class_
+            for class_ in folders(root / folder)
+        }
+        for folder, _, _ in groups
+    ]
+    classes = sorted(set().union(*found))
     if not classes:
         raise PackError(
             f"{root} holds no images; expected <class>/<image> or <domain>/<class>/<image>"
         )
-    label = {folder: number for number, folder in enumerate(classes)}
+    label = {class_: number for number, class_ in enumerate(classes)}
 
     def samples() -> Iterator[Sample]:
-        for number, domain in enumerate(domains):
-            for class_, folder in found[domain].items():
-                yield from class_folder(f"{domain}/{folder}", root, label[class_], domain=number)
+        for (parent, domain, split), folder_of in zip(groups, found, strict=True):
+            for class_, folder in folder_of.items():
+                yield from class_folder(
+                    f"{parent}/{folder}", root, label[class_], domain=domain, split=split
+                )
 
-    names = tuple(domain_names or domains)
-    return Dataset(name, tuple(classes), names, ("all",), samples, FileReader(root), notes=notes)
+    return Dataset(name, tuple(classes), domains, splits, samples, FileReader(root), notes=notes)
 
 
-def _images_of(root: Path, name: str) -> str | None:
+def images_folder(root: Path, name: str) -> str | None:
     """The folder below ``root`` that holds the images of class ``name``; None if ``name`` is not a
     class folder. A class folder holds images, or files and no folders, or one folder `images`."""
-    content = _content(root / name)
+    content = content_of(root / name)
     if content.folders == [_IMAGES] and not content.images:
         return f"{name}/{_IMAGES}"
     return name if content.images or (content.files and not content.folders) else None
 
 
-def _note(root: Path, names: Sequence[str]) -> tuple[str, ...]:
+def left_out_note(root: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """A note that the folders ``names`` of ``root`` are left out; empty if there are none."""
     if not names:
         return ()
     listed = ", ".join(f"{name}/" for name in names)
     return (f"{root}: {listed} left out, not among the class folders that are packed",)
 
 
-def _content(path: Path) -> _Content:
+def content_of(path: Path) -> Content:
+    """What the folder ``path`` holds; hidden files and the debris of file managers do not count.
+
+    Raises:
+        PackError: it cannot be listed.
+    """
     with _scan(path) as entries:
-        visible = sorted((entry.name, _is_folder(entry)) for entry in entries if _visible(entry))
-    return _Content(
-        [name for name, is_folder in visible if is_folder],
-        [name for name, is_folder in visible if not is_folder],
+        found = sorted((entry.name, _is_folder(entry)) for entry in entries if visible(entry.name))
+    return Content(
+        [name for name, is_folder in found if is_folder],
+        [name for name, is_folder in found if not is_folder],
     )
 
 
@@ -185,7 +203,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself; listed as a file, so that it is reported as a reject
         return False
-
-
-def _visible(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".") and entry.name not in _DEBRIS

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,20 +16,22 @@ from benchmarks.gpu.correctness import Differences
 from benchmarks.gpu.isolation import Part, PartError
 from benchmarks.gpu.machine import run_tests
 from benchmarks.gpu.node import CPU_SIZE, Budget, Node
+from tests.commands import Command
+from tests.common import ROOT
 
-ROOT = Path(__file__).parents[2]
 NAMES = [part.name for part in command.PARTS]
 
 
-def start(*options, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.gpu", *map(str, options)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def start(runner):
+    """Starts the command as a process."""
+
+    def command(*options, **environment):
+        words = [str(option) for option in options]
+        job = Command("gpu", "benchmarks.gpu.__main__", words, ROOT, environment=environment)
+        return runner.start(job)
+
+    return command
 
 
 def content(out):
@@ -42,14 +43,14 @@ def part(name):
 
 
 def test_each_part_is_in_the_table_and_in_the_file(tmp_path):
-    process = start("--device", "cpu", "--out", tmp_path, "--minutes", 0.2)
-    output, errors = process.communicate()
-    assert process.returncode == 0, output + errors + (tmp_path / "gpu.log").read_text()
-    assert errors == ""
+    words = ["-m", "benchmarks.gpu", "--device", "cpu", "--out", str(tmp_path), "--minutes", "0.1"]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    log = (tmp_path / "gpu.log").read_text()
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr + log
     found = content(tmp_path)
     assert found["status"] == "complete"
     assert list(found["parts"]) == NAMES
-    lines = [line.strip("| ").split(" | ") for line in output.splitlines()]
+    lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()]
     assert [line[0] for line in lines[:2]] == ["part", "---"]
     for name, result in found["parts"].items():
         assert result["status"] == "ok"
@@ -58,16 +59,15 @@ def test_each_part_is_in_the_table_and_in_the_file(tmp_path):
         assert all(row["passed"] in (None, True) for row in result["rows"])
 
 
-def test_an_interrupted_run_keeps_the_finished_parts(tmp_path):
+def test_an_interrupted_run_keeps_the_finished_parts(start, tmp_path):
     process = start("--device", "cpu", "--out", tmp_path, "--minutes", 5)
-    while process.poll() is None:
-        if (tmp_path / "gpu.json").exists() and "pixels" in content(tmp_path)["parts"]:
-            process.send_signal(signal.SIGINT)
-            break
+    while not ((tmp_path / "gpu.json").exists() and "pixels" in content(tmp_path)["parts"]):
+        assert not process.has_ended, process.wait()
         time.sleep(0.05)
-    _, errors = process.communicate()
-    assert process.returncode == 130
-    (line,) = errors.splitlines()
+    os.kill(process.pid, signal.SIGINT)
+    outcome = process.wait()
+    assert outcome.status == 130
+    (line,) = outcome.stderr.splitlines()
     assert line.startswith("interrupted;")
     found = content(tmp_path)
     assert found["status"] == "interrupted"
@@ -76,12 +76,11 @@ def test_an_interrupted_run_keeps_the_finished_parts(tmp_path):
     assert "gpu tests" not in found["parts"]
 
 
-def test_without_a_gpu_it_says_so_in_one_line(tmp_path):
-    process = start("--out", tmp_path / "out", CUDA_VISIBLE_DEVICES="")
-    output, errors = process.communicate()
-    assert process.returncode == 2
-    assert output == ""
-    (line,) = errors.splitlines()
+def test_without_a_gpu_it_says_so_in_one_line(start, tmp_path):
+    outcome = start("--out", tmp_path / "out", CUDA_VISIBLE_DEVICES="").wait()
+    assert outcome.status == 2
+    assert outcome.stdout == ""
+    (line,) = outcome.stderr.splitlines()
     assert "sees no GPU" in line
     assert "--device cpu" in line
     assert not (tmp_path / "out").exists()

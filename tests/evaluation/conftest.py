@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+import evaluate
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
@@ -22,12 +23,6 @@ from runtime.distributed import Process
 
 ALONE = Process(0, 0, 1, torch.device("cpu"))
 MODEL = ModelConfig(backbone="resnet10t", embed_dim=24, depth=2, num_heads=3)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Small tensors are slower on several threads, much slower where the cores are shared."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +71,40 @@ def receipt(pack_path, protocol_file, run_folder) -> Receipt:
     provenance = Provenance.of(read_checkpoint(run_folder))
     options = EvaluateConfig(protocol=(protocol_file,), pack=(pack_path,), checkpoint=run_folder)
     return Receipt("evaluate.py", provenance, PAPER_PREPROCESSING, options, ALONE, 1.0)
+
+
+@pytest.fixture
+def arguments(pack_path, protocol_file, run_folder, tmp_path):
+    """Builds the arguments of `evaluate.py` from options by name, without dashes."""
+
+    def build(out: str = "out", **options):
+        values = {
+            "protocol": protocol_file,
+            "pack": pack_path,
+            "checkpoint": run_folder,
+            "out": tmp_path / out,
+            "cache": tmp_path / "cache",
+            "neighbors": 5,
+            "resamples": 20,
+            "device": "cpu",
+            **options,
+        }
+        words = []
+        for name, value in values.items():
+            words.append("--" + name.replace("_", "-"))
+            if value is not True:
+                words += value.split() if isinstance(value, str) else [str(value)]
+        return words
+
+    return build
+
+
+@pytest.fixture
+def refusal(error_line):
+    """Runs a command that must exit with 2; returns its line on standard error."""
+
+    def refuse(words: list[str]) -> str:
+        assert evaluate.main(words) == 2
+        return error_line()
+
+    return refuse

@@ -75,12 +75,12 @@ def test_the_preprocessing_is_shown_saved_and_overridden(pack_path, tmp_path, ca
     assert network.preprocessing == changed.applied_to(saved)
 
 
-def test_a_run_is_not_continued_with_other_preprocessing(pack_path, tmp_path, capsys):
+def test_a_run_is_not_continued_with_other_preprocessing(pack_path, tmp_path, error_line):
     run = tmp_path / "run"
     assert train("test_resnet", pack_path, run, "--input.image_size=32") == 0
     options = ("--input.image_size=32", "--train.iterations=2")
     assert train("test_resnet", pack_path, run, *options, "--input.crop_mode=squash") == 2
-    assert "input.crop_mode" in capsys.readouterr().err
+    assert "input.crop_mode" in error_line()
     assert train("test_resnet", pack_path, run, *options) == 0
 
 
@@ -101,10 +101,7 @@ def test_a_transformer_is_evaluated_at_another_size(pack_path, tmp_path):
     ],
 )
 def test_an_impossible_backbone_or_size_is_one_line(
-    backbone, size, message, pack_path, tmp_path, capsys
+    backbone, size, message, pack_path, tmp_path, error_line
 ):
     assert train(backbone, pack_path, tmp_path / "run", f"--input.image_size={size}") == 2
-    printed = capsys.readouterr().err
-    assert printed.startswith("error: ")
-    assert printed.count("\n") == 1
-    assert message in printed
+    assert message in error_line()

@@ -96,19 +96,21 @@ ALTERATIONS = {
     "shifted rows": change(rows=torch.tensor([3, 6, 10])),
     "other values": change(features=FEATURES + 1),
     "no metadata": change(metadata={"format": "pt"}),
-    "another key": change(metadata={"key": replace(KEY, pack="other").text}),
+    "a different key": change(metadata={"key": replace(KEY, pack="other").text}),
     "rows out of order": change(signed=True, rows=torch.tensor([5, 2, 9])),
     "a row twice": change(signed=True, rows=torch.tensor([2, 2, 9])),
     "a negative row": change(signed=True, rows=torch.tensor([-1, 2, 9])),
     "rows far apart": change(signed=True, rows=torch.tensor([-(2**62), 2**62, 2**62 + 1])),
     "a row beyond the pack": change(signed=True, rows=torch.tensor([2, 5, 12])),
-    "rows of another type": change(signed=True, rows=torch.tensor([2, 5, 9], dtype=torch.int32)),
-    "rows of another shape": change(signed=True, rows=torch.tensor([[2, 5, 9]])),
-    "features of another type": change(signed=True, features=FEATURES.half()),
-    "features of another width": change(signed=True, features=torch.ones(3, 1)),
+    "rows of a different type": change(
+        signed=True, rows=torch.tensor([2, 5, 9], dtype=torch.int32)
+    ),
+    "rows of a different shape": change(signed=True, rows=torch.tensor([[2, 5, 9]])),
+    "features of a different type": change(signed=True, features=FEATURES.half()),
+    "features of a different width": change(signed=True, features=torch.ones(3, 1)),
     "fewer features": change(signed=True, features=FEATURES[:2]),
     "features that are not finite": change(signed=True, features=FEATURES / 0),
-    "another tensor": change(signed=True, other=torch.ones(1)),
+    "a tensor too many": change(signed=True, other=torch.ones(1)),
     "truncated": lambda file: file.write_bytes(file.read_bytes()[:-5]),
     "empty": lambda file: file.write_bytes(b""),
     "longer": lambda file: file.write_bytes(file.read_bytes() + b"more"),
@@ -156,7 +158,7 @@ def test_a_folder_that_cannot_be_written_is_reported_in_advance(tmp_path, folder
 
 
 def test_two_that_store_at_the_same_time_lose_nothing(tmp_path):
-    """In threads, which have locks of their own as processes do."""
+    """In threads, which hold separate locks as processes do."""
     key = replace(KEY, rows=40)
     start = threading.Barrier(2)
 

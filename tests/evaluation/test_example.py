@@ -33,7 +33,7 @@ def test_the_documented_example_runs_and_is_short(run_folder, tmp_path, monkeypa
 
 
 def test_the_documented_protocol_is_evaluated(pack_path, run_folder, tmp_path):
-    (text,) = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
+    text, _ = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
     (tmp_path / "protocol.yaml").write_text(text)
     words = ["--protocol", tmp_path / "protocol.yaml", "--pack", pack_path, "--device", "cpu"]
     words += ["--checkpoint", run_folder, "--out", tmp_path / "out", "--no-cache"]
@@ -43,6 +43,28 @@ def test_the_documented_protocol_is_evaluated(pack_path, run_folder, tmp_path):
     assert night == {"references": 18, "tests": 30, "known": 18, "unknown": 12}
     # 70 % of 6 images are 4, of each of 3 known classes.
     assert day == {"references": 12, "tests": 18, "known": 6, "unknown": 12}
+
+
+def test_the_documented_protocol_of_lists_is_evaluated(pack_path, run_folder, tmp_path):
+    _, text = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
+    (tmp_path / "listed.yaml").write_text(text)
+    for order, classes in enumerate(("ant bee cat dog eel", "eel dog cat bee ant")):
+        for domain, count in (("day", 3), ("night", 5)):
+            lines = [
+                f"animals/{domain}/{class_}/{image}.jpg {label}\n"
+                for label, class_ in enumerate(classes.split()[:count])
+                for image in range(6)
+            ]
+            (tmp_path / f"{domain}_{order}.txt").write_text("".join(lines))
+    words = ["--protocol", tmp_path / "listed.yaml", "--pack", pack_path, "--device", "cpu"]
+    words += ["--checkpoint", run_folder, "--out", tmp_path / "out", "--no-cache"]
+    assert evaluate.main([str(word) for word in words]) == 0
+    (benchmark,) = json.loads((tmp_path / "out" / "results.json").read_text())["benchmarks"]
+    assert [target["known"] for target in benchmark["targets"]] == [
+        ["ant", "bee", "cat"],
+        ["eel", "dog", "cat"],
+    ]
+    assert [setting["name"] for setting in benchmark["settings"]] == ["Night"]
 
 
 def test_the_documented_keys_of_a_selection_are_all_there_are():

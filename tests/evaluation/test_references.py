@@ -7,12 +7,18 @@ from evaluation.references import choose_references
 from runtime.errors import PackError
 
 CLASSES = np.repeat([0, 1, 2], [4, 6, 3])
-ROWS = ProtocolRows(np.arange(13) * 10, CLASSES, np.array([1, 2]), np.array([0, -1]))
-KNOWN = ("ant", "bee", "cat")
+ROWS = ProtocolRows(
+    reference=np.arange(13) * 10,
+    reference_class=CLASSES,
+    test=np.array([1, 2]),
+    test_class=np.array([0, -1]),
+    test_name=np.array(["ant", "dog"], dtype=object),
+    known=("ant", "bee", "cat"),
+)
 
 
 def drawn(**options):
-    return choose_references(ROWS, KNOWN, ReferenceConfig(**options))
+    return choose_references(ROWS, ReferenceConfig(**options))
 
 
 def test_all_references_are_used_by_default():

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 import yaml
 from alterations import FOUND, GOOD, REFUSED, Registry, expect
-from pack_files import flip
 from safetensors.torch import load_file, save_file
+
+from tests.common import flip
 
 WEIGHTS, CONFIG, METRICS, TRAINING = (
     "weights.safetensors",
@@ -24,7 +25,7 @@ WEIGHTS, CONFIG, METRICS, TRAINING = (
 FILES = (WEIGHTS, CONFIG, METRICS, TRAINING)
 
 CHECKPOINTS = Registry()  # of one of the FILES, which a forger can seal again
-BOMBS = Registry()  # likewise, and they take long to make
+BOMBS = Registry()  # of the FILES too, but slow to make
 
 EITHER = (GOOD, REFUSED)
 HARMLESS = expect(EITHER)

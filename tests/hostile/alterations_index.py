@@ -16,11 +16,12 @@ from pack_files import (
     change_column,
     change_values,
     find_row,
-    flip,
     manifest,
     read_index,
     write_index,
 )
+
+from tests.common import flip
 
 INDEXES = Registry()
 NUMBERS = ("shard", "offset", "size", "label", "domain", "split", "width", "height", "crc32")

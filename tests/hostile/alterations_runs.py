@@ -42,7 +42,7 @@ for file, expectation in (
 
 
 def others(step: Path) -> list[Path]:
-    """What a checkpoint holds beside the FILES: what vouches for them."""
+    """What vouches for the FILES of a checkpoint."""
     return [path for path in step.iterdir() if path.name not in FILES]
 
 

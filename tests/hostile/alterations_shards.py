@@ -3,7 +3,6 @@
 import os
 import shutil
 import struct
-import zlib
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from pack_files import (
     SHARD,
     change_values,
     find_row,
-    flip,
     manifest,
     overwrite,
     read_image,
@@ -28,6 +26,8 @@ from pack_files import (
     row,
     write_image,
 )
+
+from tests.common import flip, png
 
 SHARDS = Registry()
 UNUSABLE_SHARD = expect(
@@ -179,7 +179,7 @@ def a_forged_image_is_only_its_first_bytes(pack: Path) -> None:
 
 @SHARDS(FORGED_IMAGE)
 def a_forged_image_is_a_png_of_one_pixel(pack: Path) -> None:
-    _forge(find_row(pack, "4.png"), _png(1, 1, b"\0\0\0\0"), pack)
+    _forge(find_row(pack, "4.png"), png(1, 1, b"\0\0\0\0"), pack)
 
 
 @SHARDS(FORGED_IMAGE)
@@ -201,23 +201,13 @@ def a_forged_png_is_of_60000_pixels_and_the_index_agrees(pack: Path) -> None:
     number = find_row(pack, "4.png")
     change_values(pack, "width", [number], 60000)
     change_values(pack, "height", [number], 60000)
-    _forge(number, _png(60000, 60000, bytes(1000)), pack)
+    _forge(number, png(60000, 60000, bytes(1000)), pack)
 
 
 def _enlarged(jpeg: bytes) -> bytes:
     """A JPEG whose frame header says 65500 x 65500."""
     frame = jpeg.index(b"\xff\xc0")
     return jpeg[: frame + 5] + struct.pack(">HH", 65500, 65500) + jpeg[frame + 9 :]
-
-
-def _png(width: int, height: int, pixels: bytes) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + name + content
-        + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks
-    )  # fmt: skip
 
 
 def _dali_index(content: bytes, pack: Path) -> None:

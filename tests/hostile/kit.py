@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
-from commands import Command, Runner
 from PIL import Image
 from safetensors.numpy import load_file
+
+from tests.commands import Command, Runner
 
 DOMAINS, CLASSES, IMAGES = ("day", "night"), ("ant", "bee", "cat", "dog"), 5
 STEPS = 2
@@ -29,7 +30,7 @@ SCORES_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Kit:
-    """A folder with a tree, its pack, a run of ``STEPS`` steps on it and one of a step more, a
+    """A folder with a tree, its pack, a run of ``STEPS`` steps on it and one a step longer, a
     protocol, a cache of features, and the results of the protocol.
 
     Attributes:

@@ -7,7 +7,7 @@ _FINDS = {"verify": (FOUND, REFUSED), "decode": (FOUND, REFUSED)}
 # What every reader sees when it opens the pack.
 INVALID = expect([REFUSED], **_FINDS, repair=(GOOD, FOUND, REFUSED))
 
-# The bytes of images are others: evaluation and staging refuse, training may replace a sample.
+# The bytes of images differ: evaluation and staging refuse, training may replace a sample.
 DAMAGED = expect([GOOD, REFUSED], **_FINDS, stage=[REFUSED], evaluate=[REFUSED])
 
 # A checksum that a forger wrote agrees with the bytes, which only a full decode or a look at the
@@ -27,7 +27,7 @@ HARMLESS = expect([GOOD, REFUSED], verify=(GOOD, FOUND, REFUSED), decode=(GOOD, 
 # disagrees, which verify sees.
 RELABELED = expect([GOOD, REFUSED], **_FINDS, results=False)
 
-# Names that only the index holds (domain, split), sealed again: another pack, not a damaged one.
+# Names that only the index holds (domain, split), sealed again: a different, intact pack.
 UNDETECTABLE = expect(
     [GOOD, REFUSED],
     verify=(GOOD, FOUND, REFUSED),

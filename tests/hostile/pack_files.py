@@ -128,12 +128,6 @@ def overwrite(path: Path, offset: int, content: bytes) -> None:
         file.write(content)
 
 
-def flip(path: Path, offset: int, bit: int = 0) -> None:
-    content = bytearray(path.read_bytes())
-    content[offset] ^= 1 << bit
-    path.write_bytes(content)
-
-
 def make_sparse(path: Path, size: int = SPARSE_BYTES) -> None:
     """Let ``path`` grow to ``size`` bytes that take no room."""
     with path.open("ab"):

@@ -12,9 +12,10 @@ import torch
 from alterations import GOOD, REFUSED, Registry, expect, snapshot, thinned
 from alterations_files import KINDS
 from kit import same_scores
-from pack_files import flip
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from tests.common import flip
 
 CACHES = Registry()
 EITHER = expect([GOOD, REFUSED])  # in any case the results are the right ones

@@ -13,15 +13,16 @@ from alterations_checkpoints import (
     UNUSABLE_FOR_TRAINING,
 )
 from alterations_runs import FOLDERS, seal
-from commands import Command, Outcome, Runner
 from kit import STEPS, Kit, newest_step, same_scores, same_weights
-from pack_files import flip
+
+from tests.commands import Command, Outcome, Runner
+from tests.common import flip
 
 READERS = ("evaluate-run", "evaluate-step", "evaluate-file", "resume", "warm")
 
 
 def run_commands(kit: Kit, step: str) -> dict[str, Command]:
-    """Those that read the run in the room; the one that resumes it has a copy of its own."""
+    """The commands that read the run in the room; the one that resumes it has its own copy."""
     run, out = kit.room / "run", kit.room.parent / "out"
     folder = run / "checkpoints" / step
     checkpoints = {
@@ -84,12 +85,12 @@ def check(names, alteration: Alteration, sealed: bool, kit: Kit, runner: Runner)
     if (checkpoints.parent / "executed").exists():
         found.append("resume: executes code")
     if [snapshot(folder) for folder in around] != before:
-        found.append("something is written beside what was asked for")
+        found.append("something is written besides what was asked for")
     assert not found, "\n".join(found)
 
 
 def stale(alteration: Alteration) -> Expectation:
-    """What is expected where the checksums are those from before."""
+    """What is expected of an alteration under the old checksums."""
     if alteration.name.startswith(("a-bit-of-metrics", "metrics")):
         return expect(EITHER)
     if alteration.name.startswith(("a-bit-of-training", "training")):

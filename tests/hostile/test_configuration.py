@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 from alterations import GOOD, REFUSED, thinned
-from commands import Command, Runner
 from kit import Kit
+
+from tests.commands import Command, Runner
 
 LARGE = 2**70
 

@@ -10,7 +10,6 @@ from alterations_files import SECRET
 from alterations_index import INDEXES
 from alterations_manifest import MANIFESTS
 from alterations_shards import SHARDS
-from commands import Command, Outcome, Runner
 from kit import Kit, same_scores, same_weights
 from pack_expectations import DAMAGED, INVALID
 from pack_files import (
@@ -22,12 +21,14 @@ from pack_files import (
     write_image,
 )
 
+from tests.commands import Command, Outcome, Runner
+
 READERS = ("info", "verify", "decode", "stage", "show", "train", "train-checked", "evaluate")
 STAGED_BYTES = 1 << 24
 
 
 def pack_commands(kit: Kit, pack: Path, out: Path) -> dict[str, Command]:
-    """Those that read ``pack``; each writes into the folder of its name in ``out``."""
+    """The commands that read ``pack``; each writes into a folder of its name in ``out``."""
     for name in READERS:
         (out / name).mkdir()
     data = f"--data.pack={pack}"
@@ -48,7 +49,7 @@ def pack_commands(kit: Kit, pack: Path, out: Path) -> dict[str, Command]:
 
 
 def problems(kit: Kit, out: Path, outcome: Outcome, expectation: Expectation) -> list[str]:
-    """In what a command failed the expectation, and the promises of every command."""
+    """How a command broke its expectation or what every command promises."""
     name = outcome.command.name
     found = outcome.breaches()
     if outcome.status not in expectation.of(name) and not found:
@@ -89,12 +90,12 @@ def try_readers(
     for outcome in runner.run(*(commands[name] for name in names)):
         found += problems(kit, out, outcome, expectation)
     if [snapshot(folder) for folder in around] != before:
-        found.append("something is written beside what was asked for")
+        found.append("something is written besides what was asked for")
     return found
 
 
 def try_repair(kit: Kit, runner: Runner, expectation: Expectation) -> list[str]:
-    """Repair the pack in the room: what is reported as repaired has to be whole."""
+    """Repair the pack in the room: what is reported as repaired has to be intact."""
     pack = kit.room / "pack"
     repair = ("verify", pack, "--workers", "1", "--repair", "--root", kit.tree)
     (outcome,) = runner.run(kit.sharding("repair", *repair))
@@ -124,7 +125,7 @@ def alter(kit: Kit, alteration: Alteration, seal: str) -> Expectation:
 
 
 def fast_readers(position: int, expectation: Expectation) -> tuple[str, ...]:
-    """Those that look closest at what is altered, or each reader in its turn."""
+    """The readers that look closest at what is altered, or each reader in turn."""
     light, heavy = ("info", "decode", "stage"), ("evaluate", "train", "show", "train-checked")
     if expectation is INVALID:  # they share what opens a pack
         turn = heavy[position // 4 % 4] if position % 4 == 0 else light[position % 3]

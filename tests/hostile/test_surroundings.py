@@ -1,4 +1,4 @@
-"""Full disks, closed roads, odd names and poor terminals: never a traceback, nothing half done."""
+"""Full disks, unwritable folders, odd names, poor terminals: no traceback, nothing half done."""
 
 import csv
 import json
@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 from alterations import GOOD, REFUSED, thinned
-from commands import SERVER, Command, Outcome, running
-from conftest import ENVIRONMENT
 from kit import STEPS, Kit, make_kit, newest_step, same_scores
-from pack_files import MANIFEST, flip
+from pack_files import MANIFEST
 
-ROOT = SERVER.parents[2]
+from tests.commands import ENVIRONMENT, Command, Outcome, running
+from tests.common import ROOT, flip
+
 ODD_CLASSES = (
     "=1+1",
     "@SUM(A1)",
@@ -33,8 +33,8 @@ ASCII = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "
 
 @pytest.fixture(scope="session")
 def odd_kit(tmp_path_factory, runner) -> Kit:
-    """Of classes, targets and a protocol whose names mean something to a terminal, to a
-    spreadsheet, to a browser or to a locale."""
+    """A kit whose classes, targets and protocol have names that mean something to a terminal, to
+    a spreadsheet, to a browser or to a locale."""
     kit = make_kit(tmp_path_factory.mktemp("odd"), runner, ODD_CLASSES)
     protocol = yaml.safe_load(kit.protocol.read_text("utf-8"))
     names = ("=cmd|' /C calc'!A1", "<script>alert(1)</script>\x1b[31m[/]")

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import struct
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +12,8 @@ from alterations import GOOD, REFUSED, Registry, expect, thinned
 from alterations_files import KINDS, SECRET
 from pack_files import REJECTS
 
+from tests.common import png
+
 TREES = Registry()  # of the image ``day/ant/0.jpg``
 REJECTED = expect([GOOD])  # and the file is named among the rejects
 EITHER = expect([GOOD, REFUSED], results=False)
@@ -22,16 +22,6 @@ for kind in KINDS:
     slug = f"image-is-{kind.__name__.replace('_', '-')}"
     unnamed = kind.__name__ in ("missing", "a_folder", "a_link_to_the_same_outside")
     TREES.add(slug, EITHER if unnamed else REJECTED, kind)
-
-
-def _png(width: int, height: int, pixels: bytes) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(pixels)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + name + content
-        + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks
-    )  # fmt: skip
 
 
 def _write(content: bytes, path: Path) -> None:
@@ -48,9 +38,9 @@ def _wrong_last_checksum(path: Path) -> None:
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
-TREES.add("image-is-a-png-of-60000-pixels", REJECTED, partial(_write, _png(60000, 60000, b"")))
-TREES.add("image-is-a-png-of-no-pixels", REJECTED, partial(_write, _png(0, 0, b"")))
-TREES.add("image-is-a-png-without-pixels", REJECTED, partial(_write, _png(50, 50, b"")))
+TREES.add("image-is-a-png-of-60000-pixels", REJECTED, partial(_write, png(60000, 60000, b"")))
+TREES.add("image-is-a-png-of-no-pixels", REJECTED, partial(_write, png(0, 0, b"")))
+TREES.add("image-is-a-png-without-pixels", REJECTED, partial(_write, png(50, 50, b"")))
 TREES.add("image-is-a-png-without-end", REJECTED, partial(_cut_png, 12))
 TREES.add("image-is-a-png-without-its-last-byte", REJECTED, partial(_cut_png, 1))
 TREES.add("image-is-a-png-with-a-wrong-last-checksum", REJECTED, _wrong_last_checksum)

@@ -71,7 +71,7 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize("family", ["relation", "significant"])
-def test_relational_scores_by_class(family, relation):
+def test_relational_scores_are_the_best_over_the_classes(family, relation):
     z = logits_to_means(relation) if family == "relation" else logits_to_significant(relation)
     for reading, expected in (("softmax", largest_softmax(z)), ("logit", (-z).max(axis=1))):
         normality, predicted = score(f"{family}-{reading}", relation)

@@ -54,7 +54,7 @@ def test_factors_are_distributed_as_torchvisions():
         assert ks_2samp(values, reference[:, column]).pvalue > SIGNIFICANCE
 
 
-def test_probabilities_of_flip_jitter_and_grayscale():
+def test_flip_jitter_and_grayscale_happen_as_often_as_asked():
     a = drawn(AugmentConfig(flip=0.3, jitter=0.6, grayscale=0.2))
     error = 4 * np.sqrt(0.25 / N)
     assert abs(a.flip.mean() - 0.3) < error

@@ -7,8 +7,7 @@ import pytest
 
 from runtime.command import run_command
 from runtime.errors import ConfigError
-
-ROOT = Path(__file__).parents[2]
+from tests.common import ROOT
 
 
 def test_control_characters_in_an_error_are_written_out(capsys):

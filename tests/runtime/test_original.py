@@ -80,7 +80,7 @@ def test_exported_files_hold_what_the_original_code_loads(tmp_path):
         assert all(state[k].shape == expected[k].shape for k in state)
 
 
-def test_what_cannot_be_exchanged_is_one_line(tmp_path, capsys):
+def test_what_cannot_be_exchanged_is_one_line(tmp_path, error_line):
     weights = network(similarity_start=True).state_dict()
     save(tmp_path / "a", 9, weights=weights, config={}, metrics={})
     (tmp_path / "empty").mkdir()
@@ -94,7 +94,4 @@ def test_what_cannot_be_exchanged_is_one_line(tmp_path, capsys):
         (["import", str(tmp_path / "x.pth"), "--out", str(tmp_path / "a")], "already"),
     ):
         assert main(arguments) == 2
-        error = capsys.readouterr().err
-        assert words in error
-        assert error.startswith("error: ")
-        assert error.count("\n") == 1
+        assert words in error_line()

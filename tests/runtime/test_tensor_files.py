@@ -18,7 +18,7 @@ def saved(values):
 
 
 def rewritten(content, path, *, compression=zipfile.ZIP_STORED, pickled=None):
-    """The zip file with another compression, or another pickle in it."""
+    """The zip file with a different compression, or a different pickle in it."""
     with (
         zipfile.ZipFile(io.BytesIO(content)) as old,
         zipfile.ZipFile(path, "w", compression) as new,

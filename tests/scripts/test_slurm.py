@@ -4,11 +4,11 @@ import os
 import re
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.common import ROOT
+
 SCRIPTS = sorted((ROOT / "scripts" / "slurm").glob("*.sbatch"))
 RECORD = 'echo "$(basename "$0") ${SRUN_CPUS_PER_TASK:-} $*" >> "$CALLS"\n'
 
@@ -98,7 +98,7 @@ def test_the_status_of_failed_training_is_the_job_s(cluster, run, tmp_path):
     assert not any("requeue" in line for line in calls(tmp_path))
 
 
-def test_a_signalled_job_stops_its_step_and_is_requeued(cluster, run, tmp_path):
+def test_a_signaled_job_stops_its_step_and_is_requeued(cluster, run, tmp_path):
     """The step ends when scancel has been called, leaving its marker and torchrun's status 1."""
     training = (
         'echo training; while ! grep -q scancel "$CALLS"; do sleep 0.05; done; '

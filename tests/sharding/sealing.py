@@ -31,7 +31,7 @@ def seal_index(pack):
 
 
 def set_value(table, column, row, value):
-    """``table`` with another ``value`` in a ``row`` of a ``column``, of the same type."""
+    """``table`` with ``value`` in a ``row`` of a ``column``, whose type stays."""
     number = table.schema.get_field_index(column)
     values = table.column(column).to_pylist()
     values[row] = value

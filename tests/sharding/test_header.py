@@ -1,4 +1,4 @@
-"""An image's size by its header, beside what Pillow decodes."""
+"""An image's size by its header, compared with what Pillow decodes."""
 
 import io
 

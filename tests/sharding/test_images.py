@@ -11,6 +11,7 @@ from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
 
 from sharding.images import ImageOptions, Rejected, pack_image
+from tests.common import png, png_chunk
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 33, 3), dtype=np.uint8)
 RGB = Image.fromarray(PIXELS)
@@ -33,17 +34,9 @@ def interlaced(pixels):
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
               (0, 1, 1, 2))  # fmt: skip
     rows = chain.from_iterable(pixels[y::dy, x::dx] for x, y, dx, dy in passes)
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows if row.size))
     height, width = pixels.shape[:2]
-    sizes = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    header = b"IHDR" + sizes + bytes([8, 2, 0, 0, 1])
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        chunk(body) for body in (header, b"IDAT" + data, b"IEND")
-    )
-
-
-def chunk(body):
-    return (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    data = b"".join(b"\0" + row.tobytes() for row in rows if row.size)
+    return png(width, height, data, interlaced=True)
 
 
 KEPT = {
@@ -112,7 +105,7 @@ class Dali:
         try:
             return self._pipeline.run()[0].at(0)
         except RuntimeError:
-            self._pipeline = None  # a pipeline that has failed cannot go on
+            self._pipeline = None  # a pipeline that has failed cannot be used again
             return None
 
     def _graph(self):
@@ -136,10 +129,10 @@ def test_dali_decodes_what_is_packed_to_the_same_pixels(name, dali):
 
 
 def with_header_byte(content, position, value):
-    """A PNG with another byte in its header, and a checksum that is right."""
-    header = bytearray(content[12:29])
-    header[position - 12] = value
-    return content[:8] + chunk(bytes(header)) + content[33:]
+    """A PNG with a changed byte in its header, and the right checksum."""
+    header = bytearray(content[16:29])
+    header[position - 16] = value
+    return content[:8] + png_chunk(b"IHDR", bytes(header)) + content[33:]
 
 
 def without_pixels(content):
@@ -147,7 +140,7 @@ def without_pixels(content):
     start = content.index(b"IDAT")
     data = zlib.decompress(content[start + 4 : -16])
     fewer = zlib.compress(data[: len(data) // 2])
-    return content[: start - 4] + chunk(b"IDAT" + fewer) + chunk(b"IEND")
+    return content[: start - 4] + png_chunk(b"IDAT", fewer) + png_chunk(b"IEND")
 
 
 JPEG, PNG = KEPT["jpeg"], KEPT["png"]

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,11 +19,6 @@ from sharding.__main__ import main
 from sharding.format.index import SCHEMA, key_name
 from sharding.format.manifest import Manifest
 from sharding.format.opening import open_pack
-
-
-@pytest.fixture
-def pack(pack_path, tmp_path):
-    return shutil.copytree(pack_path, tmp_path / "pack")
 
 
 def refuse(pack, tmp_path, capsys, message):

@@ -1,6 +1,5 @@
 """Packs as a user makes them, read back by the tools that are meant to read them."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,17 +20,11 @@ from sharding.shard_plan import PackOptions
 from sharding.sources import characters
 from sharding.sources.dataset import Dataset, Sample
 from sharding.sources.files import FileReader
+from tests.common import files_of, flip
 
 
 def pack(root, out, *options):
     return main(["pack", "imagefolder", "--root", str(root), "--out", str(out), *options])
-
-
-def files_of(folder):
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-    }
 
 
 def read_index(pack):
@@ -39,13 +32,6 @@ def read_index(pack):
     contents = open_pack(pack)
     keys = [key_name(number) for number in contents.index.key.tolist()]
     return contents.index, keys, contents.read_sources().to_pylist()
-
-
-def error_line(capsys):
-    """The one line on standard error since the last call."""
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.fixture
@@ -188,11 +174,12 @@ def test_odd_names_and_formats_are_packed_under_ascii_keys(tmp_path):
     ],
     ids=["missing", "empty", "no-files", "no-image", "mixed"],
 )  # fmt: skip
-def test_a_tree_that_cannot_be_packed_is_one_line_and_exit_code_2(make, message, tmp_path, capsys):
+def test_a_tree_that_cannot_be_packed_is_one_line_and_exit_code_2(
+    make, message, tmp_path, error_line
+):
     make(tmp_path / "tree")
     assert pack(tmp_path / "tree", tmp_path / "pack") == 2
-    (line,) = [ln for ln in capsys.readouterr().err.splitlines() if ln.startswith("error")]
-    assert message in line
+    assert message in error_line()
     assert main(["info", str(tmp_path / "pack")]) == 2
 
 
@@ -226,24 +213,24 @@ def test_merging_again_says_that_the_pack_is_complete(pack_path, capsys):
     ],
 )
 def test_a_complete_pack_of_different_options_is_an_error(
-    options, difference, image_tree, pack_path, capsys
+    options, difference, image_tree, pack_path, error_line
 ):
     before = files_of(pack_path)
     assert pack(image_tree, pack_path, "--shard-size", "40KB", *options) == 2
-    assert difference in error_line(capsys)
+    assert difference in error_line()
     assert files_of(pack_path) == before
 
 
-def test_a_complete_pack_of_a_different_tree_is_an_error(tree, tmp_path, capsys):
+def test_a_complete_pack_of_a_different_tree_is_an_error(tree, tmp_path, error_line):
     assert pack(tree, tmp_path / "pack") == 0
     removed = (tree / "day" / "ant" / "0.jpg").rename(tmp_path / "0.jpg")
     assert pack(tree, tmp_path / "pack") == 2
-    assert "number of files (60 then, 59 now)" in error_line(capsys)
+    assert "number of files (60 then, 59 now)" in error_line()
     removed.rename(tree / "day" / "ant" / "0.jpg")
     assert pack(tree, tmp_path / "pack") == 0
     os.utime(tree / "day" / "bee" / "1.jpg")
     assert pack(tree, tmp_path / "pack") == 2
-    assert "day/bee/1.jpg has changed since" in error_line(capsys)
+    assert "day/bee/1.jpg has changed since" in error_line()
 
 
 @pytest.fixture
@@ -259,37 +246,37 @@ def stopped(tree, tmp_path, monkeypatch):
     return tmp_path / "pack"
 
 
-def test_a_different_tree_does_not_resume_a_pack(tree, stopped, capsys):
+def test_a_different_tree_does_not_resume_a_pack(tree, stopped, error_line):
     (tree / "day" / "bee" / "2.jpg").unlink()
     assert pack(tree, stopped) == 2
-    line = error_line(capsys)
+    line = error_line()
     assert "number of files (60 then, 59 now)" in line
     assert "beginning with day/bee/3.jpg" in line
 
 
-def test_a_file_that_changed_at_equal_size_does_not_resume_a_pack(tree, stopped, capsys):
+def test_a_file_that_changed_at_equal_size_does_not_resume_a_pack(tree, stopped, error_line):
     file = tree / "day" / "bee" / "2.jpg"
     before = file.stat()
     os.utime(file)
     for command in ([], ["--part", "1/2"]):
         assert pack(tree, stopped, *command) == 2
-        assert "day/bee/2.jpg has changed since" in error_line(capsys)
+        assert "day/bee/2.jpg has changed since" in error_line()
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert pack(tree, stopped) == 0
 
 
-def test_a_listing_that_cannot_be_read_does_not_resume_a_pack(tree, stopped, capsys):
+def test_a_listing_that_cannot_be_read_does_not_resume_a_pack(tree, stopped, error_line):
     (stopped / ".work" / "listing" / "plan.json").write_text('{"dataset": "imagefolder"}')
     for arguments in (["merge", str(stopped)], None):
         assert (main(arguments) if arguments else pack(tree, stopped)) == 2
-        assert "is damaged or of a different version; remove" in error_line(capsys)
+        assert "is damaged or of a different version; remove" in error_line()
 
 
 def test_a_copy_of_the_tree_with_its_times_resumes_a_pack(tree, stopped, tmp_path):
     assert pack(shutil.copytree(tree, tmp_path / "copy"), stopped) == 0
 
 
-def test_a_file_that_changes_while_it_is_packed_is_named(tree, tmp_path, capsys, monkeypatch):
+def test_a_file_that_changes_while_it_is_packed_is_named(tree, tmp_path, monkeypatch, error_line):
     def list_then_change(*arguments):
         listing = write_listing(*arguments)
         (tree / "night" / "eel" / "5.jpg").write_bytes(b"replaced")
@@ -297,27 +284,25 @@ def test_a_file_that_changes_while_it_is_packed_is_named(tree, tmp_path, capsys,
 
     monkeypatch.setattr("sharding.packing.write_listing", list_then_change)
     assert pack(tree, tmp_path / "pack", "--workers", "1") == 2
-    assert "night/eel/5.jpg changed after the tree was listed" in error_line(capsys)
+    assert "night/eel/5.jpg changed after the tree was listed" in error_line()
     assert main(["info", str(tmp_path / "pack")]) == 2
 
 
-def test_a_run_without_images_leaves_its_folder_to_the_next(tree, tmp_path, capsys):
+def test_a_run_without_images_leaves_its_folder_to_the_next(tree, tmp_path, error_line):
     out = tmp_path / "pack"
     (tmp_path / "wrong" / "empty" / "class").mkdir(parents=True)
     assert pack(tmp_path / "wrong", out) == 2
-    assert "holds no images" in error_line(capsys)
+    assert "holds no images" in error_line()
     assert not out.exists()
     (tmp_path / "wrong" / "empty" / "class" / "a.jpg").write_text("no image")
     assert pack(tmp_path / "wrong", out) == 2
-    assert "none of the 1 files could be packed" in error_line(capsys)
+    assert "none of the 1 files could be packed" in error_line()
     assert [path.name for path in out.iterdir()] == ["rejects.jsonl"]
     assert pack(tree, out) == 0
     assert Manifest.load(out).samples == 60
 
 
-def test_a_run_that_wrote_no_shard_leaves_its_folder_to_the_next(
-    tree, tmp_path, capsys, monkeypatch
-):
+def test_a_run_that_wrote_no_shard_leaves_its_folder_to_the_next(tree, tmp_path, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
@@ -332,15 +317,13 @@ def test_verify_names_a_damaged_sample(pack_path, tmp_path, capsys):
     assert main(["verify", str(copy)]) == 0
     index, keys, _ = read_index(copy)
     shard = copy / f"shard-{index.shard[20]:06d}.tar"
-    content = bytearray(shard.read_bytes())
-    content[index.offset[20] + 100] ^= 1
-    shard.write_bytes(content)
+    flip(shard, int(index.offset[20]) + 100)
     capsys.readouterr()
     assert main(["verify", str(copy)]) == 1
     assert keys[20] in capsys.readouterr().out
 
 
-def test_the_demo_is_packed_once_for_each_seed(tmp_path, monkeypatch, capsys):
+def test_the_demo_is_packed_once_for_each_seed(tmp_path, monkeypatch, capsys, error_line):
     """Of few classes, which the workers need not know of: a source names what is drawn."""
     monkeypatch.setattr(characters, "NUM_CLASSES", 5)
     monkeypatch.setattr(characters, "NUM_TRAINING_CLASSES", 3)
@@ -353,7 +336,7 @@ def test_the_demo_is_packed_once_for_each_seed(tmp_path, monkeypatch, capsys):
     assert main(["demo", "--out", str(out)]) == 0
     assert "already complete" in capsys.readouterr().out
     assert main(["demo", "--out", str(out), "--seed", "1"]) == 2
-    assert "the demo's seed" in error_line(capsys)
+    assert "the demo's seed" in error_line()
 
 
 @pytest.mark.parametrize(

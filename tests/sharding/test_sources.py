@@ -2,16 +2,16 @@
 
 import pytest
 from PIL import Image
-from published_trees import MAKERS
+from published_trees import CARS_CLASSES, MAKERS, PATTERNNET_CLASSES, SUN397_CLASSES
 
 from runtime.errors import PackError
 from sharding.__main__ import main
 from sharding.format.opening import open_pack
 from sharding.listing import write_listing
 from sharding.shard_plan import PackOptions
+from sharding.sources.imagefolder import imagefolder
 from sharding.sources.imagenet import imagenet
 from sharding.sources.registry import SOURCES
-from sharding.sources.tree import imagefolder
 
 SYNSETS = [f"n{number * 7:08d}" for number in range(1000)]
 SOLUTION_HEADER = "ImageId,PredictionString\n"
@@ -37,7 +37,7 @@ def training_tree(tmp_path_factory):
 
 @pytest.fixture
 def imagenet_tree(training_tree, tmp_path):
-    """ImageNet's training folders as links, beside which a test may put others."""
+    """ImageNet's training folders as links; a test may add others."""
     base = tmp_path / "Data" / "CLS-LOC"
     base.mkdir(parents=True)
     (base / "train").symlink_to(training_tree / "Data" / "CLS-LOC" / "train")
@@ -151,7 +151,8 @@ def test_tiny_imagenets_images_folders_are_read(tmp_path):
     touch(tmp_path / "val" / "val_annotations.txt")
     touch(tmp_path / "test" / "images" / "test_0.JPEG")
     dataset = imagefolder(tmp_path)
-    assert (dataset.classes, dataset.domains) == (("n01", "n02"), ("train",))
+    assert (dataset.classes, dataset.domains) == (("n01", "n02"), ("default",))
+    assert dataset.splits == ("train",)
     assert sources(dataset) == [f"train/{name}/images/{name}_0.JPEG" for name in dataset.classes]
     (note,) = dataset.notes
     assert "test/, val/ left out" in note
@@ -160,13 +161,13 @@ def test_tiny_imagenets_images_folders_are_read(tmp_path):
     assert sources(training) == [f"{name}/images/{name}_0.JPEG" for name in dataset.classes]
 
 
-def test_photos_without_folders_are_told_where_to_go(tmp_path, capsys):
+def test_photos_without_folders_are_told_where_to_go(tmp_path, error_line):
     touch(tmp_path / "tree" / "a.JPG")
     touch(tmp_path / "tree" / "b.png")
     arguments = ["pack", "imagefolder", "--root", str(tmp_path / "tree"), "--out", "unused"]
     assert main(arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "holds 2 images but no folders; move each image into a folder named after" in line
+    message = "holds 2 images but no folders; move each image into a folder named after"
+    assert message in error_line()
 
 
 def test_photos_beside_class_folders_are_noted(tmp_path, capsys):
@@ -190,7 +191,9 @@ def test_a_text_file_beside_class_folders_does_not_make_a_domain_a_class(tmp_pat
     assert (dataset.domains, dataset.classes) == (("day", "night"), ("ant",))
 
 
-@pytest.mark.parametrize("name", ["pacs", "officehome", "domainnet", "dtd"])
+@pytest.mark.parametrize(
+    "name", ["pacs", "officehome", "domainnet", "dtd", "patternnet", "cars", "sun397"]
+)
 def test_a_test_folder_that_is_not_part_of_a_data_set_is_noted(name, tmp_path):
     MAKERS[name](tmp_path, most=1)
     assert not SOURCES[name].make(tmp_path).notes
@@ -214,3 +217,65 @@ def test_imagenets_splits_reach_the_pack(tmp_path):
     assert manifest.splits == ("train", "val")
     assert [int((index.split == split).sum()) for split in (0, 1)] == [1000, 1000]
     assert manifest.classes == tuple(SYNSETS)
+
+
+def test_patternnets_classes_are_its_folders(tmp_path):
+    MAKERS["patternnet"](tmp_path, most=2)
+    dataset = SOURCES["patternnet"].make(tmp_path)
+    assert dataset.classes == tuple(sorted(PATTERNNET_CLASSES))
+    assert len(sources(dataset)) == 76
+    assert "wastewater_treatment_plant/wastewaterplant002.jpg" in sources(dataset)
+
+
+def test_sun397_has_classes_within_places(tmp_path):
+    MAKERS["sun397"](tmp_path, most=1)
+    dataset = SOURCES["sun397"].make(tmp_path)
+    assert dataset.classes == tuple(sorted(SUN397_CLASSES))
+    assert sources(dataset)[:2] == ["a/abbey/sun_ccccccc1.jpg", "c/church/indoor/sun_ccccccc1.jpg"]
+    touch(tmp_path / "SUN397" / "c" / "church" / "x.jpg")
+    (note,) = SOURCES["sun397"].make(tmp_path).notes
+    assert "x.jpg is the first" in note
+
+
+def test_the_labels_of_cars_come_from_its_matlab_files(tmp_path):
+    MAKERS["cars"](tmp_path, most=1)
+    dataset = SOURCES["cars"].make(tmp_path)
+    assert (dataset.classes, dataset.splits) == (CARS_CLASSES, ("train", "test"))
+    assert not dataset.notes
+    samples = list(dataset.samples())
+    assert [sample.split for sample in samples] == [0] * 196 + [1] * 196
+    for sample in samples:
+        assert sample.label == int(sample.source[-9:-4]) % 196
+
+
+def test_cars_without_labels_are_unlabeled_and_the_user_is_told(tmp_path):
+    MAKERS["cars"](tmp_path, most=1)
+    (tmp_path / "cars_test_annos_withlabels.mat").unlink()
+    dataset = SOURCES["cars"].make(tmp_path)
+    assert dataset.classes == (*CARS_CLASSES, "unlabeled")
+    assert {sample.label for sample in dataset.samples() if sample.split} == {196}
+    (note,) = dataset.notes
+    assert "the test images have no labels" in note
+    assert note.endswith("add cars_test_annos_withlabels.mat")
+    (tmp_path / "devkit" / "cars_meta.mat").unlink()
+    dataset = SOURCES["cars"].make(tmp_path)
+    assert dataset.classes == ("unlabeled",)
+    assert len(sources(dataset)) == 392
+    assert "the train and test images have no labels" in dataset.notes[0]
+
+
+def test_what_is_wrong_with_the_labels_of_cars_is_said(tmp_path):
+    MAKERS["cars"](tmp_path, most=1)
+    touch(tmp_path / "cars_train" / "99999.jpg")
+    with pytest.raises(
+        PackError, match=r"cars_train_annos\.mat: it has no label for 1 images: 9999"
+    ):
+        SOURCES["cars"].make(tmp_path)
+    meta = tmp_path / "devkit" / "cars_meta.mat"
+    for content in (meta.read_bytes()[:300], b"", b"MATLAB 7.3", bytes(4000)):
+        meta.write_bytes(content)
+        with pytest.raises(PackError, match=r"cannot use .*cars_meta\.mat: .*; get the published"):
+            SOURCES["cars"].make(tmp_path)
+    (tmp_path / "cars_train" / "cars_train").mkdir()
+    with pytest.raises(PackError, match="expected images and no folders, found 1: cars_train"):
+        SOURCES["cars"].make(tmp_path)

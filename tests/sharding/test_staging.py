@@ -8,15 +8,7 @@ from sealing import downgrade
 
 from sharding import staging
 from sharding.__main__ import main
-
-
-@pytest.fixture
-def pack(pack_path, tmp_path):
-    return shutil.copytree(pack_path, tmp_path / "pack")
-
-
-def files_of(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+from tests.common import files_of, flip
 
 
 def stage(pack, local):
@@ -24,13 +16,12 @@ def stage(pack, local):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"garbage"])
-def test_a_pack_without_a_usable_index_is_not_copied(content, pack, tmp_path, capsys):
+def test_a_pack_without_a_usable_index_is_not_copied(content, pack, tmp_path, error_line):
     (pack / "index.parquet").unlink()
     if content is not None:
         (pack / "index.parquet").write_bytes(content)
     assert stage(pack, tmp_path / "local") == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "index.parquet is damaged" in line
+    assert "index.parquet is damaged" in error_line()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pack"]
 
 
@@ -67,17 +58,17 @@ def test_a_copy_that_was_begun_of_another_pack_is_replaced(version, pack, tmp_pa
     assert "is there already" in capsys.readouterr().out
 
 
-def test_a_copy_that_was_damaged_later_is_not_taken_for_one(pack, tmp_path, capsys):
+def test_a_copy_that_was_damaged_later_is_not_taken_for_one(pack, tmp_path, error_line):
     assert stage(pack, tmp_path / "local") == 0
     (tmp_path / "local" / "shard-000001.tar").unlink()
     assert stage(pack, tmp_path / "local") == 2
-    assert "shard-000001.tar is missing" in capsys.readouterr().err
+    assert "shard-000001.tar is missing" in error_line()
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", ["missing", "fifo", "huge"])
 @pytest.mark.parametrize("name", ["shard-000001.idx", "rejects.jsonl", "index.parquet"])
-def test_a_pack_with_an_unusable_file_is_not_copied(name, kind, pack, tmp_path, capsys):
+def test_a_pack_with_an_unusable_file_is_not_copied(name, kind, pack, tmp_path, error_line):
     if kind == "huge":
         with (pack / name).open("ab") as file:
             file.truncate(9 * 2**30)
@@ -86,6 +77,34 @@ def test_a_pack_with_an_unusable_file_is_not_copied(name, kind, pack, tmp_path, 
         if kind == "fifo":
             os.mkfifo(pack / name)
     assert stage(pack, tmp_path / "local") == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert name in line
+    assert name in error_line()
+    assert not (tmp_path / "local").exists()
+
+
+def test_staging_copies_checks_and_recognizes_its_copy(pack_path, tmp_path, capsys):
+    local = tmp_path / "node" / "pack"
+    assert main(["stage", str(pack_path), str(local)]) == 0
+    assert files_of(local) == files_of(pack_path)
+    assert main(["stage", str(pack_path), str(local)]) == 0
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_staging_goes_on_where_it_was_cut_short(pack, pack_path, tmp_path, capsys):
+    local = tmp_path / "local"
+    flip(pack / "shard-000001.tar", 2000)
+    assert main(["stage", str(pack), str(local)]) == 2
+    assert "shard-000001.tar is damaged" in capsys.readouterr().err
+    assert not local.exists()
+    first = (tmp_path / ".local.staging" / "shard-000000.tar").stat().st_ino
+    shutil.copy(pack_path / "shard-000001.tar", pack)
+    assert main(["stage", str(pack), str(local)]) == 0
+    assert (local / "shard-000000.tar").stat().st_ino == first
+    assert files_of(local) == files_of(pack_path)
+
+
+def test_staging_refuses_a_disk_that_is_too_small(pack_path, tmp_path, monkeypatch, capsys):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("sharding.staging.shutil.disk_usage", lambda _: usage)
+    assert main(["stage", str(pack_path), str(tmp_path / "local")]) == 2
+    assert "make room" in capsys.readouterr().err
     assert not (tmp_path / "local").exists()

@@ -15,15 +15,7 @@ from sealing import alter_index, alter_manifest, downgrade, set_value
 
 from sharding.__main__ import main
 from sharding.format.opening import open_pack
-
-
-@pytest.fixture
-def pack(pack_path, tmp_path):
-    return shutil.copytree(pack_path, tmp_path / "pack")
-
-
-def files_of(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+from tests.common import files_of
 
 
 def verify(pack, capsys, *options):
@@ -149,7 +141,7 @@ def test_a_shard_that_differs_from_the_index_is_named_though_its_checksum_is_rig
 
 
 def test_a_shard_that_the_tree_no_longer_gives_is_not_called_repaired(
-    pack, image_tree, tmp_path, capsys
+    pack, image_tree, tmp_path, error_line
 ):
     tree = shutil.copytree(image_tree, tmp_path / "tree")
     for path in tree.rglob("*.jpg"):  # of the same size, as the listing has them
@@ -158,7 +150,7 @@ def test_a_shard_that_the_tree_no_longer_gives_is_not_called_repaired(
         path.write_bytes(content)
     (pack / "shard-000000.tar").unlink()
     assert main(["verify", str(pack), "--repair", "--root", str(tree)]) == 2
-    assert "differs from the original" in capsys.readouterr().err
+    assert "differs from the original" in error_line()
     assert not (pack / "shard-000000.tar").exists()
 
 
@@ -251,12 +243,19 @@ def test_an_image_whose_pixels_are_damaged_is_found_by_decoding(tmp_path, capsys
     assert "does not decode" in lines[0]
 
 
-def test_a_manifest_whose_options_cannot_be_repacked_is_one_line(pack, image_tree, capsys):
+def test_a_manifest_whose_options_cannot_be_repacked_is_one_line(pack, image_tree, error_line):
     (pack / "shard-000000.tar").unlink()
     downgrade(pack)
     stated = json.loads((pack / "manifest.json").read_text())
     for options in ({}, {**stated["options"], "shard_size": "40KB"}, {"image": 5}):
         (pack / "manifest.json").write_text(json.dumps({**stated, "options": options}))
         assert main(["verify", str(pack), "--repair", "--root", str(image_tree)]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert "is damaged" in line
+        assert "is damaged" in error_line()
+
+
+def test_a_pack_without_its_manifest_is_refused_by_every_command(pack, tmp_path, capsys):
+    (pack / "manifest.json").unlink()
+    for arguments in (["info"], ["verify"], ["stage"]):
+        extra = [str(tmp_path / "local")] if arguments == ["stage"] else []
+        assert main([*arguments, str(pack), *extra]) == 2
+        assert "is not a complete pack" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """What only a GPU can show of training: run with `pytest -m gpu`."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from model.config import ObjectiveConfig
 from pipelines.loader import PairBatch
 from runtime.device import resolve_device
 from runtime.distributed import process_group
+from tests.common import ROOT
 from training import task
 from training.config import (
     DataConfig,
@@ -34,7 +34,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine"),
 ]
 
-ROOT = Path(__file__).parents[2]
 PAIRS, SIZE = 32, 64
 
 
@@ -172,7 +171,7 @@ def test_two_gpus_train_as_one(pack_path, tmp_path, backbone):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += [f"--nproc_per_node={ranks}", "train_ddp.py"]
         command += [f"{name}={value}" for name, value in options.items()]
-        subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        subprocess.run(command, cwd=ROOT, check=True)
         logs.append([json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()])
     one, two = ([line["loss"] for line in log if "loss" in line] for log in logs)
     assert two == pytest.approx(one, rel=2e-3)

@@ -1,4 +1,4 @@
-"""Optimisers and schedules follow the original's rules."""
+"""Optimizers and schedules follow the original's rules."""
 
 import copy
 import sys

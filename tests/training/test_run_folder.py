@@ -7,7 +7,6 @@ import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,20 +14,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipelines.pack import Pack
 from runtime.checkpoint import load_weights, step_folders
+from tests.common import ROOT, flip
 from training.config import LogConfig
 from training.run_log import LogError, RunLog
-
-ROOT = Path(__file__).parents[2]
 
 
 def steps(run):
     return [int(folder.name[-8:]) for folder in step_folders(run)]
-
-
-def damage(file):
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "training.pt", "config.yaml"])
@@ -38,7 +30,7 @@ def test_a_damaged_newest_checkpoint_is_refused_and_nothing_is_changed(
     train("--train.iterations=2", "--checkpoint.every=1")
     capsys.readouterr()
     newest, older = step_folders(tmp_path / "run")
-    damage(newest / file)
+    flip(newest / file, (newest / file).stat().st_size // 2)
     assert train("--checkpoint.every=1", "--checkpoint.keep=1") == 2
     line = error_line()
     assert str(newest / file) in line
@@ -100,7 +92,7 @@ def test_continuing_needs_no_starting_weights(train, tmp_path):
 def test_damaged_backbone_weights_are_refused(train, tmp_path, capsys, error_line):
     train("--train.iterations=1", run="warm")
     file = step_folders(tmp_path / "warm")[0] / "weights.safetensors"
-    damage(file)
+    flip(file, file.stat().st_size // 2)
     for source in (tmp_path / "warm", file):
         capsys.readouterr()
         assert train(f"--model.backbone_weights={source}") == 2
@@ -126,7 +118,6 @@ def test_all_ranks_refuse_a_folder_that_is_in_use(config_file, tmp_path):
         done = subprocess.run(
             [sys.executable, *launcher, *options],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             timeout=120,

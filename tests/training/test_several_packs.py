@@ -1,14 +1,15 @@
 """Training on several packs at once."""
 
 import shutil
+from copy import deepcopy
 
 import pytest
 import yaml
 
 from pipelines.packs import open_packs
 from runtime.checkpoint import load_weights, newest
-from tests.training.conftest import CONFIG
-from tests.training.test_train import assert_same_weights, log
+from tests.common import tiny_run
+from tests.training.runs import assert_same_weights, logged
 from train_ddp import main
 
 
@@ -26,7 +27,10 @@ def train_on(tmp_path):
     """Trains on ``packs``; ``data`` has further keys of ``data``."""
 
     def command(packs, *options, run="run", **data):
-        config = {**CONFIG, "data": {"packs": packs, "num_negatives": 3, **data}}
+        config = {
+            **tiny_run(tmp_path, model={"similarity_start": True}),
+            "data": {"packs": packs, "num_negatives": 3, **data},
+        }
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(config))
         return main(["--config", str(path), "--out", str(tmp_path / run), *options])
@@ -43,7 +47,7 @@ def test_resuming_on_several_packs_equals_an_uninterrupted_run(
     moved = [packs[0], {**packs[1], "pack": str(shutil.copytree(insects_path, tmp_path / "moved"))}]
     assert train_on(moved, run="parts") == 0
     assert_same_weights(tmp_path / "run", tmp_path / "parts", rtol=0, atol=0)
-    losses = [[record["loss"] for record in log(tmp_path / name)] for name in ("run", "parts")]
+    losses = [[record["loss"] for record in logged(tmp_path / name)] for name in ("run", "parts")]
     assert losses[0] == losses[1]
     joined = open_packs([pack["pack"] for pack in packs])
     assert newest(tmp_path / "run").training["pack"] == joined.manifest.fingerprint
@@ -100,7 +104,7 @@ def test_a_run_on_one_pack_is_not_continued_on_several(train, packs, train_on, c
         (lambda one, other: [], {}, "set either data.pack or data.packs"),
         (lambda one, other: [one, other], {"pack": "packs/demo"}, "and not both"),
         (lambda one, other: [one, other], {"classes": ["bee"]}, "data.classes excludes data.packs"),
-        (lambda one, other: [one, dict(one)], {}, "are the same pack; name it once"),
+        (lambda one, other: [one, deepcopy(one)], {}, "are the same pack; name it once"),
         (lambda one, other: [one, {**other, "heavy": 1}], {}, "Option 'heavy' is not accepted"),
         (lambda one, other: [one, {"weight": 1}], {}, "required: pack"),
         (lambda one, other: [one, other["pack"]], {}, "data.packs must be a list of {pack, "),

@@ -8,22 +8,12 @@ import torch
 import yaml
 
 from runtime.checkpoint import load_weights, newest, step_folders
-
-
-def log(run):
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-
-
-def assert_same_weights(left, right, **tolerance):
-    a, b = load_weights(left).weights, load_weights(right).weights
-    assert a.keys() == b.keys()
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], msg=name, **tolerance)
+from tests.training.runs import assert_same_weights, logged
 
 
 def test_a_run_logs_each_measure_and_saves_what_loads_again(train, tmp_path):
     assert train("--log.tensorboard=true", "--optimizer.name=lars") == 0
-    records = log(tmp_path / "run")
+    records = logged(tmp_path / "run")
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert [record["lr"] for record in records[:3]] == [0, 0.005, 0.01]
     for name in (
@@ -56,7 +46,7 @@ def test_resuming_equals_an_uninterrupted_run_bit_for_bit(train, tmp_path):
     one, other = (newest(tmp_path / name).training["optimizer"] for name in ("run", "parts"))
     for a, b in zip(one["state"].values(), other["state"].values(), strict=True):
         assert torch.equal(a["momentum_buffer"], b["momentum_buffer"])
-    losses = [[record["loss"] for record in log(tmp_path / name)] for name in ("run", "parts")]
+    losses = [[record["loss"] for record in logged(tmp_path / name)] for name in ("run", "parts")]
     assert losses[0] == losses[1]
 
 
@@ -77,7 +67,7 @@ def test_accumulated_parts_equal_the_whole_step(train, tmp_path):
 
 def test_classification_warms_up_the_backbone_of_a_relation(train, tmp_path):
     assert train("--task=classification", "--train.iterations=2", run="warm") == 0
-    assert "accuracy" in log(tmp_path / "warm")[-1]
+    assert "accuracy" in logged(tmp_path / "warm")[-1]
     options = [f"--model.backbone_weights={tmp_path / 'warm'}", "--optimizer.lr=0"]
     assert train("--train.iterations=1", *options) == 0
     warm, relation = (load_weights(tmp_path / name).weights for name in ("warm", "run"))
@@ -104,7 +94,7 @@ def test_bfloat16_keeps_float32_weights_and_nearly_the_loss(train, tmp_path):
     assert train("--train.iterations=2", "--train.precision=bfloat16", run="half") == 0
     weights = load_weights(tmp_path / "half").weights
     assert {value.dtype for value in weights.values()} == {torch.float32}
-    exact, half = (log(tmp_path / name)[0]["loss"] for name in ("run", "half"))
+    exact, half = (logged(tmp_path / name)[0]["loss"] for name in ("run", "half"))
     assert half == pytest.approx(exact, rel=0.05)
 
 
@@ -122,7 +112,7 @@ def test_without_a_compiler_training_goes_on_with_a_line(train, monkeypatch, cap
 def test_validation_is_logged_and_keeps_the_best_checkpoint(train, protocol_file, tmp_path):
     options = ["--checkpoint.every=1", "--checkpoint.keep=1", "--optimizer.lr=0.1"]
     assert train(f"--validation.protocol={protocol_file}", *options) == 0
-    areas = {r["step"]: r["auroc"] for r in log(tmp_path / "run") if "auroc" in r}
+    areas = {r["step"]: r["auroc"] for r in logged(tmp_path / "run") if "auroc" in r}
     assert list(areas) == [1, 2, 3, 4, 5, 6]
     kept = {int(folder.name[-8:]) for folder in step_folders(tmp_path / "run")}
     assert 6 in kept
@@ -154,7 +144,7 @@ def test_float16_images_train_and_validate(train, tmp_path, protocol_file, preci
     options += ["--input.dtype=float16", f"--train.precision={precision}"]
     assert train(*options, run="half") == 0
     exact, half = (
-        {name: value for record in log(tmp_path / run) for name, value in record.items()}
+        {name: value for record in logged(tmp_path / run) for name, value in record.items()}
         for run in ("run", "half")
     )
     for name in ("loss", "auroc"):

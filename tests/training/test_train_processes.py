@@ -1,83 +1,56 @@
-"""Training as processes that are started, killed, signalled and restarted."""
+"""Training as processes that are started, killed, signaled and restarted."""
 
 import json
 import os
 import random
 import signal
-import socket
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-from runtime.checkpoint import load_weights, newest, step_folders
+from runtime.checkpoint import newest, step_folders
+from tests.commands import Command
+from tests.common import ROOT
+from tests.training.runs import assert_same_weights, logged
 from train_ddp import main
 
-ROOT = Path(__file__).parents[2]
 INTERRUPTED = 75
 
 
 @pytest.fixture
-def config_file(pack_path, tmp_path):
-    """A backbone without BatchNorm, so that a step does not depend on how it is shared out."""
-    path = tmp_path / "config.yaml"
-    config = {
-        "data": {"pack": str(pack_path), "num_negatives": 3},
-        "input": {"image_size": 64, "num_threads": 1, "device": "cpu"},
-        "model": {"backbone": "test_convnext", "embed_dim": 48, "depth": 1, "num_heads": 2},
-        "objective": {"name": "bce"},
-        "optimizer": {"name": "sgd", "lr": 0.01},
-        "schedule": {"name": "constant", "warmup": 2},
-        "train": {"iterations": 8, "global_batch": 8},
-        "checkpoint": {"every": 4},
-        "log": {"every": 1, "tensorboard": False},
-    }
-    path.write_text(yaml.safe_dump(config))
-    return path
+def start(runner, config_file, tmp_path):
+    """Starts the command as a process, under torchrun if ``ranks`` is given.
 
-
-@pytest.fixture
-def start(config_file, tmp_path):
-    """Starts the command as a process, under torchrun if ``ranks`` is given."""
+    torchrun's processes are forks of it, since importing takes seconds.
+    """
     started = []
 
     def command(*options, run="run", ranks=None, torchrun=("--standalone",)):
-        launcher = [sys.executable]
+        module, arguments = "train_ddp", ["--config", config_file, "--out", tmp_path / run]
         if ranks is not None:
-            launcher += ["-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *torchrun]
-        arguments = ["train_ddp.py", "--config", config_file, "--out", tmp_path / run, *options]
-        process = subprocess.Popen(
-            [*map(str, launcher), *map(str, arguments)],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
+            module, script = "torch.distributed.run", [ROOT / "train_ddp.py", *arguments]
+            arguments = [f"--nproc-per-node={ranks}", *torchrun]
+            arguments += ["--run-path", "--start-method=fork", *script]
+        words = [str(argument) for argument in (*arguments, *options)]
+        started.append(runner.start(Command("train", module, words, ROOT, timeout=200)))
+        return started[-1]
 
     yield command
     for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stdout.close()
+        process.kill()
 
 
 def finish(process, code=0):
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == code, out
-    return out
+    """What the process has printed; it ends with the status ``code``."""
+    outcome = process.wait()
+    assert outcome.status == code, outcome
+    return outcome.stdout + outcome.stderr
 
 
 def losses(run):
-    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return {record["step"]: record["loss"] for record in records}
+    return {record["step"]: record["loss"] for record in logged(run)}
 
 
 def wait_for_step(run, step, process):
@@ -88,7 +61,7 @@ def wait_for_step(run, step, process):
             done = [json.loads(line)["step"] for line in lines if line.endswith("\n")]
             if done and done[-1] >= step:
                 return
-        assert process.poll() is None, process.communicate()[0]
+        assert not process.has_ended, process.wait()
         time.sleep(0.005)
     raise AssertionError(f"step {step} was not reached")
 
@@ -102,13 +75,6 @@ def workers(parent):
     return [pid for pid, ppid in pairs if ppid == parent]
 
 
-def assert_same_weights(left, right, **tolerance):
-    a, b = load_weights(left).weights, load_weights(right).weights
-    assert a.keys() == b.keys()
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], msg=name, **tolerance)
-
-
 def test_kill_9_at_random_steps_then_resume_equals_an_uninterrupted_run(start, tmp_path):
     options = ["--train.iterations=60", "--checkpoint.every=3"]
     whole = start(*options, run="whole")
@@ -116,8 +82,8 @@ def test_kill_9_at_random_steps_then_resume_equals_an_uninterrupted_run(start, t
     for step in steps:
         process = start(*options)
         wait_for_step(tmp_path / "run", step, process)
-        process.kill()
-        process.communicate()
+        os.kill(process.pid, signal.SIGKILL)
+        finish(process, -signal.SIGKILL)
         kept = step_folders(tmp_path / "run")
         assert kept
         assert kept[0].name < "step-00000060"
@@ -141,28 +107,28 @@ def test_one_two_and_four_ranks_train_alike_and_continue_each_other(start, confi
 def test_a_signal_saves_the_step_and_exits_with_its_own_code(start, tmp_path):
     process = start("--train.iterations=100000", "--checkpoint.every=100000")
     wait_for_step(tmp_path / "run", 2, process)
-    process.send_signal(signal.SIGUSR1)
+    os.kill(process.pid, signal.SIGUSR1)
     assert "SIGUSR1: saved step" in finish(process, INTERRUPTED)
     step = json.loads((tmp_path / "run" / "interrupted.json").read_text())["step"]
     assert newest(tmp_path / "run").step == step == max(losses(tmp_path / "run"))
 
 
-def test_two_nodes_restart_after_a_killed_rank_and_save_on_sigterm(start, config_file, tmp_path):
+def test_two_nodes_restart_after_a_killed_rank_and_save_on_sigterm(
+    start, store, config_file, tmp_path
+):
     options = ["--checkpoint.every=5", "--train.iterations=100000"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"--rdzv-endpoint=127.0.0.1:{free.getsockname()[1]}"
-    torchrun = ["--nnodes=2", "--rdzv-backend=c10d", "--rdzv-id=job", endpoint]
+    torchrun = ["--nnodes=2", "--rdzv-backend=c10d", "--rdzv-conf=is_host=0", "--rdzv-id=job"]
+    torchrun += [f"--rdzv-endpoint=127.0.0.1:{store.port}"]
     torchrun += ["--max-restarts=2", "--monitor-interval=0.1"]
     nodes = [start(*options, ranks=1, torchrun=torchrun) for _ in range(2)]
     wait_for_step(tmp_path / "run", 12, nodes[0])
     os.kill(workers(nodes[1].pid)[-1], signal.SIGKILL)
     wait_for_step(tmp_path / "run", max(losses(tmp_path / "run")) + 12, nodes[0])
     for node in nodes:
-        node.send_signal(signal.SIGTERM)
-    out = "".join(node.communicate(timeout=60)[0] for node in nodes)
-    assert "continuing" in out
-    assert all(node.returncode != 0 for node in nodes)
+        os.kill(node.pid, signal.SIGTERM)
+    outcomes = [node.wait() for node in nodes]
+    assert any("continuing" in outcome.stdout for outcome in outcomes)
+    assert all(outcome.status != 0 and not outcome.hung for outcome in outcomes)
     step = json.loads((tmp_path / "run" / "interrupted.json").read_text())["step"]
     assert newest(tmp_path / "run").step == step
     options = ["--log.every=1000", f"--train.iterations={step}"]
@@ -175,9 +141,9 @@ def test_ctrl_c_under_torchrun_saves_the_step_on_all_ranks(start, tmp_path):
     wait_for_step(tmp_path / "run", 2, process)
     for pid in (*workers(process.pid), process.pid):  # a terminal signals them all, torchrun again
         os.kill(pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=120)
-    assert "SIGINT: saved step" in out
-    assert "KeyboardInterrupt" not in out
+    outcome = process.wait()
+    assert "SIGINT: saved step" in outcome.stdout
+    assert "KeyboardInterrupt" not in outcome.stdout + outcome.stderr
     step = json.loads((tmp_path / "run" / "interrupted.json").read_text())["step"]
     assert newest(tmp_path / "run").step == step == max(losses(tmp_path / "run"))
 

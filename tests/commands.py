@@ -1,8 +1,10 @@
-"""Commands run as processes of their own, in a fraction of a second each."""
+"""Commands run as processes of their own, each started in a fraction of a second."""
 
 import json
 import os
 import re
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -10,10 +12,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 SERVER = Path(__file__).with_name("server.py")
+ENVIRONMENT = {"COLUMNS": "120"}
 TIMEOUT_SECONDS = 60
 MEMORY = 2 << 30
 PROCESSES = len(os.sched_getaffinity(0))
@@ -33,6 +37,8 @@ class Command:
         encoding: of standard output, which may not know every character.
         stdout: where standard output goes; by default it is collected.
         file_bytes: no file that it writes can grow beyond, as on a full disk.
+        environment: what it has besides the runner's.
+        timeout: seconds after which it hangs and is killed.
     """
 
     name: str
@@ -42,6 +48,8 @@ class Command:
     encoding: str = "utf-8"
     stdout: Path | None = None
     file_bytes: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -57,11 +65,11 @@ class Outcome:
     seconds: float
 
     def breaches(self) -> list[str]:
-        """In what it broke what every command promises whatever it reads."""
+        """How it broke what every command promises, whatever the command reads."""
         found = []
         lines = [line for line in self.stderr.splitlines() if not NOTICES.fullmatch(line)]
         if self.hung:
-            found.append(f"hangs for {TIMEOUT_SECONDS} s")
+            found.append(f"hangs for {self.command.timeout} s")
         if "Traceback (most recent call last)" in self.stderr:
             found.append(f"traceback, {self.stderr.strip().splitlines()[-1][:150]}")
         elif not self.hung and self.status not in (0, 1, 2):
@@ -75,20 +83,53 @@ class Outcome:
         return found
 
 
+class Running:
+    """A command that has begun.
+
+    Attributes:
+        pid: its process id, which is that of its process group.
+    """
+
+    def __init__(self, command: Command, connection: socket.socket, streams: list[Path]) -> None:
+        self._command, self._connection, self._streams = command, connection, streams
+        self._answers = connection.makefile()
+        self.pid: int = json.loads(self._answers.readline())["pid"]
+
+    @property
+    def has_ended(self) -> bool:
+        return bool(select.select([self._connection], [], [], 0)[0])
+
+    def kill(self) -> None:
+        """Kill it and all that it has started, unless it has ended."""
+        if self._connection.fileno() >= 0 and not self.has_ended:
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def wait(self) -> Outcome:
+        """Its outcome, once it has ended."""
+        with self._connection, self._answers:
+            outcome = json.loads(self._answers.readline())
+        stdout, stderr = self._streams
+        return Outcome(
+            self._command,
+            stdout="" if self._command.stdout else _text(stdout),  # /dev/full has no end
+            stderr=_text(stderr),
+            **outcome,
+        )
+
+
 class Runner:
     """Runs commands in servers that have imported what they import."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._count = folder, 0
+        self._folder, self._numbers = folder, count()
 
     def run(self, *commands: Command) -> list[Outcome]:
         """Run the ``commands``, as many at a time as there are cores."""
-        numbers = range(self._count, self._count + len(commands))
-        self._count += len(commands)
         with ThreadPoolExecutor(PROCESSES) as pool:
-            return list(pool.map(self._run, commands, numbers))
+            return list(pool.map(lambda command: self.start(command).wait(), commands))
 
-    def _run(self, command: Command, number: int) -> Outcome:
+    def start(self, command: Command) -> Running:
+        number = next(self._numbers)
         stdout = command.stdout or self._folder / f"{number}.out"
         stderr = self._folder / f"{number}.err"
         job = {
@@ -99,19 +140,14 @@ class Runner:
             "stdout": str(stdout),
             "stderr": str(stderr),
             "file_bytes": command.file_bytes,
-            "timeout": TIMEOUT_SECONDS,
+            "environment": dict(command.environment),
+            "timeout": command.timeout,
         }
         kind = "light" if command.module.startswith("sharding") else "heavy"
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self._folder / kind))
-            connection.sendall(json.dumps(job).encode() + b"\n")
-            outcome = json.loads(connection.makefile().readline())
-        return Outcome(
-            command,
-            stdout="" if command.stdout else _text(stdout),
-            stderr=_text(stderr),
-            **outcome,
-        )
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(self._folder / kind))
+        connection.sendall(json.dumps(job).encode() + b"\n")
+        return Running(command, connection, [stdout, stderr])
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """A process that has imported everything and runs each command in a fork of itself, in a moment.
 
 ``python server.py SOCKET light|heavy`` listens at a Unix socket; each connection sends a job and
-receives its outcome, a line of JSON each (see ``commands.py``). The command has the arguments,
-streams, folder, memory and exit status that it would have in a process of its own.
+receives the command's process id and then its outcome, a line of JSON each (see ``commands.py``).
+The command has the arguments, environment, streams, folder, memory and exit status that it would
+have if it were started by itself.
 """
 
 import atexit
@@ -26,7 +27,7 @@ from multiprocessing import util
 from pathlib import Path
 from typing import Any, NoReturn
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 LIGHT = ("numpy", "pyarrow.parquet", "PIL.Image", "rich.table", "sharding")
 HEAVY = (
     "matplotlib.pyplot",
@@ -35,6 +36,7 @@ HEAVY = (
     "scipy.stats",
     "sklearn.covariance",
     "timm",
+    "torch.distributed.run",
     "torch.utils.tensorboard",
     "torchvision",
     "pipelines",
@@ -76,7 +78,7 @@ def serve(address: str, names: Sequence[str]) -> None:
 
 
 class _Running:
-    """A command in a fork, begun when it is made.
+    """A command in a fork, which begins when this is made.
 
     Attributes:
         ended: a file that is readable once it has ended.
@@ -91,6 +93,7 @@ class _Running:
         self._child = os.fork()
         if not self._child:
             _run(job)
+        self._send({"pid": self._child})
         self.ended = os.fdopen(os.pidfd_open(self._child))
 
     def end_late(self) -> None:
@@ -108,9 +111,13 @@ class _Running:
             "seconds": time.monotonic() - self._began,
             "memory": (usage.ru_maxrss - self._inherited) * 1024,
         }
-        self._connection.sendall(json.dumps(outcome).encode() + b"\n")
+        self._send(outcome)
         self._connection.close()
         self.ended.close()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # of a test that has failed
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _run(job: dict[str, Any]) -> NoReturn:
@@ -120,6 +127,7 @@ def _run(job: dict[str, Any]) -> NoReturn:
         os.setsid()
         _limit_memory()
         _open_streams(job)
+        os.environ.update(job["environment"])
         os.chdir(job["folder"])
         if job["file_bytes"] is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_bytes"], resource.RLIM_INFINITY))
