@@ -52,11 +52,12 @@ def _open(arguments: argparse.Namespace, global_batch: int) -> "tuple[PairLoader
     except ValueError as error:
         raise ConfigError(str(error)) from error
     from pipelines.loader import PairLoader
-    from pipelines.packs import open_packs
+    from pipelines.pack import Pack
+    from pipelines.packs import joined
     from pipelines.pairs import PairData, Share
     from pipelines.selection import Selection
 
-    pack = open_packs(arguments.pack)
+    pack = joined([Pack(path) for path in arguments.pack])
     data = PairData.select(
         pack,
         [Selection(splits=arguments.splits)] * len(pack.members),

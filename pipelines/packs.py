@@ -92,13 +92,8 @@ class JoinedPacks(Pack):
         return self.members[member]._shard(number - self._first_shards[member])
 
 
-def open_packs(paths: Sequence[str | Path], *, merge_classes: bool = False) -> Pack:
-    """The pack in the only one of the folders ``paths``, or the packs in all of them, joined.
-
-    Raises:
-        ConfigError, PackError: as ``JoinedPacks`` and ``Pack``.
-    """
-    packs = [Pack(path) for path in paths]
+def joined(packs: Sequence[Pack], *, merge_classes: bool = False) -> Pack:
+    """The only one of ``packs``, or all of them joined; ConfigError as ``JoinedPacks``."""
     return packs[0] if len(packs) == 1 else JoinedPacks(packs, merge_classes=merge_classes)
 
 

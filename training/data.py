@@ -2,7 +2,8 @@
 
 from pipelines.config import Decoding
 from pipelines.loader import PairLoader
-from pipelines.packs import open_packs
+from pipelines.pack import Pack
+from pipelines.packs import joined
 from pipelines.pairs import PairData, Share
 from pipelines.selection import Selection
 from runtime.distributed import Process
@@ -13,7 +14,7 @@ def load_pairs(config: TrainConfig) -> PairData:
     """The pairs of ``config.data``; PackError if it selects nothing."""
     data = config.data
     return PairData.select(
-        open_packs([source.pack for source in data.sources], merge_classes=data.merge_classes),
+        joined([Pack(source.pack) for source in data.sources], merge_classes=data.merge_classes),
         [Selection(source.domains, source.classes, source.splits) for source in data.sources],
         [source.weight for source in data.sources],
         seed=config.seed,

@@ -23,11 +23,12 @@ def ours(work: Path, threads: int, *packs: str) -> Iterator[int]:
     from model.config import Preprocessing
     from pipelines.config import AugmentConfig, Decoding, InputConfig
     from pipelines.loader import PairLoader
-    from pipelines.packs import open_packs
+    from pipelines.pack import Pack
+    from pipelines.packs import joined
     from pipelines.pairs import PairData, Share
     from pipelines.selection import Selection
 
-    pack = open_packs([work / name for name in packs or ("pack",)])
+    pack = joined([Pack(work / name) for name in packs or ("pack",)])
     data = PairData.select(pack, [Selection()] * len(pack.members), seed=0)
     decoding = Decoding(Preprocessing(image_size=SIZE), InputConfig(num_threads=threads))
     loader = PairLoader(data, AugmentConfig(), decoding, Share(BATCH // 2))
