@@ -52,7 +52,7 @@ class Subject:
 
     Attributes:
         protocol: protocols, such as configs/benchmarks/demo.yaml, or OODDB's, such as ooddb:dtd.
-        pack: one pack for all protocols, or one per data set.
+        pack: folder or URL of one pack for all protocols, or of one per data set.
         checkpoint: a run (its newest checkpoint), a step folder, a weights file, or a folder of
             the original's two files.
         lists: folder of the protocols' lists of images; by default that of the YAML file.
@@ -60,16 +60,18 @@ class Subject:
         target: a target's name, or all.
         out: folder for the results.
         overwrite: replace the results in --out, if any.
+        pack_cache: folder on each node's own disk to which packs at URLs are copied.
     """
 
     protocol: tuple[str, ...]
-    pack: tuple[Path, ...]
+    pack: tuple[str, ...]
     checkpoint: Path
     lists: Path | None = None
     leave_out_rejected: bool = False
     target: str = "all"
     out: Path = Path("runs/evaluation")
     overwrite: bool = False
+    pack_cache: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +30,8 @@ from pipelines.packs import joined
 from runtime.distributed import Process
 from runtime.errors import ConfigError, UserError
 from runtime.precision import exact_float32
+from sharding.remote.url import without_credentials
+from sharding.staging import local_pack
 
 T = TypeVar("T")
 
@@ -51,7 +54,7 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
             cannot be computed from the references.
     """
     started = time.perf_counter()
-    jobs = _jobs(options)
+    jobs = _jobs(options, process)
     checkpoint = read_checkpoint(options.checkpoint)
     network = build_trained(checkpoint, process.device, _part(options, PreprocessingOptions))
     provenance = Provenance.of(checkpoint)
@@ -64,10 +67,10 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
             return
         seconds = time.perf_counter() - started
         receipt = Receipt(
-            shlex.join(command),
+            shlex.join(map(without_credentials, command)),
             provenance,
             network.network.preprocessing,
-            options,
+            replace(options, pack=tuple(map(without_credentials, options.pack))),
             process,
             seconds,
         )
@@ -78,9 +81,12 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
     print(f"results in {plain(str(options.out))}")
 
 
-def _jobs(options: EvaluateConfig) -> list[Job]:
+def _jobs(options: EvaluateConfig, process: Process) -> list[Job]:
     """The protocols, each with the packs of its data sets, joined if there are several."""
-    packs = [Pack(path) for path in options.pack]
+    packs = [
+        Pack(process.run_long(partial(local_pack, pack, options.pack_cache, "--pack-cache")))
+        for pack in options.pack
+    ]
     jobs = []
     for name in options.protocol:
         protocol = load_protocol(name, options.lists)

@@ -2,13 +2,15 @@
 
 import os
 import re
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,10 +24,14 @@ from runtime.device import resolve_device
 from runtime.errors import ConfigError, PeerError, first_line
 
 _TIMEOUT = timedelta(minutes=10)
+_POLL_SECONDS = 0.2
+_SUCCEEDED, _RUNNING, _FAILED = range(3)  # states of a long action
 # What gloo and NCCL say when the process at the other end is gone.
 _PEER_IS_GONE = re.compile(
     r"gloo.*(closed by peer|reset by peer|broken pipe|timed out)|(ncclRemoteError)", re.I | re.S
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,25 @@ class Process:
     def same(self, value: int) -> bool:
         """Whether all processes pass the same ``value``; every process gets the same answer."""
         return self.maximum(value) == -self.maximum(-value)
+
+    def run_long(self, action: Callable[[], T]) -> T:
+        """Run ``action`` on every process, however long it takes on any of them: they keep talking
+        meanwhile, as waiting for one of them would time out. Returns when all have ended it.
+
+        Raises:
+            ConfigError: it failed on another process; this one does not wait for its own then.
+        """
+        if self.world_size == 1:
+            return action()
+        future: Future[T] = Future()
+        threading.Thread(target=_settle, args=(future, action), daemon=True).start()
+        while state := self.maximum(_state(future)):
+            if state == _FAILED:
+                if future.done():
+                    future.result()
+                raise ConfigError("another process failed; see its message")
+            wait([future], _POLL_SECONDS)
+        return future.result()
 
     def barrier(self) -> None:
         """Wait until all processes have called it."""
@@ -141,6 +166,19 @@ def distribute(network: nn.Module, process: Process, *, compiled: bool = False) 
         forward_sync_buffers=not on_gpu,
         gradient_as_bucket_view=True,
     )
+
+
+def _settle(future: Future[T], action: Callable[[], T]) -> None:
+    try:
+        future.set_result(action())
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def _state(future: Future[T]) -> int:
+    if not future.done():
+        return _RUNNING
+    return _FAILED if future.exception() else _SUCCEEDED
 
 
 def _fresh_store(rank: int, world_size: int) -> dist.Store:

@@ -1,29 +1,29 @@
 """`python -m sharding`: make and maintain packs."""
 
 import argparse
-import os
 import sys
 import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from runtime.command import Parser, fraction, natural, positive, run_command, size
-from runtime.errors import PackError
+from runtime.command import run_command
+from runtime.errors import ConfigError, PackError
+from sharding.arguments import build_parser, local_folder
 from sharding.executors import run_dask, run_local
 from sharding.format.manifest import FILE_NAME, Manifest
 from sharding.images import ImageOptions
 from sharding.info import print_info
 from sharding.packing import REJECTS, Executor, merge, pack, pack_part, preview
+from sharding.remote.push import check_can_push, push
+from sharding.remote.url import PackUrl
 from sharding.repair import repair
 from sharding.session import Part
 from sharding.shard_plan import PackOptions
 from sharding.sources.dataset import Dataset
 from sharding.sources.demo import demo_dataset
 from sharding.sources.files import MAX_BYTES
-from sharding.sources.names import check_name
-from sharding.sources.registry import SOURCES, Source
+from sharding.sources.registry import SOURCES
 from sharding.staging import stage
 from sharding.verification import verify
 
@@ -36,8 +36,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str] | None) -> int:
-    arguments = _parser().parse_args(argv)
-    return arguments.run(arguments)
+    arguments = build_parser(__doc__).parse_args(argv)
+    return _COMMANDS[arguments.command](arguments)
 
 
 def _pack(arguments: argparse.Namespace) -> int:
@@ -61,13 +61,34 @@ def _pack(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(dataset, options, arguments.root)
     if arguments.repair:
-        return _repair(arguments.out, dataset, arguments.workers)
-    out, report = arguments.out.absolute(), _Report(arguments.out)
+        return _repair(local_folder(str(arguments.out)), dataset, arguments.workers)
+    folder = _folder_to_write(arguments)
+    out, report = folder.absolute(), _Report(folder)
     execute = _executor(arguments)
     if arguments.part:
         complete = pack_part(dataset, out, options, execute, arguments.part)
-        return report(complete) if complete else _report_part(arguments.part, arguments.out)
-    return report(pack(dataset, out, options, execute, arguments.max_rejects))
+        return report(complete) if complete else _report_part(arguments.part, folder)
+    report(pack(dataset, out, options, execute, arguments.max_rejects))
+    return _push_to(out, arguments.out) if arguments.out != folder else 0
+
+
+def _folder_to_write(arguments: argparse.Namespace) -> Path:
+    """Where the shards are written: ``--out``, or where that is a URL, ``--work``."""
+    if isinstance(arguments.out, Path):
+        if arguments.work:
+            raise ConfigError("--work is for an --out that is a URL; leave it out")
+        return arguments.out
+    check_can_push(arguments.out)
+    if arguments.work is None:
+        raise ConfigError(
+            f"--out {arguments.out} needs a folder to pack into first; add --work FOLDER"
+        )
+    if arguments.part:
+        raise ConfigError(
+            f"parts are merged before the upload; give --out FOLDER, and after the merge run "
+            f"`python -m sharding push FOLDER {arguments.out}`"
+        )
+    return arguments.work
 
 
 def _dry_run(dataset: Dataset, options: PackOptions, root: Path) -> int:
@@ -175,137 +196,31 @@ def _print_faults(pack: Path, workers: int, decode: bool, intact: str = "intact"
     return damaged
 
 
+def _push(arguments: argparse.Namespace) -> int:
+    return _push_to(arguments.pack.absolute(), arguments.url)
+
+
+def _push_to(pack: Path, url: PackUrl) -> int:
+    print(f"{url}: " + ("uploaded" if push(pack, url) else "is there already"))
+    return 0
+
+
 def _stage(arguments: argparse.Namespace) -> int:
-    copied = stage(arguments.pack.absolute(), arguments.local.absolute())
+    pack = arguments.pack
+    copied = stage(pack.absolute() if isinstance(pack, Path) else pack, arguments.local.absolute())
     print(f"{arguments.local}: " + ("copied and checked" if copied else "is there already"))
     return 0
 
 
-def _part(text: str) -> Part:
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"invalid part {text!r}; use e.g. 1/8, up to 8/8")
-    return Part(int(number), int(count))
-
-
-def _quality(text: str) -> int:
-    quality = positive(text)
-    if quality > 95:
-        raise argparse.ArgumentTypeError(f"invalid quality {text!r}; use 1 to 95")
-    return quality
-
-
-def _name(text: str) -> str:
-    check_name(text, "--name")
-    return text
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m sharding", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def command(name: str, run, summary: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-        added.set_defaults(run=run)
-        return added
-
-    packing = command("pack", _pack, "pack a data set; `pack DATASET --help` lists its options")
-    sources = packing.add_subparsers(required=True, dest="dataset", metavar="DATASET")
-    packers = [_add_source(sources, name, source) for name, source in SOURCES.items()]
-    drawing = command("demo", _demo, "draw the demo data set and pack it")
-    drawing.add_argument("--seed", type=natural, default=0, help="random seed")
-    drawing.add_argument("--out", type=Path, required=True, help="folder of the pack")
-    merging = command("merge", _merge, "complete a pack whose parts are all written")
-    for accepting in (*packers, merging):
-        accepting.add_argument(
-            "--max-rejects",
-            type=fraction,
-            metavar="FRACTION",
-            help="fraction of the files that may be rejected, e.g. 0.5%% or 0.005; with more "
-            "the run fails at its end; by default 0.1%%, or 10 files if that is more",
-        )
-    verifying = command("verify", _verify, "reread a pack and report each fault")
-    verifying.add_argument("--decode", action="store_true", help="also decode every image")
-    verifying.add_argument(
-        "--repair", action="store_true", help="rebuild damaged files from the tree"
-    )
-    verifying.add_argument("--root", type=Path, help="the tree that was packed, for --repair")
-    informing = command("info", _info, "print what a pack holds")
-    staging = command("stage", _stage, "copy a pack to this node's own disk")
-    for reading in (merging, verifying, informing, staging):
-        reading.add_argument("pack", type=Path, help="folder of the pack")
-    staging.add_argument("local", type=Path, help="folder to create")
-    for working in (*packers, drawing, verifying):
-        working.add_argument(
-            "--workers",
-            type=positive,
-            default=len(os.sched_getaffinity(0)),
-            help="worker processes",
-        )
-    return parser
-
-
-def _add_source(sources: Any, name: str, source: Source) -> argparse.ArgumentParser:
-    """Add the command that packs the data set ``name``."""
-    parser = sources.add_parser(
-        name,
-        help=source.layout,
-        description=source.layout,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    source.add_options(parser)
-    _add_packing(parser)
-    return parser
-
-
-def _add_packing(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--root", type=Path, required=True, help="folder of the tree")
-    add("--out", type=Path, required=True, help="folder of the pack")
-    add("--name", type=_name, help="name of the data set in the pack; by default DATASET's")
-    add(
-        "--shard-size",
-        type=size,
-        metavar="SIZE",
-        help="target shard size, e.g. 512MB; by default 1/16 of the images, within 16MB to 512MB",
-    )
-    add("--seed", type=natural, default=0, help="random seed of the global shuffle (imagenet)")
-    add(
-        "--resize-short",
-        type=natural,
-        default=0,
-        metavar="PIXELS",
-        help="shrink images whose shorter side is longer than this; 0 keeps the original bytes",
-    )
-    add("--quality", type=_quality, default=92, help="JPEG quality of shrunk images, 1 to 95")
-    add(
-        "--max-pixels",
-        type=positive,
-        default=100_000_000,
-        help="reject images with more pixels, undecoded",
-    )
-    add(
-        "--decode-check",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="decode each image completely; otherwise damaged images get into the pack",
-    )
-    add(
-        "--executor",
-        choices=["local", "dask"],
-        default="local",
-        help="where the shards are written",
-    )
-    add("--scheduler", metavar="ADDRESS", help="address of the Dask cluster, e.g. tcp://host:8786")
-    add("--part", type=_part, metavar="I/N", help="write only this slice, 1/N to N/N; then merge")
-    add("--dry-run", action="store_true", help="print what would be packed and write nothing")
-    add("--repair", action="store_true", help="write the damaged files of a complete pack again")
-
+_COMMANDS = {
+    "pack": _pack,
+    "demo": _demo,
+    "merge": _merge,
+    "verify": _verify,
+    "info": _info,
+    "stage": _stage,
+    "push": _push,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,33 +3,44 @@
 import fcntl
 import hashlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Protocol
 
 from tqdm import tqdm
 
-from runtime.errors import PackError
+from runtime.errors import ConfigError, PackError
 from runtime.files import atomic_file
-from sharding.format import index as index_file
 from sharding.format import manifest as manifest_file
-from sharding.format import rejects as rejects_file
 from sharding.format.files import open_regular, regular_size
-from sharding.format.manifest import Manifest, dali_index_name
+from sharding.format.manifest import Manifest
 from sharding.format.opening import open_pack
-from sharding.format.tar import max_index_bytes
-
-_CHUNK = 4 * 1024**2
-
-
-class _File(NamedTuple):
-    """A file to copy: its size in bytes, and its sha256 (hex) if the manifest has one."""
-
-    name: str
-    size: int
-    sha256: str | None
+from sharding.pack_files import CHUNK, PackFile, hash_file, local_files
+from sharding.remote.pack import RemotePack
+from sharding.remote.url import PackUrl, is_url
 
 
-def stage(pack: Path, local: Path) -> bool:
+class Origin(Protocol):
+    """A pack that is copied. Its text form is its folder or URL, without credentials."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the pack holds, checked."""
+
+    def files(self) -> list[PackFile]:
+        """The pack's files but its manifest; PackError where one cannot be right."""
+
+    def copy(self, files: Sequence[PackFile], folder: Path, bar: tqdm) -> None:
+        """Complete ``files`` in ``folder``, which may have some of them, or parts of them, and
+        check them; ``bar`` advances by their bytes.
+
+        Raises:
+            PackError: a file is damaged or cannot be read.
+            OSError: the folder cannot be written.
+        """
+
+
+def stage(pack: Path | PackUrl, local: Path) -> bool:
     """Copy ``pack`` to the folder ``local``, which appears once the copy is complete and checked.
 
     If several processes of a node call this, one copies and the others wait. An interrupted copy is
@@ -40,36 +51,71 @@ def stage(pack: Path, local: Path) -> bool:
         Whether the pack was copied; False if ``local`` already was a copy of it.
 
     Raises:
-        PackError: ``pack`` is not a pack or is damaged, ``local`` is something else, or the disk is
-            full or not writable.
+        ConfigError: the driver of the URL is not installed.
+        PackError: ``pack`` is not a pack or is damaged, ``local`` is something else, the disk is
+            full or not writable, or the storage fails.
     """
-    manifest = open_pack(pack).manifest
+    return _stage(_LocalPack(pack) if isinstance(pack, Path) else RemotePack(pack), local)
+
+
+def local_pack(pack: str, cache: Path | None, option: str, *, download: bool = True) -> Path:
+    """The folder of ``pack``, a folder or a URL: for a URL, that of its copy below ``cache``, which
+    is made unless it is there. The copy's name tells the pack by its fingerprint, so that another
+    pack at the same URL gets another copy.
+
+    Args:
+        option: the name of the option that gives ``cache``, for the message.
+        download: whether to make the copy.
+
+    Raises:
+        ConfigError: there is no ``cache``, or no copy and it is not to be made.
+        PackError: as ``stage``.
+    """
+    if not is_url(pack):
+        return Path(pack)
+    url = PackUrl.parse(pack)
+    if cache is None:
+        raise ConfigError(
+            f"{url} is remote; give {option} FOLDER, a folder on this node's own disk to copy it to"
+        )
+    origin = RemotePack(url)
+    local = cache.absolute() / f"{url.name}-{origin.manifest.fingerprint[:12]}"
+    if not (download or local.exists()):
+        raise ConfigError(
+            f"a dry run downloads nothing; first run `python -m sharding stage {url} {local}`"
+        )
+    _stage(origin, local)
+    return local
+
+
+def _stage(origin: Origin, local: Path) -> bool:
     try:
         local.parent.mkdir(parents=True, exist_ok=True)
         with local.with_name(f".{local.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return _stage(pack, local, manifest)
+            return _copy_pack(origin, local)
     except OSError as error:
         raise PackError(
-            f"cannot copy {pack} to {local}: {error.strerror}; fix this and rerun the same command "
-            "to resume"
+            f"cannot copy {origin} to {local}: {error.strerror}; fix this and rerun the same "
+            "command to resume"
         ) from error
 
 
-def _stage(pack: Path, local: Path, manifest: Manifest) -> bool:
+def _copy_pack(origin: Origin, local: Path) -> bool:
+    manifest = origin.manifest
     if local.exists():
         if (local / manifest_file.FILE_NAME).exists() and open_pack(local).manifest == manifest:
             return False
         raise PackError(
-            f"{local} exists and is not a copy of {pack}; remove it or choose a different folder"
+            f"{local} exists and is not a copy of {origin}; remove it or choose a different folder"
         )
+    files = origin.files()
     partial = local.with_name(f".{local.name}.staging")
     partial.mkdir(exist_ok=True)
-    files = _files(pack, manifest)
     for found in partial.iterdir():
         if found.name not in {file.name for file in files}:
             found.unlink()  # left by a copy of a different pack, or by one that was killed
-    needed = sum(file.size for file in files if regular_size(partial / file.name) != file.size)
+    needed = sum(file.size - _kept(partial, file) for file in files)
     free = shutil.disk_usage(partial).free
     if needed > free:
         raise PackError(
@@ -77,43 +123,40 @@ def _stage(pack: Path, local: Path, manifest: Manifest) -> bool:
             "make room or choose a different disk"
         )
     with tqdm(total=sum(f.size for f in files), unit="B", unit_scale=True, disable=None) as bar:
-        for file in files:
-            _ensure_copied(pack, partial, file, bar)
+        origin.copy(files, partial, bar)
     manifest.save(partial)
     partial.rename(local)
     return True
 
 
-def _files(pack: Path, manifest: Manifest) -> list[_File]:
-    """The files of the pack except its manifest."""
-    if problem := rejects_file.rejects_problem(pack, manifest):
-        raise PackError(f"{pack}: {problem}; run `python -m sharding verify {pack}`")
-    files = [
-        _file(pack, index_file.FILE_NAME, manifest.index.sha256 if manifest.index else None),
-        _file(pack, rejects_file.FILE_NAME, manifest.rejects_sha256),
-    ]
-    for info in manifest.shards:
-        files.append(_file(pack, info.name, info.sha256))
-        dali_index = _file(pack, dali_index_name(info.name), None)
-        if dali_index.size > max_index_bytes(info.samples):
-            raise PackError(
-                f"{pack}: {dali_index.name} is damaged; run `python -m sharding verify {pack}`"
-            )
-        files.append(dali_index)
-    return files
+def _kept(partial: Path, file: PackFile) -> int:
+    """Bytes of ``file`` that are there already."""
+    size = regular_size(partial / file.name) or 0
+    return size if size <= file.size else 0
 
 
-def _file(pack: Path, name: str, sha256: str | None) -> _File:
-    size = regular_size(pack / name)
-    if size is None:
-        raise PackError(f"{pack} lacks {name}; run `python -m sharding verify {pack}`")
-    return _File(name, size, sha256)
+class _LocalPack:
+    """The pack in the folder ``path``; PackError where ``open_pack`` does not accept it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.manifest = open_pack(path).manifest
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def files(self) -> list[PackFile]:
+        return local_files(self._path, self.manifest)
+
+    def copy(self, files: Sequence[PackFile], folder: Path, bar: tqdm) -> None:
+        for file in files:
+            _ensure_copied(self._path, folder, file, bar)
 
 
-def _ensure_copied(pack: Path, partial: Path, file: _File, bar: tqdm) -> None:
+def _ensure_copied(pack: Path, partial: Path, file: PackFile, bar: tqdm) -> None:
     """Copy ``file`` unless an earlier run did; always copy a file without a checksum."""
     target = partial / file.name
-    if file.sha256 and regular_size(target) == file.size and _hash(target, bar) == file.sha256:
+    if file.sha256 and regular_size(target) == file.size and hash_file(target, bar) == file.sha256:
         return
     digest = _copy(pack / file.name, target, bar)
     if file.sha256 and digest != file.sha256:
@@ -127,17 +170,8 @@ def _copy(source: Path, target: Path, bar: tqdm) -> str:
     """Copy a file and return the sha256 (hex) of its content."""
     digest = hashlib.sha256()
     with open_regular(source) as reading, atomic_file(target) as writing:
-        while chunk := reading.read(_CHUNK):
+        while chunk := reading.read(CHUNK):
             writing.write(chunk)
-            digest.update(chunk)
-            bar.update(len(chunk))
-    return digest.hexdigest()
-
-
-def _hash(path: Path, bar: tqdm) -> str:
-    digest = hashlib.sha256()
-    with open_regular(path) as file:
-        while chunk := file.read(_CHUNK):
             digest.update(chunk)
             bar.update(len(chunk))
     return digest.hexdigest()

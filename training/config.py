@@ -18,14 +18,14 @@ class PackConfig:
     """One of several packs to train on.
 
     Attributes:
-        pack: folder of the pack.
+        pack: folder of the pack, or its URL.
         weight: multiplies the number of anchors of the pack's classes, above 0 and up to 1,000.
         domains: domains to train on; null for all.
         classes: classes to train on; null for all.
         splits: splits to train on; null for all.
     """
 
-    pack: Path
+    pack: str
     weight: float = 1.0
     domains: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
@@ -40,7 +40,8 @@ class DataConfig:
     """The training pairs.
 
     Attributes:
-        pack: folder of the pack.
+        pack: folder of the pack, or its URL, such as s3://bucket/packs/imagenet.
+        cache: folder on each node's own disk that packs at URLs are copied to before training.
         domains: domains to train on; null for all.
         classes: classes to train on; null for all.
         splits: splits to train on; null for all.
@@ -50,7 +51,8 @@ class DataConfig:
         balanced: give each class the same number of anchors.
     """
 
-    pack: Path | None = None
+    pack: str | None = None
+    cache: Path | None = None
     domains: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
@@ -155,14 +157,14 @@ class ValidationConfig:
 
     Attributes:
         protocol: a benchmark's YAML file; null disables validation.
-        pack: the pack to evaluate on; null for the training pack.
+        pack: folder or URL of the pack to evaluate on; null for the training pack.
         targets: names of the protocol's targets; null for all.
         evaluator: the one whose AUROC, averaged over the targets, is the metric ``auroc``.
         batch_size: images per batch and process.
     """
 
     protocol: Path | None = None
-    pack: Path | None = None
+    pack: str | None = None
     targets: tuple[str, ...] | None = None
     evaluator: str = "relation-softmax"
     batch_size: int = 64
@@ -285,7 +287,7 @@ class TrainConfig:
         scale: ``linear`` scales global batch, learning rate and step counts with the number of
             devices; ``none`` takes them as they are.
         dry_run: print the resolved configuration, sizes and a memory estimate, and stop; downloads
-            and writes nothing.
+            no pack and no weights, and writes nothing.
     """
 
     data: DataConfig

@@ -1,5 +1,7 @@
 """The pairs that a configuration trains on."""
 
+from dataclasses import replace
+
 from pipelines.config import Decoding
 from pipelines.loader import PairLoader
 from pipelines.pack import Pack
@@ -7,7 +9,32 @@ from pipelines.packs import joined
 from pipelines.pairs import PairData, Share
 from pipelines.selection import Selection
 from runtime.distributed import Process
+from sharding.staging import local_pack
 from training.config import TrainConfig
+
+
+def with_local_packs(config: TrainConfig, process: Process) -> TrainConfig:
+    """The configuration with each pack that is at a URL replaced by its copy on this node, which is
+    made first unless it is there.
+
+    Raises:
+        UserError: as ``sharding.staging.local_pack``.
+    """
+
+    def local(pack: str) -> str:
+        download = not config.dry_run
+        folder = process.run_long(
+            lambda: local_pack(pack, config.data.cache, "--data.cache", download=download)
+        )
+        return str(folder)
+
+    data, validation = config.data, config.validation
+    if data.pack is not None:
+        data = replace(data, pack=local(data.pack))
+    packs = tuple(replace(source, pack=local(source.pack)) for source in data.packs)
+    if validation.pack is not None:
+        validation = replace(validation, pack=local(validation.pack))
+    return replace(config, data=replace(data, packs=packs), validation=validation)
 
 
 def load_pairs(config: TrainConfig) -> PairData:

@@ -15,7 +15,7 @@ from runtime.run_lock import run_lock
 from training import resume, task
 from training.config import NetworkConfig, TrainConfig, resolve, scaling_line
 from training.cost import Cost, training_cost
-from training.data import load_pairs, pair_loader
+from training.data import load_pairs, pair_loader, with_local_packs
 from training.loop import Loop, Run
 from training.optimization import build_optimizer, num_moments
 from training.run_log import RunLog
@@ -52,6 +52,7 @@ def train(recipe: TrainConfig, process: Process) -> int:
         UserError: a mistake in the command, its data or a checkpoint, or a full disk.
         TrainingError: training diverged.
     """
+    recipe = with_local_packs(recipe, process)
     if recipe.dry_run:
         prepared = _prepare(recipe, process)
         if process.is_first:

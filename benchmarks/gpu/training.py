@@ -67,7 +67,7 @@ def _measure(node: Node, precision: Precision, compiled: bool, seconds: float) -
         yield Row(f"{mode}, first step", {"seconds": first})
         for name in (_SYNTHETIC, RESIZED, ORIGINAL):
             if name != _SYNTHETIC:
-                config = replace(config, data=DataConfig(node.folder / name))
+                config = replace(config, data=DataConfig(str(node.folder / name)))
                 batches.source = pair_loader(load_pairs(config), config, process, 0)
             if node.device == "gpu":
                 torch.cuda.reset_peak_memory_stats()
@@ -80,7 +80,7 @@ def _config(node: Node, precision: Precision, compiled: bool) -> TrainConfig:
     size = node.size
     return task.resolve_preprocessing(
         TrainConfig(
-            DataConfig(node.folder / RESIZED),
+            DataConfig(str(node.folder / RESIZED)),
             out=Path(),
             model=NetworkConfig(**asdict(size.model)),
             train=LoopConfig(global_batch=size.pairs, precision=precision, compile=compiled),

@@ -166,6 +166,11 @@ def key_name(number: int) -> str:
     return f"{number:09d}"
 
 
+def max_bytes(samples: int) -> int:
+    """The most bytes that the file can have."""
+    return _MAX_OVERHEAD + samples * sum(map(_row_bytes, SCHEMA.names))
+
+
 def has_checksum(pack: Path, manifest: Manifest) -> bool:
     """Whether the index matches its checksum in ``manifest``; True if that has none (schema 1).
 
@@ -212,8 +217,7 @@ def _opened(pack: Path, samples: int) -> Iterator[BinaryIO]:
     """Open the index of ``pack`` unless it is too large for its ``samples``."""
     try:
         with open_regular(Path(pack) / FILE_NAME) as file:
-            most = _MAX_OVERHEAD + samples * sum(map(_row_bytes, SCHEMA.names))
-            if os.fstat(file.fileno()).st_size > most:
+            if os.fstat(file.fileno()).st_size > max_bytes(samples):
                 raise MalformedError(f"it is too large for {samples} samples")
             yield file
     except (OSError, pa.ArrowException) as error:

@@ -27,7 +27,7 @@ from sharding.format.strict_json import (
 
 FILE_NAME = "manifest.json"
 SCHEMA_VERSIONS = (1, 2)
-_MAX_BYTES = 32 * 2**20  # 100,000 shards take 17 MB, 100,000 classes 2 to 10 MB
+MAX_BYTES = 32 * 2**20  # 100,000 shards take 17 MB, 100,000 classes 2 to 10 MB
 MAX_NAMES = {
     "classes": 2**31 - 1,
     "domains": 2**15 - 1,
@@ -96,27 +96,17 @@ class Manifest:
         path = Path(pack) / FILE_NAME
         try:
             with open_regular(path) as file:
-                content = file.read(_MAX_BYTES + 1)
+                content = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise PackError(
                 f"{pack} is not a complete pack (no readable {FILE_NAME}: {error.strerror}); "
                 f"run or rerun `python -m sharding pack DATASET --root TREE --out {pack}`"
             ) from error
-        try:
-            if len(content) > _MAX_BYTES:
-                raise MalformedError(f"it is larger than {_MAX_BYTES} bytes")
-            return _parse(parse(content))
-        except MalformedError as error:
-            raise PackError(
-                f"{path} is damaged: {first_line(error)}; pack the tree again"
-            ) from error
+        return parse_manifest(content, path)
 
     def save(self, pack: Path) -> None:
         """Write the manifest into the folder ``pack``, atomically."""
-        stated = self._fields()
-        if self.index is not None:
-            stated["fingerprint"] = self.fingerprint
-        write_atomically(Path(pack) / FILE_NAME, json.dumps(stated, indent=1).encode())
+        write_atomically(Path(pack) / FILE_NAME, manifest_content(self))
 
     @property
     def schema_version(self) -> int:
@@ -133,6 +123,29 @@ class Manifest:
         absent = ("index", "rejects_sha256") if self.index is None else ()
         stated = {name: value for name, value in asdict(self).items() if name not in absent}
         return {**stated, "schema_version": self.schema_version}
+
+
+def parse_manifest(content: bytes, origin: object) -> Manifest:
+    """The manifest with this ``content``, checked as ``Manifest.load`` does; ``origin`` is where it
+    was read, for the message.
+
+    Raises:
+        PackError: it is damaged, or its schema version is unknown.
+    """
+    try:
+        if len(content) > MAX_BYTES:
+            raise MalformedError(f"it is larger than {MAX_BYTES} bytes")
+        return _parse(parse(content))
+    except MalformedError as error:
+        raise PackError(f"{origin} is damaged: {first_line(error)}; pack the tree again") from error
+
+
+def manifest_content(manifest: Manifest) -> bytes:
+    """The content of the manifest's file."""
+    stated = manifest._fields()
+    if manifest.index is not None:
+        stated["fingerprint"] = manifest.fingerprint
+    return json.dumps(stated, indent=1).encode()
 
 
 def shard_name(number: int) -> str:

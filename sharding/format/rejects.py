@@ -32,6 +32,11 @@ class RejectsInfo(NamedTuple):
     sha256: str
 
 
+def max_bytes(rejects: int) -> int:
+    """The most bytes that the file can have."""
+    return rejects * _MAX_LINE
+
+
 def write_rejects(pack: Path, rejects: Iterable[Reject]) -> RejectsInfo:
     """Write the file of ``rejects`` into the folder ``pack``."""
     count, digest = 0, hashlib.sha256()
@@ -48,7 +53,7 @@ def rejects_problem(pack: Path, manifest: Manifest) -> str | None:
     """Describe what is wrong with the rejects file in ``pack``; None if nothing is."""
     try:
         with open_regular(Path(pack) / FILE_NAME) as file:
-            if os.fstat(file.fileno()).st_size > manifest.rejects * _MAX_LINE:
+            if os.fstat(file.fileno()).st_size > max_bytes(manifest.rejects):
                 return f"{FILE_NAME} is damaged: it is too large for {manifest.rejects} rejects"
             if manifest.rejects_sha256 is not None:
                 intact = file_sha256(file) == manifest.rejects_sha256

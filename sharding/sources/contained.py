@@ -4,10 +4,13 @@ Which classes there are is known only when all containers were listed. They are 
 was found is kept in a temporary file, so that a million samples take little memory.
 """
 
+import os
 import pickle
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -15,8 +18,10 @@ from runtime.errors import PackError
 from sharding.sources.container_files import ContainerFile, splits_of
 from sharding.sources.dataset import Dataset, Sample
 from sharding.sources.names import check_name, in_order, is_number, may_be_name
+from sharding.workers import processes, submit
 
 _CHUNK = 4096  # samples that are kept together
+_LARGE = 100 * 10**6  # bytes; of less, starting processes takes longer than listing
 
 
 class Fault(Exception):
@@ -39,6 +44,9 @@ class Found(NamedTuple):
     class_: str = ""
     domain: str = "default"
     fault: str = ""
+
+
+Find = Callable[[ContainerFile], Iterator[Found]]
 
 
 @dataclass(frozen=True)
@@ -81,13 +89,14 @@ def name_of(value: str, names: Sequence[str] | None) -> str:
 def contained_dataset(
     name: str,
     files: Sequence[ContainerFile],
-    find: Callable[[ContainerFile], Iterator[Found]],
+    find: Find,
     read: Callable[[Sample], bytes],
     classes: tuple[str, ...] | None = None,
 ) -> Dataset:
     """The data set of what ``find`` finds in each of ``files``.
 
     Args:
+        find: picklable, since large files are listed in worker processes.
         read: reads a sample, whose container is the file's position in ``files``.
         classes: names in label order; by default those of the samples, in order.
 
@@ -133,18 +142,16 @@ class _Spool:
     def __init__(
         self,
         files: Sequence[ContainerFile],
-        find: Callable[[ContainerFile], Iterator[Found]],
+        find: Find,
     ) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115, closed with its last reference
         self.classes: set[str] = set()
         self.domains: set[str] = set()
         self.faults: dict[str, None] = {}
-        for number, file in enumerate(files):
-            samples = find(file)
-            while chunk := list(islice(samples, _CHUNK)):
-                for sample in chunk:
-                    self._note(sample, str(file.container.path))
-                pickle.dump((number, [tuple(sample) for sample in chunk]), self._file)
+        for number, chunk in _find_all(files, find):
+            for sample in chunk:
+                self._note(Found(*sample), str(files[number].container.path))
+            pickle.dump((number, chunk), self._file)
 
     def all(self) -> Iterator[tuple[int, Found]]:
         """Each sample, with the position of its file."""
@@ -163,6 +170,24 @@ class _Spool:
             if name not in names:
                 check_name(name, f"{where}, {sample.source!a:.200}")
                 names.add(name)
+
+
+def _find_all(files: Sequence[ContainerFile], find: Find) -> Iterator[tuple[int, list[tuple]]]:
+    """What is found in each file, by chunks; large files are listed by all cores."""
+    if len(files) == 1 or sum(file.container.size for file in files) < _LARGE:
+        for number, file in enumerate(files):
+            samples = map(tuple, find(file))
+            while chunk := list(islice(samples, _CHUNK)):
+                yield number, chunk
+        return
+    with processes(len(os.sched_getaffinity(0))) as pool:
+        waiting = deque(submit(pool, partial(_find_in, find), files))
+        for number in range(len(files)):
+            yield number, waiting.popleft().result()
+
+
+def _find_in(find: Find, file: ContainerFile) -> list[tuple]:
+    return [tuple(sample) for sample in find(file)]
 
 
 def _notes(files: Sequence[ContainerFile]) -> tuple[str, ...]:

@@ -176,7 +176,7 @@ def _archive(container: Container, points: Path | None) -> GzipArchive:
 
 def _indexed_gzip() -> Any:
     try:
-        from indexed_gzip import IndexedGzipFile  # type: ignore[import-untyped]
+        from indexed_gzip import IndexedGzipFile
     except ImportError as error:
         raise PackError("reading .tar.gz needs a package: pip install indexed_gzip") from error
     return IndexedGzipFile

@@ -80,6 +80,7 @@ def _found(
     options: WebDatasetOptions, names: tuple[str, ...] | None, file: ContainerFile
 ) -> Iterator[Found]:
     """The samples of an archive."""
+    kinds = [kind.lower().lstrip(".") for kind in options.image_extensions]
     with file.container.open() as archive:
         for key, group in groupby(members(archive, file.container.path), _key):
             if not key:  # files without a dot are not part of a sample
@@ -88,9 +89,9 @@ def _found(
             for member in group:
                 if parts.setdefault(member.name[len(key) + 1 :].lower(), member) is not member:
                     yield Found(member.name, fault="a second file of its kind in the sample")
-            image = next((parts[kind] for kind in options.image_extensions if kind in parts), None)
+            image = next((parts[kind] for kind in kinds if kind in parts), None)
             if image is None:
-                yield Found(key, fault=f"no image: none of {', '.join(options.image_extensions)}")
+                yield Found(key, fault=f"no image: none of {', '.join(kinds)}")
                 continue
             try:
                 class_ = name_of(_label(options, image, parts, archive), names)

@@ -41,12 +41,6 @@ def pack(tree, listing, out, *options):
     return main(["pack", "table", *root, "--workers", "1", *options])
 
 
-def error_line(capsys):
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
 def test_a_table_of_each_format_lists_the_same_data_set(kind, image_tree, tmp_path):
     dataset = table(image_tree, TableOptions(write(tmp_path / f"list.{kind}")))
@@ -61,7 +55,9 @@ def test_a_table_of_each_format_lists_the_same_data_set(kind, image_tree, tmp_pa
         assert dataset.read(sample) == (image_tree / sample.source).read_bytes()
 
 
-def test_a_table_reaches_the_pack_and_packing_again_says_so(image_tree, tmp_path, capsys):
+def test_a_table_reaches_the_pack_and_packing_again_says_so(
+    image_tree, tmp_path, error_line, capsys
+):
     listing, out = write(tmp_path / "list.csv"), tmp_path / "pack"
     assert pack(image_tree, listing, out, "--name", "birds") == 0
     contents = open_pack(out)
@@ -73,7 +69,7 @@ def test_a_table_reaches_the_pack_and_packing_again_says_so(image_tree, tmp_path
     assert pack(image_tree, listing, out, "--name", "birds") == 0
     assert "already complete" in capsys.readouterr().out
     assert pack(image_tree, write(tmp_path / "list.csv", rows=ROWS[:-1]), out) == 2
-    assert "different data set, number of files" in error_line(capsys)
+    assert "different data set, number of files" in error_line()
 
 
 def test_a_table_is_packed_in_parts_and_repaired(image_tree, tmp_path):
@@ -174,19 +170,19 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_faulty_table_is_one_line_with_file_and_line_number(fault, tmp_path, capsys):
+def test_a_faulty_table_is_one_line_with_file_and_line_number(fault, tmp_path, error_line):
     name, content, message = FAULTS[fault]
     (tmp_path / name).write_bytes(content)
     assert pack(tmp_path, tmp_path / name, tmp_path / "pack") == 2
-    line = error_line(capsys)
+    line = error_line()
     assert message in line
     assert name in line
     assert not (tmp_path / "pack").exists()
 
 
-def test_a_table_that_does_not_exist_is_one_line(tmp_path, capsys):
+def test_a_table_that_does_not_exist_is_one_line(tmp_path, error_line):
     assert pack(tmp_path, tmp_path / "gone.csv", tmp_path / "pack") == 2
-    assert "cannot read" in error_line(capsys)
+    assert "cannot read" in error_line()
 
 
 def test_more_domains_than_a_pack_can_have_are_an_error(tmp_path):

@@ -11,6 +11,7 @@ import webdataset as wds
 from runtime.errors import PackError
 from sharding.__main__ import main
 from sharding.format.opening import open_pack
+from sharding.sources.archives import members
 from sharding.sources.webdataset import WebDatasetOptions, webdataset
 
 SAMPLES = [(class_, number) for number in range(3) for class_ in ("ant", "bee", "cat")]
@@ -47,12 +48,6 @@ def pack(root, out, *options):
 def rejects(pack):
     lines = map(json.loads, (pack / "rejects.jsonl").read_text().splitlines())
     return {line["source"]: line["reason"] for line in lines}
-
-
-def error_line(capsys):
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def test_the_pack_holds_the_images_labels_and_splits_of_the_shards(image_tree, tmp_path, capsys):
@@ -183,21 +178,21 @@ def test_json_without_a_label_is_a_reason(content, reason, tmp_path):
     ],
 )  # fmt: skip
 def test_what_is_no_webdataset_is_one_line(
-    make, pattern, options, message, tmp_path, capsys, monkeypatch
+    make, pattern, options, message, tmp_path, error_line, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     if make:
         make(tmp_path / "a.tar")
     assert pack(tmp_path / pattern, tmp_path / "pack", *options) == 2
-    assert message in error_line(capsys)
+    assert message in error_line()
     assert not (tmp_path / "pack").exists()
 
 
-def test_a_truncated_shard_is_named(image_tree, tmp_path, capsys):
+def test_a_truncated_shard_is_named(image_tree, tmp_path, error_line):
     shard = write(tmp_path / "shards", image_tree) / "birds-val-000000.tar"
     os.truncate(shard, shard.stat().st_size // 2)
     assert pack(tmp_path / "shards", tmp_path / "pack") == 2
-    assert f"{shard} is truncated or damaged after" in error_line(capsys)
+    assert f"{shard} is truncated or damaged after" in error_line()
 
 
 @pytest.mark.parametrize(
@@ -251,3 +246,36 @@ def test_a_shard_that_changes_before_it_is_read_is_named(image_tree, tmp_path):
     os.utime(root / "birds-train-000000.tar")
     with pytest.raises(PackError, match="changed after the tree was listed"):
         dataset.read(sample)
+
+
+def test_many_shards_are_listed_by_processes_and_the_result_is_the_same(
+    image_tree, tmp_path, monkeypatch
+):
+    root = write(tmp_path / "shards", image_tree)
+    alone = list(webdataset(root, WebDatasetOptions()).samples())
+    monkeypatch.setattr("sharding.sources.contained._LARGE", 0)
+    assert list(webdataset(root, WebDatasetOptions()).samples()) == alone
+    (root / "birds-val-000001.tar").write_bytes(b"x" * 1000)
+    with pytest.raises(PackError, match="is not a tar archive"):
+        webdataset(root, WebDatasetOptions())
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_members_are_those_that_tarfile_finds(form, tmp_path):
+    names = ["a.jpg", "ü/b.jpg", f"{'d' * 90}/{'e' * 90}.jpg", *[f"{n}.cls" for n in range(9)]]
+    with tarfile.open(tmp_path / "a.tar", "w", format=form) as tar:
+        for number, name in enumerate(names):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime = 700 * number, 1.5 if form == tarfile.PAX_FORMAT else 1
+            tar.addfile(entry, io.BytesIO(bytes(entry.size)))
+    with tarfile.open(tmp_path / "a.tar") as tar, (tmp_path / "a.tar").open("rb") as file:
+        expected = [(entry.name, entry.offset_data, entry.size) for entry in tar]
+        assert [tuple(member) for member in members(file, "a.tar")] == expected
+
+
+def test_other_kinds_of_files_may_be_the_image(tmp_path):
+    files = {"1.jpg": b"x", "1.Seg.PNG": b"yy", "1.cls": b"5"}
+    options = WebDatasetOptions(image_extensions=(".SEG.png", "jpg"))
+    dataset = webdataset(archive(tmp_path / "a.tar", **files), options)
+    (sample,) = dataset.samples()
+    assert (sample.source, dataset.read(sample)) == ("a.tar/1.Seg.PNG", b"yy")

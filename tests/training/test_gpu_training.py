@@ -39,7 +39,7 @@ PAIRS, SIZE = 32, 64
 
 def config(backbone="test_convnext", **train):
     unresolved = TrainConfig(
-        DataConfig(Path()),
+        DataConfig("."),
         out=Path(),
         model=NetworkConfig(backbone, embed_dim=48, depth=2, num_heads=2),
         objective=ObjectiveConfig("bce"),

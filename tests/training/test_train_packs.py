@@ -60,12 +60,28 @@ def test_classes_of_one_name_are_one_where_they_are_merged(train_on, packs, tmp_
     assert load_weights(tmp_path / "run").config["data"]["merge_classes"] is True
 
 
-def test_validation_uses_the_pack_of_the_protocols_data_set(
+def test_validation_uses_the_packs_of_the_protocols_data_sets(
     train_on, packs, protocol_file, tmp_path
 ):
+    protocol = yaml.safe_load(protocol_file.read_text())
+    target = protocol["targets"]["night"]
+    protocol["targets"]["dusk"] = {**target, "test": [{"dataset": "insects", "domains": ["dusk"]}]}
+    protocol_file.write_text(yaml.safe_dump(protocol))
     options = [f"--validation.protocol={protocol_file}", "--train.iterations=1"]
     assert train_on(packs, *options) == 0
-    assert 0 <= logged(tmp_path / "run")[-1]["auroc/night"] <= 1
+    areas = [logged(tmp_path / "run")[-1][f"auroc/{target}"] for target in ("night", "dusk")]
+    assert all(0 <= area <= 1 for area in areas)
+
+
+def test_a_protocol_that_needs_another_pack_is_refused_before_the_first_step(
+    train, protocol_file, error_line, tmp_path
+):
+    protocol = yaml.safe_load(protocol_file.read_text())
+    protocol["targets"]["night"]["test"].append({"dataset": "insects"})
+    protocol_file.write_text(yaml.safe_dump(protocol))
+    assert train(f"--validation.protocol={protocol_file}") == 2
+    assert "needs exactly one pack of insects, 0 of the given packs match" in error_line()
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(
