@@ -26,6 +26,7 @@ from model.config import EVALUATORS, EvaluatorOptions, PreprocessingOptions
 from model.errors import EvaluatorError
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
+from pipelines.packs import joined
 from runtime.distributed import Process
 from runtime.errors import ConfigError, UserError
 from runtime.precision import exact_float32
@@ -37,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Job:
-    """A protocol, those of its targets to evaluate, and the pack of its data set."""
+    """A protocol, those of its targets to evaluate, and the pack of its data set, or data sets."""
 
     protocol: Protocol
     targets: Sequence[str]
@@ -81,7 +82,7 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
 
 
 def _jobs(options: EvaluateConfig, process: Process) -> list[Job]:
-    """The protocols, each with its pack: the only one, or that of the protocol's data set."""
+    """The protocols, each with the packs of its data sets, joined if there are several."""
     packs = [
         Pack(process.run_long(partial(local_pack, pack, options.pack_cache, "--pack-cache")))
         for pack in options.pack
@@ -91,17 +92,10 @@ def _jobs(options: EvaluateConfig, process: Process) -> list[Job]:
         protocol = load_protocol(name, options.lists)
         if options.leave_out_rejected:
             protocol = replace(protocol, leave_out_rejected=True)
-        fitting = [pack for pack in packs if pack.manifest.dataset == protocol.dataset]
-        if len(packs) > 1 and len(fitting) != 1:
-            have = ", ".join(f"{pack.path} ({pack.manifest.dataset})" for pack in packs)
-            raise ConfigError(
-                f"protocol {protocol.name} needs exactly one pack of {protocol.dataset}, "
-                f"{len(fitting)} of the given packs match: {have}; give one --pack per data set"
-            )
         targets = [target.name for target in protocol.targets]
         if options.target != "all":
             targets = [protocol.target(options.target).name]
-        jobs.append(Job(protocol, targets, fitting[0] if len(packs) > 1 else packs[0]))
+        jobs.append(Job(protocol, targets, joined(protocol.choose(packs))))
     return jobs
 
 

@@ -24,8 +24,8 @@ class Validation:
     """Evaluates the network that is trained on ``validation.protocol``.
 
     Raises:
-        ConfigError: the run trains a classifier, there is no such evaluator, or the protocol
-            cannot be read.
+        ConfigError: the run trains a classifier, there is no such evaluator, the protocol cannot
+            be read, or one of its data sets has no pack.
         PackError: the pack cannot be read.
     """
 
@@ -44,6 +44,7 @@ class Validation:
         self._config, self._network, self._process = config, network, process
         self._pack = pack if settings.pack is None else Pack(settings.pack)
         self._protocol = Protocol.load(settings.protocol)
+        self._protocol.choose(self._pack.members)
         names = settings.targets or tuple(target.name for target in self._protocol.targets)
         self._targets = [self._protocol.target(name).name for name in names]
 

@@ -6,7 +6,7 @@ Each way runs in a process of its own, the ways in turn, several rounds; the tab
 All decode the same images (each found file copied until there are --count) from a warm cache with
 the same number of threads or workers, crop, resize to 224, jitter and normalize as the paper does
 unless said otherwise, and deliver torch tensors in batches of 128 images. A second table has the
-sums over 1, 2 and 4 processes at once.
+sums over 1, 2 and 4 processes at once, a third the time to plan the pairs of ImageNet's images.
 """
 
 import argparse
@@ -108,6 +108,26 @@ def scaling(arguments: argparse.Namespace, work: Path) -> str:
     return markdown_table(("processes", "images/s", "peak MB"), rows)
 
 
+def planning(rounds: int) -> str:
+    """A markdown table of the time to make a plan of ImageNet's images, and of two packs of as
+    many, each with classes and a weight of its own."""
+    import numpy as np
+
+    from pipelines.plan import PairPlan
+
+    one = np.random.default_rng(0).permutation(np.arange(1_281_167, dtype=np.int32) % 1000)
+    rows = []
+    for name, labels in (("one pack", one), ("two packs", np.concatenate([one, 1000 + one]))):
+        weights = np.where(labels < 1000, 1.0, 2.0)
+        seconds = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            PairPlan(labels, weights, seed=0)
+            seconds.append(time.perf_counter() - start)
+        rows.append((name, f"{len(labels):,}", f"{statistics.median(seconds):.2f}"))
+    return markdown_table(("plan of", "images", "s"), rows)
+
+
 def report(results: dict[str, list[dict[str, float]]], reference: str) -> str:
     """A markdown table of medians, with ratios of each round's rate to the reference's."""
     columns = ["way", "images/s", "pairs/s", "CPU s per 1,000 images", "peak MB", "first batch s"]
@@ -161,6 +181,7 @@ def main() -> None:
             "share of a step\nspent waiting for data, which should stay below 5 %."
         )
     print(f"\nours, {arguments.threads} threads shared by processes\n\n{scaled}")
+    print(f"\n{planning(arguments.rounds)}")
 
 
 if __name__ == "__main__":
