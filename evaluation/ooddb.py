@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from evaluation.layouts import LAYOUTS
 from evaluation.lists import ImageList
-from evaluation.protocol import Protocol, Target
+from evaluation.protocol import Part, Protocol, Target
 from runtime.errors import ConfigError
 
 PREFIX = "ooddb:"
@@ -79,8 +79,8 @@ def ooddb_protocol(name: str, lists: Path | None) -> Protocol:
     targets = [
         Target(
             f"{setting.name}, order {order}",
-            (ImageList(folder / f"{setting.reference}_o{order}.json", layout=layout),),
-            (ImageList(folder / f"{setting.test}_o{order}.json", layout=layout),),
+            (Part(ImageList(folder / f"{setting.reference}_o{order}.json", layout=layout)),),
+            (Part(ImageList(folder / f"{setting.test}_o{order}.json", layout=layout)),),
             setting=setting.name,
         )
         for setting in settings

@@ -1,24 +1,27 @@
 """Evaluation protocols: which samples of a pack are references and which are tests."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from evaluation.layouts import LAYOUTS
 from evaluation.listed_rows import LabeledRows, find_rows
-from evaluation.lists import PATHS, ImageList, Layout
+from evaluation.lists import PATHS, ImageList
+from evaluation.selection_fields import read_selection
 from evaluation.yaml_fields import Fields
 from pipelines.pack import Pack
-from pipelines.selection import Leading, Selection, indices_of
+from pipelines.selection import Selection, errors_naming, indices_of
 from runtime.errors import ConfigError, PackError
 
-_NAMES = ("domains", "classes", "splits")
-_PARTS = ("leading", "masks", "fraction")
-_KEYS = (*_NAMES, *_PARTS, "seed", "inverted")
-_HEX_BYTES = re.compile(r"([0-9a-f]{2})+", re.IGNORECASE)
+
+class Part(NamedTuple):
+    """Images of a reference or test set: of the protocol's own data set, or of ``dataset``."""
+
+    images: Selection | ImageList
+    dataset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,14 @@ class Target:
     """
 
     name: str
-    reference: tuple[Selection | ImageList, ...]
-    test: tuple[Selection | ImageList, ...]
+    reference: tuple[Part, ...]
+    test: tuple[Part, ...]
     setting: str | None = None
 
 
 @dataclass(frozen=True)
 class ProtocolRows:
-    """A target's samples in one pack.
+    """A target's samples in a pack.
 
     Attributes:
         reference: int64 (R,), rows of the index, ascending.
@@ -67,9 +70,9 @@ class Protocol:
 
     Attributes:
         name: shown in tables and reports.
-        dataset: of its pack.
-        known: names of the known classes, in label order; or how many there are, where all sets are
-            lists, whose labels say which.
+        dataset: of its pack, which has all known classes.
+        known: names of the known classes, in label order, or ``all`` classes of the pack; or how
+            many there are, where all sets are lists, whose labels say which.
         targets: what is evaluated.
         leave_out_rejected: evaluate without the listed images that were rejected when the pack was
             made, in place of refusing the pack.
@@ -77,7 +80,7 @@ class Protocol:
 
     name: str
     dataset: str
-    known: tuple[str, ...] | int
+    known: tuple[str, ...] | Literal["all"] | int
     targets: tuple[Target, ...]
     leave_out_rejected: bool = False
 
@@ -95,20 +98,47 @@ class Protocol:
         content = Fields.read(Path(path))
         content.expect(("name", "dataset", "known", "targets"), ("leave_out_rejected",))
         dataset, targets = content.word("dataset"), content.mapping("targets")
+        known = _known(content)
         parser = _Parser(
             Path(path).parent if lists is None else lists,
-            LAYOUTS.get(dataset, PATHS),
-            known_by_name=not isinstance(content.values["known"], int),
+            dataset,
+            known_by_name=not isinstance(known, int),
         )
         return Protocol(
             content.word("name"),
             dataset,
-            content.words("known")
-            if parser.known_by_name
-            else content.number("known", int, 1, 10**6),
+            known,
             tuple(parser.target(name, targets.mapping(name)) for name in targets.values),
             "leave_out_rejected" in content.values and content.switch("leave_out_rejected"),
         )
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets whose packs are needed: its own, and those of parts of its targets."""
+        parts = [part for target in self.targets for part in (*target.reference, *target.test)]
+        named = [part.dataset for part in parts if part.dataset is not None]
+        return tuple(dict.fromkeys([self.dataset, *named]))
+
+    def choose(self, packs: Sequence[Pack]) -> list[Pack]:
+        """Those of the ``packs`` that hold its data sets; if it needs only one, a single pack is
+        taken whatever it holds.
+
+        Raises:
+            ConfigError: for a data set there is no pack, or several.
+        """
+        if len(packs) == 1 == len(self.datasets):
+            return list(packs)
+        chosen = []
+        for dataset in self.datasets:
+            fitting = [pack for pack in packs if pack.manifest.dataset == dataset]
+            if len(fitting) != 1:
+                have = ", ".join(f"{pack.path} ({pack.manifest.dataset})" for pack in packs)
+                raise ConfigError(
+                    f"protocol {self.name} needs exactly one pack of {dataset}, {len(fitting)} of "
+                    f"the given packs match: {have}; give one pack per data set"
+                )
+            chosen += fitting
+        return chosen
 
     def target(self, name: str) -> Target:
         """The target called ``name``; ConfigError lists the targets when there is none."""
@@ -119,16 +149,17 @@ class Protocol:
         raise ConfigError(f"protocol {self.name} has no target {name}; it has: {names}")
 
     def rows(self, pack: Pack, target: Target) -> ProtocolRows:
-        """The target's samples in ``pack``.
+        """The target's samples in ``pack``, which may be several joined ones.
 
         Raises:
-            ConfigError: a list cannot be read.
+            ConfigError: a list cannot be read, or a data set has no pack.
             PackError: the pack lacks a named class, domain or split, or a listed image, or the
                 reference or test set is empty, or a known class has no reference, or an image is
                 in both sets.
         """
-        num_known = self.known if isinstance(self.known, int) else len(self.known)
-        reference, test = self._images(pack, target.reference), self._images(pack, target.test)
+        images = _Images(self, pack)
+        num_known = self.known if isinstance(self.known, int) else len(images.known)
+        reference, test = images.of(target.reference), images.of(target.test)
         unknown = reference.labels >= num_known
         counts = np.bincount(reference.labels[~unknown], minlength=num_known)
         where = f"protocol {self.name}, target {target.name}, pack {pack.path}"
@@ -140,7 +171,7 @@ class Protocol:
             raise PackError(f"{where}: the reference set holds a class that is not known")
         if not counts.all():
             number = int(counts.argmin())
-            name = f"with label {number}" if isinstance(self.known, int) else self.known[number]
+            name = f"with label {number}" if isinstance(self.known, int) else images.known[number]
             raise PackError(f"{where}: no reference image of class {name}")
         if len(both := np.intersect1d(reference.rows, test.rows)):
             (key,), (source,) = pack.keys(both[:1]), pack.sources(both[:1])
@@ -154,33 +185,56 @@ class Protocol:
             test.rows,
             np.where(test.labels < num_known, test.labels, -1),
             test.names,
-            _names(reference, num_known) if isinstance(self.known, int) else self.known,
+            _names(reference, num_known) if isinstance(self.known, int) else images.known,
             reference.left_out + test.left_out,
         )
 
-    def _images(self, pack: Pack, parts: Sequence[Selection | ImageList]) -> LabeledRows:
+
+class _Images:
+    """The images of a protocol's parts in the packs of its data sets, numbered by ``pack``'s rows.
+
+    Attributes:
+        known: names of the known classes; empty where labels alone say which are known.
+    """
+
+    def __init__(self, protocol: Protocol, pack: Pack) -> None:
+        first_rows = dict(zip(pack.members, pack.first_rows, strict=True))
+        chosen = zip(protocol.datasets, protocol.choose(pack.members), strict=True)
+        self._packs = {dataset: (member, first_rows[member]) for dataset, member in chosen}
+        self._protocol = protocol
+        own, _ = self._packs[protocol.dataset]
+        self.known: tuple[str, ...] = ()
+        if protocol.known == "all":
+            self.known = own.manifest.classes
+        elif not isinstance(protocol.known, int):
+            with errors_naming(own):
+                indices_of(protocol.known, own.manifest.classes, "class")
+            self.known = protocol.known
+
+    def of(self, parts: Sequence[Part]) -> LabeledRows:
         """The union of ``parts`` by row; an image is there as often as it has different labels."""
         nothing = np.empty(0, dtype=np.int64)
         found = [LabeledRows(nothing, nothing, nothing.astype(object), 0)]
         for part in parts:
-            if isinstance(part, Selection):
-                found.append(self._selected(pack, part.rows(pack)))
+            pack, first_row = self._packs[part.dataset or self._protocol.dataset]
+            if isinstance(part.images, Selection):
+                images = self._selected(pack, part.images.rows(pack))
             else:
-                found.append(find_rows(part, pack, self.leave_out_rejected))
+                images = find_rows(part.images, pack, self._protocol.leave_out_rejected)
+            found.append(images._replace(rows=first_row + images.rows))
         rows, labels, names = (
-            np.concatenate([getattr(part, column) for part in found])
+            np.concatenate([getattr(images, column) for images in found])
             for column in ("rows", "labels", "names")
         )
         _, first = np.unique(np.stack([rows, labels]), axis=1, return_index=True)
-        left_out = sum(part.left_out for part in found)
+        left_out = sum(images.left_out for images in found)
         return LabeledRows(rows[first], labels[first], names[first], left_out)
 
     def _selected(self, pack: Pack, rows: np.ndarray) -> LabeledRows:
         """``rows`` with the number of their class among the known ones, or how many these are."""
-        assert not isinstance(self.known, int)
+        number = {name: number for number, name in enumerate(self.known)}
         classes = pack.manifest.classes
-        known_of_label = np.full(len(classes), len(self.known), dtype=np.int64)
-        known_of_label[indices_of(self.known, classes, "class")] = np.arange(len(self.known))
+        known_of_label = np.array([number.get(name, len(number)) for name in classes])
         label = pack.index.label[rows]
         return LabeledRows(rows, known_of_label[label], np.array(classes, dtype=object)[label], 0)
 
@@ -201,12 +255,12 @@ class _Parser:
 
     Attributes:
         folder: of lists with relative paths.
-        layout: of JSON lists.
+        dataset: the protocol's own.
         known_by_name: whether the known classes have names, without which nothing is selected.
     """
 
     folder: Path
-    layout: Layout
+    dataset: str
     known_by_name: bool
 
     def target(self, name: str, sets: Fields) -> Target:
@@ -220,59 +274,19 @@ class _Parser:
             sets.word("setting") if "setting" in sets.values else None,
         )
 
-    def _part(self, entry: Fields) -> Selection | ImageList:
+    def _part(self, entry: Fields) -> Part:
+        dataset = entry.word("dataset") if "dataset" in entry.values else None
         if "list" in entry.values:
-            entry.expect(("list",), ("root",))
+            entry.expect(("list",), ("root", "dataset"))
             root = entry.word("root").rstrip("/") if "root" in entry.values else ""
-            return ImageList(self.folder / entry.word("list"), root, self.layout)
+            layout = LAYOUTS.get(dataset or self.dataset, PATHS)
+            return Part(ImageList(self.folder / entry.word("list"), root, layout), dataset)
         if not self.known_by_name:
             entry.fail("known is a number, so this must be a list; or name the known classes")
-        return _selection(entry)
+        return Part(read_selection(entry), dataset)
 
 
-def _selection(entry: Fields) -> Selection:
-    entry.expect((), _KEYS)
-    parts = [key for key in _PARTS if key in entry.values]
-    if len(parts) > 1:
-        entry.fail(f"{parts[0]} and {parts[1]} exclude each other")
-    if "inverted" in entry.values and not parts:
-        entry.fail(f"inverted needs one of {', '.join(_PARTS)}")
-    if "seed" in entry.values and "fraction" not in entry.values:
-        entry.fail("seed needs fraction")
-    has = entry.values.__contains__
-    names = {key: entry.words(key) if has(key) else None for key in _NAMES}
-    masks = _masks(entry.mapping("masks")) if has("masks") else None
-    if masks and names["classes"] and (absent := set(names["classes"]) - set(masks)):
-        entry.fail(f"masks lacks the class {min(absent)}")
-    return Selection(
-        **names,
-        leading=_leading(entry.mapping("leading")) if has("leading") else None,
-        masks=masks,
-        fraction=_fraction(entry) if has("fraction") else None,
-        seed=entry.number("seed", int, 0, 2**63 - 1) if has("seed") else 0,
-        inverted=entry.switch("inverted") if has("inverted") else False,
-    )
-
-
-def _fraction(entry: Fields) -> float:
-    fraction = float(entry.number("fraction", float, 0, 1))
-    if fraction in (0, 1):
-        entry.fail("fraction must be between 0 and 1; leave it out to select all")
-    return fraction
-
-
-def _leading(entry: Fields) -> Leading:
-    entry.expect(("fraction", "order"))
-    order = entry.items("order")
-    if any(type(number) is not int for number in order) or set(order) != set(
-        range(1, len(order) + 1)
-    ):
-        entry.fail(f"order must hold each of the numbers 1 to {len(order)} once")
-    return Leading(entry.number("fraction", float, 0, 1), tuple(order))
-
-
-def _masks(entry: Fields) -> dict[str, str]:
-    for class_ in entry.values:
-        if not _HEX_BYTES.fullmatch(entry.word(class_)):
-            entry.fail(f"the mask of {class_} must be an even number of hexadecimal digits")
-    return entry.values
+def _known(content: Fields) -> tuple[str, ...] | Literal["all"] | int:
+    if isinstance(content.values["known"], int):
+        return content.number("known", int, 1, 10**6)
+    return "all" if content.values["known"] == "all" else content.words("known")

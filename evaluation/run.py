@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from rich.console import Console
 
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
@@ -23,12 +22,13 @@ from evaluation.report.folder import ResultsFolder, reserve
 from evaluation.report.table import terminal_table
 from evaluation.report.text import plain
 from evaluation.trained import Provenance, TrainedNetwork, build_trained, read_checkpoint
-from evaluation.whitening import learn_whitening
+from evaluation.training_images import TrainingImages
 from model.config import EVALUATORS, WHITENED_COSINE, EvaluatorOptions, PreprocessingOptions
 from model.errors import EvaluatorError
 from model.whitening import Whitening
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
+from pipelines.packs import joined
 from pipelines.selection import Selection
 from runtime.distributed import Process
 from runtime.errors import ConfigError, UserError
@@ -40,20 +40,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class TrainingImages:
-    """The images from which a covariance is learned: those at ``rows`` of a pack."""
-
-    pack: Pack
-    rows: np.ndarray
-
-    def whitening(self, extractor: FeatureExtractor) -> Whitening:
-        """The whitening of the extractor's features of these images."""
-        return learn_whitening(replace(extractor, pack=self.pack), self.rows)
-
-
-@dataclass(frozen=True)
 class Job:
-    """A protocol, those of its targets to evaluate, and the pack of its data set."""
+    """A protocol, those of its targets to evaluate, and the pack of its data set, or data sets."""
 
     protocol: Protocol
     targets: Sequence[str]
@@ -110,24 +98,17 @@ def _without_credentials(options: EvaluateConfig) -> EvaluateConfig:
 
 
 def _jobs(options: EvaluateConfig, process: Process) -> list[Job]:
-    """The protocols, each with its pack: the only one, or that of the protocol's data set."""
+    """The protocols, each with the packs of its data sets, joined if there are several."""
     packs = [_pack(pack, options, process) for pack in options.pack]
     jobs = []
     for name in options.protocol:
         protocol = load_protocol(name, options.lists)
         if options.leave_out_rejected:
             protocol = replace(protocol, leave_out_rejected=True)
-        fitting = [pack for pack in packs if pack.manifest.dataset == protocol.dataset]
-        if len(packs) > 1 and len(fitting) != 1:
-            have = ", ".join(f"{pack.path} ({pack.manifest.dataset})" for pack in packs)
-            raise ConfigError(
-                f"protocol {protocol.name} needs exactly one pack of {protocol.dataset}, "
-                f"{len(fitting)} of the given packs match: {have}; give one --pack per data set"
-            )
         targets = [target.name for target in protocol.targets]
         if options.target != "all":
             targets = [protocol.target(options.target).name]
-        jobs.append(Job(protocol, targets, fitting[0] if len(packs) > 1 else packs[0]))
+        jobs.append(Job(protocol, targets, joined(protocol.choose(packs))))
     return jobs
 
 
@@ -196,20 +177,12 @@ def _training_images(
             f"--covariance-pack is for {WHITENED_COSINE} alone; add it to --evaluators"
         )
     pack = _pack(given.covariance_pack, options, process)
-    rows = selection.rows(pack)
+    images = TrainingImages(pack, selection.rows(pack))
     for job in jobs:
-        if job.pack.manifest.fingerprint != pack.manifest.fingerprint:
-            continue
         for target in map(job.protocol.target, job.targets):
-            tests = np.intersect1d(rows, job.protocol.rows(job.pack, target).test)
-            if len(tests):
-                raise ConfigError(
-                    f"{len(tests)} of the {len(rows)} images of --covariance-pack are tests of "
-                    f"protocol {job.protocol.name}, target {target.name}, the first is "
-                    f"{pack.keys(tests[:1])[0]}; select training images with "
-                    "--covariance-classes, --covariance-domains or --covariance-splits"
-                )
-    return TrainingImages(pack, rows)
+            where = f"protocol {job.protocol.name}, target {target.name}"
+            images.check_apart(job.pack, job.protocol.rows(job.pack, target).test, where)
+    return images
 
 
 def _evaluators(options: EvaluateConfig, network: TrainedNetwork) -> tuple[str, ...]:

@@ -53,13 +53,14 @@ def _open(arguments: argparse.Namespace, global_batch: int) -> "tuple[PairLoader
         raise ConfigError(str(error)) from error
     from pipelines.loader import PairLoader
     from pipelines.pack import Pack
+    from pipelines.packs import joined
     from pipelines.pairs import PairData, Share
     from pipelines.selection import Selection
 
-    pack = Pack(arguments.pack)
+    pack = joined([Pack(path) for path in arguments.pack])
     data = PairData.select(
         pack,
-        Selection(splits=arguments.splits),
+        [Selection(splits=arguments.splits)] * len(pack.members),
         seed=arguments.seed,
         num_negatives=arguments.num_negatives,
     )
@@ -82,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
             name, help=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         command.set_defaults(run=run)
-        command.add_argument("pack", type=Path, help="folder of the pack")
+        command.add_argument(
+            "pack", type=Path, nargs="+", help="folder of a pack; several are read as one"
+        )
         command.add_argument(
             "--image-size", type=positive, default=224, help="height and width, pixels"
         )

@@ -1,8 +1,10 @@
 """A pack opened for reading: its manifest, its index, and the images' bytes by row."""
 
 import mmap
+from bisect import bisect_right
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,18 @@ from sharding.format.index import key_name
 from sharding.format.opening import open_pack
 
 
+class Location(NamedTuple):
+    """Where a sample lies: the pack itself, never a joined one, and the row of its index."""
+
+    pack: "Pack"
+    row: int
+
+    @property
+    def key(self) -> str:
+        """The key by which ``python -m sharding verify`` knows the sample."""
+        return self.pack.keys(np.array([self.row]))[0]
+
+
 class Pack:
     """Read access to the samples of a pack, in any order, without copying them.
 
@@ -20,6 +34,8 @@ class Pack:
         path: the pack's folder.
         manifest: what the pack holds.
         index: where each sample lies; code refers to a sample by its row in the index.
+        members: the packs that are read as one (see ``pipelines.packs``); usually the pack itself.
+        first_rows: the row at which the samples of each member begin, ascending.
 
     Raises:
         PackError: the folder is not a complete pack, or it is damaged; see ``open_pack``.
@@ -29,6 +45,8 @@ class Pack:
         self.path = Path(path)
         self._contents = open_pack(self.path)
         self.manifest, self.index = self._contents.manifest, self._contents.index
+        self.members: tuple[Pack, ...] = (self,)
+        self.first_rows: tuple[int, ...] = (0,)
         self._shards: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
 
     def read(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -64,6 +82,11 @@ class Pack:
     def sources(self, rows: np.ndarray) -> list[str]:
         """The source paths of ``rows``, int64 (n,), relative to the packed tree."""
         return [self._sources[row].as_py() for row in rows.tolist()]
+
+    def locate(self, row: int) -> Location:
+        """In which of the ``members`` the sample at ``row`` lies, and where."""
+        number = bisect_right(self.first_rows, row) - 1
+        return Location(self.members[number], row - self.first_rows[number])
 
     @cached_property
     def _sources(self) -> pa.ChunkedArray:

@@ -1,5 +1,6 @@
 """Training data: pairs of a pack's images, and one process's share of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from pipelines.pack import Pack
 from pipelines.plan import PairPlan, Pairs
 from pipelines.selection import Selection
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, PackError
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,10 @@ class DrawnPairs:
 
 @dataclass(frozen=True)
 class PairData:
-    """Pairs of the selected images of a pack.
+    """Pairs of the selected images of a pack, or of several joined ones.
 
     Attributes:
-        pack: the pack that holds the images.
+        pack: holds the images.
         rows: int64 (N,), the selected rows of its index.
         plan: draws the pairs; its images are indices into ``rows``.
     """
@@ -41,20 +42,35 @@ class PairData:
     def select(
         cls,
         pack: Pack,
-        selection: Selection,
+        selections: Sequence[Selection],
+        weights: Sequence[float] | None = None,
         *,
         seed: int,
         num_negatives: int = 20,
         balanced: bool = True,
     ) -> "PairData":
-        """The pairs of the selected images; the options are those of ``PairPlan``.
+        """The pairs of the selected images.
+
+        Args:
+            pack: holds the images.
+            selections: one for each of the pack's members.
+            weights: those of the members' images; None for 1 each.
+            seed, num_negatives, balanced: options of ``PairPlan``.
 
         Raises:
             PackError: the pack lacks what is selected, or no pairs can be made of the selection.
         """
-        rows = selection.rows(pack)
-        labels = pack.index.label[rows]
-        plan = PairPlan(labels, seed=seed, num_negatives=num_negatives, balanced=balanced)
+        parts = [_rows(member, part) for member, part in zip(pack.members, selections, strict=True)]
+        rows = np.concatenate(
+            [first + part for first, part in zip(pack.first_rows, parts, strict=True)]
+        )
+        plan = PairPlan(
+            pack.index.label[rows],
+            None if weights is None else np.repeat(weights, [len(part) for part in parts]),
+            seed=seed,
+            num_negatives=num_negatives,
+            balanced=balanced,
+        )
         return cls(pack, rows, plan)
 
     def draw(self, start: int, count: int) -> DrawnPairs:
@@ -73,6 +89,16 @@ class PairData:
         """The keys of the anchors and those of the partners at ``[start, start + count)``."""
         keys = self.pack.keys(self.draw(start, count).rows)
         return keys[:count], keys[count:]
+
+
+def _rows(pack: Pack, selection: Selection) -> np.ndarray:
+    """The selected rows; PackError if there are none."""
+    rows = selection.rows(pack)
+    if not len(rows):
+        raise PackError(
+            f"{pack.path}: no image is selected; select more domains, classes or splits"
+        )
+    return rows
 
 
 @dataclass(frozen=True)

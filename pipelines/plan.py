@@ -53,11 +53,17 @@ class PairPlan:
     own is drawn uniformly, then an image of that class. The slots of an epoch are visited in a
     keyed random order, each once.
 
+    Weights scale the number of anchors of a class: with ``balanced`` by the mean weight of its
+    images; without, a class has as many anchors as the sum of their weights. Both are rounded, and
+    a class has at least one anchor. Where a class has fewer anchors than images, or is not
+    balanced, its images take turns from epoch to epoch.
+
     Args:
         labels: (N,) integers, the class of each image.
+        weights: float (N,), the weight of each image, above 0; None for 1.
         seed: selects the sequence.
         num_negatives: negative pairs for each positive one (ReSeND, ECCV 2022, section 4: 20).
-        balanced: whether each class has the same number of anchors.
+        balanced: whether each class has the same number of anchors, apart from the weights.
 
     Attributes:
         num_classes: C, the number of different labels.
@@ -69,29 +75,42 @@ class PairPlan:
     """
 
     def __init__(
-        self, labels: np.ndarray, *, seed: int, num_negatives: int = 20, balanced: bool = True
+        self,
+        labels: np.ndarray,
+        weights: np.ndarray | None = None,
+        *,
+        seed: int,
+        num_negatives: int = 20,
+        balanced: bool = True,
     ) -> None:
-        values, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        if len(values) < 2:
+        # The images sorted by class: class c has counts[c] of them, from starts[c] on.
+        by_class = np.argsort(labels, kind="stable")  # (N,)
+        ordered = labels[by_class]  # (N,)
+        starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))  # (C,)
+        counts = np.diff(starts, append=len(labels))  # (C,)
+        if len(counts) < 2:
             raise PackError(
-                f"pairs need at least 2 classes, the selection has {len(values)}; "
+                f"pairs need at least 2 classes, the selection has {len(counts)}; "
                 "select more domains, classes or splits"
             )
         if counts.min() < 2:
             raise PackError(
-                f"a positive pair needs 2 images of a class, label {values[counts.argmin()]} "
-                "has 1; leave that class out of the selection"
+                "a positive pair needs 2 images of a class, label "
+                f"{ordered[starts[counts.argmin()]]} has 1; leave that class out of the selection"
             )
         self.seed = seed
         self.num_negatives = num_negatives
-        self.num_classes = len(values)
-        self.classes = classes.astype(np.int32)
-        # The images sorted by class: class c has counts[c] of them, from starts[c] on.
-        self._by_class = np.argsort(self.classes, kind="stable").astype(np.int32)  # (N,)
-        self._counts = counts.astype(np.int64)  # (C,)
-        self._starts = np.concatenate([[0], np.cumsum(counts)[:-1]])  # (C,)
-        self._anchors_per_class = int(counts.max()) if balanced else None
-        self.anchors_per_epoch = self.num_classes * int(counts.max()) if balanced else len(labels)
+        self.num_classes = len(counts)
+        self.classes = np.empty(len(labels), dtype=np.int32)
+        self.classes[by_class] = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self._by_class = by_class.astype(np.int32)
+        self._counts, self._starts = counts, starts
+        self._balanced = balanced
+        total = counts if weights is None else np.bincount(self.classes, weights)  # (C,)
+        anchors = counts.max() * (total / counts) if balanced else total
+        self._anchors = np.maximum(np.rint(anchors), 1).astype(np.int64)  # (C,)
+        self._first_anchor = np.concatenate([[0], np.cumsum(self._anchors)[:-1]])  # (C,)
+        self.anchors_per_epoch = int(self._anchors.sum())
 
     @property
     def pairs_per_epoch(self) -> int:
@@ -139,16 +158,17 @@ class PairPlan:
 
     def _anchor(self, epoch: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Class and member of each anchor ``number`` of its ``epoch``; all arrays are (n,)."""
-        if self._anchors_per_class is None:
-            # One anchor per image, in the order of the classes.
-            class_ = self.classes[self._by_class[number]].astype(np.int64)
-            return class_, number - self._starts[class_]
-        # Equally many anchors per class: its members in turn, and drawn ones when these run out.
-        class_, turn = np.divmod(number, self._anchors_per_class)
-        count = self._counts[class_]
-        # The stream's key serves as its only draw.
-        key = stream(self.seed, epoch, number, np.array(_ANCHORS))
-        return class_, np.where(turn < count, turn, below(key, count))
+        class_ = np.searchsorted(self._first_anchor, number, side="right") - 1
+        count, anchors = self._counts[class_], self._anchors[class_]
+        turn = number - self._first_anchor[class_]
+        # The images of the class in turn, from one epoch to the next.
+        member = (epoch * anchors + turn) % count
+        if self._balanced:
+            # Each image once, then drawn ones; the stream's key serves as its only draw.
+            key = stream(self.seed, epoch, number, np.array(_ANCHORS))
+            each_once = np.where(turn < count, turn, below(key, count))
+            member = np.where(anchors >= count, each_once, member)
+        return class_, member
 
     def _partner(
         self,

@@ -103,12 +103,13 @@ class PairSource:
         most = self._decoding.config.max_damaged
         for row in sorted({*rows.tolist()} - self.damaged):
             self.damaged.add(row)
-            (key,) = self._pack.keys(np.array([row]))
-            log.warning("sample %s of %s is damaged and is replaced", key, self._pack.path)
+            found = self._pack.locate(row)
+            path = found.pack.path
+            log.warning("sample %s of %s is damaged and is replaced", found.key, path)
             if len(self.damaged) > most:
                 raise PackError(
-                    f"more than {most} samples of {self._pack.path} are damaged; "
-                    f"run `python -m sharding verify {self._pack.path}`"
+                    f"more than {most} samples are damaged, the last one in {path}; "
+                    f"run `python -m sharding verify {path}`"
                 )
 
     def _substitute(self, drawn: DrawnPairs, item: int) -> tuple[int, np.ndarray]:
@@ -120,10 +121,10 @@ class PairSource:
                 self._record(rows)
             if (row := int(rows[0])) not in self.damaged:
                 return row, image
-        label = self._pack.index.label[drawn.rows[item]]
+        pack, row = self._pack.locate(int(drawn.rows[item]))
         raise PackError(
-            f"class {self._pack.manifest.classes[label]} of {self._pack.path} has almost no "
-            f"readable images; run `python -m sharding verify {self._pack.path}`"
+            f"class {pack.manifest.classes[pack.index.label[row]]} of {pack.path} has almost no "
+            f"readable images; run `python -m sharding verify {pack.path}`"
         )
 
 
@@ -164,8 +165,8 @@ class ImageSource:
     def _refuse(self, rows: np.ndarray) -> None:
         """Raise PackError for the first of the damaged ``rows``, if any."""
         if len(rows):
-            (key,) = self._pack.keys(rows[:1])
+            found = self._pack.locate(int(rows[0]))
+            path = found.pack.path
             raise PackError(
-                f"sample {key} of {self._pack.path} is damaged; "
-                f"run `python -m sharding verify {self._pack.path}`"
+                f"sample {found.key} of {path} is damaged; run `python -m sharding verify {path}`"
             )

@@ -25,9 +25,10 @@ class Range:
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a finite number"
+        unbounded = self.high in (_MAX_INT, _MAX_FLOAT)
         if self.open:
-            return f"{kind} above {self.low}"
-        if self.high in (_MAX_INT, _MAX_FLOAT):
+            return f"{kind} above {self.low}" + ("" if unbounded else f" and up to {self.high}")
+        if unbounded:
             return f"{kind} from {self.low} up"
         return f"{kind} from {self.low} to {self.high}"
 
@@ -45,9 +46,9 @@ def number(low: float, high: float = _MAX_FLOAT) -> Range:
     return Range(low, high)
 
 
-def above(low: float) -> Range:
-    """Finite numbers greater than ``low``."""
-    return Range(low, _MAX_FLOAT, open=True)
+def above(low: float, high: float = _MAX_FLOAT) -> Range:
+    """Finite numbers greater than ``low``, up to ``high``."""
+    return Range(low, high, open=True)
 
 
 def check_numbers(group: str, config: object, **ranges: Range) -> None:

@@ -16,7 +16,12 @@ from runtime.errors import ConfigError, first_line
 T = TypeVar("T")
 
 _WRONG_TYPE = re.compile(  # jsonargparse names Python's types, and repeats itself
-    r'Parser key "(?P<key>[\w.]+)": .*(Got value|Given value): (?P<value>.*)'
+    r'Parser key "(?P<key>[\w.]+)": '
+    r".*(Got value|Given value|import path string|import path format): (?P<value>.*)"
+)
+_WRONG_ELEMENT = re.compile(  # of a list of dataclasses
+    r'Parser key "(?P<key>[\w.]+)": Problem with given class_path \S+: '
+    r'(Parser key "(?P<field>\w+)": )?(?P<problem>.*)'
 )
 _WORDS = {
     int: "a whole number",
@@ -104,6 +109,10 @@ def _spelled_out(argument: str, switches: Sequence[str]) -> str:
 
 def _one_line(error: Exception, kind: type) -> str:
     message = " ".join(str(error).split())
+    if element := _WRONG_ELEMENT.fullmatch(message):
+        if not element["field"]:
+            return f"{element['key']}: {element['problem']}"
+        message = f'Parser key "{element["key"]}.{element["field"]}": {element["problem"]}'
     wrong = _WRONG_TYPE.fullmatch(message)
     wanted = wrong and _wanted(kind, wrong["key"])
     return f"{wrong['key']} must be {wanted}, not {wrong['value']}" if wrong and wanted else message
@@ -112,6 +121,8 @@ def _one_line(error: Exception, kind: type) -> str:
 def _wanted(kind: Any, key: str) -> str | None:
     """The type of the field with the dotted name ``key``, in words; None if there is none."""
     for name in key.split("."):
+        if typing.get_origin(kind) is tuple:
+            kind = typing.get_args(kind)[0]
         if not dataclasses.is_dataclass(kind):
             return None
         kind = typing.get_type_hints(kind).get(name)
@@ -125,6 +136,8 @@ def _wanted(kind: Any, key: str) -> str | None:
         words = "one of " + ", ".join(map(str, typing.get_args(kind)))
     elif origin is tuple:
         elements = typing.get_args(kind)
+        if dataclasses.is_dataclass(elements[0]):
+            return f"a list of {{{', '.join(f.name for f in dataclasses.fields(elements[0]))}}}"
         example = "[a, b]" if str in elements else "[1, 2]"
         words = f"a list {'' if ... in elements else f'of {len(elements)} '}such as {example}"
     else:

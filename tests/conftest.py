@@ -1,5 +1,6 @@
 """What several packages test with: a small image tree and its pack, and ranks that fail."""
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -43,6 +44,23 @@ def pack_path(image_tree, tmp_path_factory):
     status = main(["pack", "imagefolder", "--root", str(image_tree), "--out", str(path), *options])
     assert status == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def insects_path(tmp_path_factory):
+    """A second pack, of the data set ``insects``: 2 domains, of which ``day`` is in both packs, 3
+    classes, of which ``bee`` is, and 4 images of each; not to be changed by a test."""
+    root, out = tmp_path_factory.mktemp("insects"), tmp_path_factory.mktemp("packs") / "insects"
+    rng = np.random.default_rng(1)
+    names = itertools.product(("day", "dusk"), ("bee", "fly", "gnat"), range(4))
+    for domain, class_, number in names:
+        folder = root / domain / class_
+        folder.mkdir(parents=True, exist_ok=True)
+        coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((60, 50)).save(folder / f"{number}.jpg")
+    options = ["--name", "insects", "--shard-size", "20KB", "--workers", "1"]
+    assert main(["pack", "imagefolder", "--root", str(root), "--out", str(out), *options]) == 0
+    return out
 
 
 @pytest.fixture

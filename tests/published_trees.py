@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from scipy.io import savemat
@@ -21,6 +22,17 @@ PATTERNNET_CLASSES = (
 )
 SUN397_CLASSES = ("abbey", "church/indoor", "church/outdoor", *(f"hall_{n}" for n in range(394)))
 CARS_CLASSES = tuple(f"Maker Model {number} Sedan 2012" for number in range(196))
+
+
+class WithoutImages(SimpleNamespace):
+    """Stands for a pack by its ``path``, ``manifest`` and ``index``."""
+
+    first_rows = (0,)
+    __hash__ = object.__hash__
+
+    @property
+    def members(self):
+        return (self,)
 
 
 def images(

@@ -14,6 +14,28 @@ _MAX_PAIRS = 2**24
 
 
 @dataclass(frozen=True)
+class PackConfig:
+    """One of several packs to train on.
+
+    Attributes:
+        pack: folder of the pack, or its URL.
+        weight: multiplies the number of anchors of the pack's classes, above 0 and up to 1,000.
+        domains: domains to train on; null for all.
+        classes: classes to train on; null for all.
+        splits: splits to train on; null for all.
+    """
+
+    pack: str
+    weight: float = 1.0
+    domains: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers("data.packs", self, weight=above(0, 1000))
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """The training pairs.
 
@@ -23,20 +45,40 @@ class DataConfig:
         domains: domains to train on; null for all.
         classes: classes to train on; null for all.
         splits: splits to train on; null for all.
+        packs: several packs, in place of ``pack``, each with a selection of its own.
+        merge_classes: whether classes of the same name in different packs are one.
         num_negatives: negative pairs per positive pair.
         balanced: give each class the same number of anchors.
     """
 
-    pack: str
+    pack: str | None = None
     cache: Path | None = None
     domains: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
+    packs: tuple[PackConfig, ...] = ()
+    merge_classes: bool = False
     num_negatives: int = 20
     balanced: bool = True
 
     def __post_init__(self) -> None:
         check_numbers("data", self, num_negatives=whole(1, 10_000))
+        if (self.pack is None) == (not self.packs):
+            raise ValueError("set either data.pack or data.packs, and not both")
+        if self.merge_classes and not self.packs:
+            raise ValueError("data.merge_classes needs data.packs")
+        for name in ("domains", "classes", "splits"):
+            if self.packs and getattr(self, name) is not None:
+                raise ValueError(
+                    f"data.{name} excludes data.packs; select within each of the packs"
+                )
+
+    @property
+    def sources(self) -> tuple[PackConfig, ...]:
+        """The packs and what is selected of each."""
+        if self.pack is None:
+            return self.packs
+        return (PackConfig(self.pack, 1.0, self.domains, self.classes, self.splits),)
 
 
 @dataclass(frozen=True)

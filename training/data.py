@@ -5,6 +5,7 @@ from dataclasses import replace
 from pipelines.config import Decoding
 from pipelines.loader import PairLoader
 from pipelines.pack import Pack
+from pipelines.packs import joined
 from pipelines.pairs import PairData, Share
 from pipelines.selection import Selection
 from runtime.distributed import Process
@@ -27,19 +28,22 @@ def with_local_packs(config: TrainConfig, process: Process) -> TrainConfig:
         )
         return str(folder)
 
-    validation = config.validation
+    data, validation = config.data, config.validation
+    if data.pack is not None:
+        data = replace(data, pack=local(data.pack))
+    packs = tuple(replace(source, pack=local(source.pack)) for source in data.packs)
     if validation.pack is not None:
         validation = replace(validation, pack=local(validation.pack))
-    data = replace(config.data, pack=local(config.data.pack))
-    return replace(config, data=data, validation=validation)
+    return replace(config, data=replace(data, packs=packs), validation=validation)
 
 
 def load_pairs(config: TrainConfig) -> PairData:
     """The pairs of ``config.data``; PackError if it selects nothing."""
     data = config.data
     return PairData.select(
-        Pack(data.pack),
-        Selection(data.domains, data.classes, data.splits),
+        joined([Pack(source.pack) for source in data.sources], merge_classes=data.merge_classes),
+        [Selection(source.domains, source.classes, source.splits) for source in data.sources],
+        [source.weight for source in data.sources],
         seed=config.seed,
         num_negatives=data.num_negatives,
         balanced=data.balanced,

@@ -77,6 +77,8 @@ def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
         pairs += [
             (f"{group}.{name}", found.setting(group, name), now[group][name]) for name in names
         ]
+    packs = found.setting("data", "packs") or [], now["data"]["packs"]
+    pairs.append(("data.packs", *map(_without_paths, packs)))
     begun_with, own = Preprocessing.of_checkpoint(found.config), config.input.preprocessing
     pairs += [
         (f"input.{field.name}", getattr(begun_with, field.name), getattr(own, field.name))
@@ -90,6 +92,13 @@ def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
                 f"{config.out} was started with {name} {old}, now it is {new}; "
                 "set it back or give another --out"
             )
+
+
+def _without_paths(packs: Any) -> Any:
+    """``data.packs`` of a configuration, which a checkpoint may have spoiled, without its paths."""
+    if not isinstance(packs, list) or not all(isinstance(pack, dict) for pack in packs):
+        return packs
+    return [{name: value for name, value in pack.items() if name != "pack"} for pack in packs]
 
 
 def restore(

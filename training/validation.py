@@ -25,7 +25,8 @@ class Validation:
 
     Raises:
         ConfigError: the run trains a classifier, there is no such evaluator, it is whitened-cosine
-            and the start is not whitened, or the protocol cannot be read.
+            and the start is not whitened, the protocol cannot be read, or one of its data sets has
+            no pack.
         PackError: the pack cannot be read.
     """
 
@@ -49,6 +50,7 @@ class Validation:
         self._config, self._network, self._process = config, network, process
         self._pack = pack if settings.pack is None else Pack(settings.pack)
         self._protocol = Protocol.load(settings.protocol)
+        self._protocol.choose(self._pack.members)
         names = settings.targets or tuple(target.name for target in self._protocol.targets)
         self._targets = [self._protocol.target(name).name for name in names]
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from benchmarks.gpu.drawing import CLASSES, drawn_dataset
 from benchmarks.gpu.node import Budget, Node, Row
-from evaluation.protocol import Protocol, Target
+from evaluation.protocol import Part, Protocol, Target
 from pipelines.config import AugmentConfig, Decoding
 from pipelines.loader import PairLoader
 from pipelines.pack import Pack
@@ -56,7 +56,7 @@ def pair_loader(
 
     Without ``augment`` the augmentation is the paper's.
     """
-    data = PairData.select(pack, Selection(), seed=0, num_negatives=NUM_NEGATIVES)
+    data = PairData.select(pack, [Selection()], seed=0, num_negatives=NUM_NEGATIVES)
     return PairLoader(data, augment or AugmentConfig(), decoding, Share(pairs))
 
 
@@ -65,7 +65,7 @@ def drawn_protocol() -> Protocol:
     known = CLASSES[: len(CLASSES) // 2]
     target = Target(
         "test",
-        reference=(Selection(domains=("reference",), classes=known),),
-        test=(Selection(domains=("test",)),),
+        reference=(Part(Selection(domains=("reference",), classes=known)),),
+        test=(Part(Selection(domains=("test",))),),
     )
     return Protocol("drawn", "drawn", known, (target,))

@@ -6,7 +6,7 @@ Each way runs in a process of its own, the ways in turn, several rounds; the tab
 All decode the same images (each found file copied until there are --count) from a warm cache with
 the same number of threads or workers, crop, resize to 224, jitter and normalize as the paper does
 unless said otherwise, and deliver torch tensors in batches of 128 images. A second table has the
-sums over 1, 2 and 4 processes at once.
+sums over 1, 2 and 4 processes at once, a third the time to plan the pairs of ImageNet's images.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def _finish(process: subprocess.Popen[str]) -> dict[str, float] | None:
     """What the process measured, or None and one line on standard error; ends its process group."""
     output, errors = process.communicate()
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # workers go on for seconds without their parent
+        os.killpg(process.pid, signal.SIGKILL)  # workers run for seconds without their parent
     if process.returncode:
         print(f"left out: {errors.strip().splitlines()[-1]}", file=sys.stderr)
         return None
@@ -106,6 +106,26 @@ def scaling(arguments: argparse.Namespace, work: Path) -> str:
         rate, memory = (sum(one[key] for one in measured) for key in ("images/s", "memory"))
         rows.append((f"{processes}", f"{rate:.0f}", f"{memory:.0f}"))
     return markdown_table(("processes", "images/s", "peak MB"), rows)
+
+
+def planning(rounds: int) -> str:
+    """A markdown table of the time to make a plan of ImageNet's images, and of two packs of as
+    many, each with classes and a weight of its own."""
+    import numpy as np
+
+    from pipelines.plan import PairPlan
+
+    one = np.random.default_rng(0).permutation(np.arange(1_281_167, dtype=np.int32) % 1000)
+    rows = []
+    for name, labels in (("one pack", one), ("two packs", np.concatenate([one, 1000 + one]))):
+        weights = np.where(labels < 1000, 1.0, 2.0)
+        seconds = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            PairPlan(labels, weights, seed=0)
+            seconds.append(time.perf_counter() - start)
+        rows.append((name, f"{len(labels):,}", f"{statistics.median(seconds):.2f}"))
+    return markdown_table(("plan of", "images", "s"), rows)
 
 
 def report(results: dict[str, list[dict[str, float]]], reference: str) -> str:
@@ -161,6 +181,7 @@ def main() -> None:
             "share of a step\nspent waiting for data, which should stay below 5 %."
         )
     print(f"\nours, {arguments.threads} threads shared by processes\n\n{scaled}")
+    print(f"\n{planning(arguments.rounds)}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 
 def prepare(images: Path, work: Path, count: int) -> None:
     """Copy the JPEGs found in ``images`` into a tree of ``count`` files, at least two per class,
-    and pack it twice."""
+    and pack it twice, and once more in two packs of half the classes each."""
     found = sorted(p for p in images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     classes = min(len(found), count // 2)
     for number in range(count):
@@ -25,6 +25,11 @@ def prepare(images: Path, work: Path, count: int) -> None:
     pack += ["--shard-size", "64MB", "--max-rejects", "0", "--out"]
     subprocess.run([*pack, str(work / "pack")], check=True)
     subprocess.run([*pack, str(work / "pack256"), "--resize-short", "256"], check=True)
+    for half in range(2):
+        for folder in sorted((work / "tree").iterdir())[half::2]:
+            shutil.copytree(folder, work / f"half{half}" / folder.name, copy_function=os.link)
+        pack[pack.index("--root") + 1] = str(work / f"half{half}")
+        subprocess.run([*pack, str(work / f"pack{half}")], check=True)
     _enlarge_index(work / "pack", work / "packlarge")
 
 

@@ -18,16 +18,18 @@ from benchmarks.input.dali_ways import (
 )
 
 
-def ours(work: Path, threads: int, pack: str = "pack") -> Iterator[int]:
-    """Pairs of the plan through `pipelines`."""
+def ours(work: Path, threads: int, *packs: str) -> Iterator[int]:
+    """Pairs of the plan through `pipelines`, of the images in ``packs``, by default in `pack`."""
     from model.config import Preprocessing
     from pipelines.config import AugmentConfig, Decoding, InputConfig
     from pipelines.loader import PairLoader
     from pipelines.pack import Pack
+    from pipelines.packs import joined
     from pipelines.pairs import PairData, Share
     from pipelines.selection import Selection
 
-    data = PairData.select(Pack(work / pack), Selection(), seed=0)
+    pack = joined([Pack(work / name) for name in packs or ("pack",)])
+    data = PairData.select(pack, [Selection()] * len(pack.members), seed=0)
     decoding = Decoding(Preprocessing(image_size=SIZE), InputConfig(num_threads=threads))
     loader = PairLoader(data, AugmentConfig(), decoding, Share(BATCH // 2))
     for batch in loader:
@@ -42,6 +44,11 @@ def ours_resized(work: Path, threads: int) -> Iterator[int]:
 def ours_of_imagenets_size(work: Path, threads: int) -> Iterator[int]:
     """The same with 1,281,167 rows in the index, of 1,000 classes."""
     return ours(work, threads, "packlarge")
+
+
+def ours_of_two_packs(work: Path, threads: int) -> Iterator[int]:
+    """The same images in two packs that are read as one."""
+    return ours(work, threads, "pack0", "pack1")
 
 
 def _paper_transform() -> Callable:
@@ -148,6 +155,7 @@ WAYS: dict[str, Callable[[Path, int], Iterator[int]]] = {
     "ours": ours,
     "ours, packed to 256": ours_resized,
     "ours, 1,281,167 rows": ours_of_imagenets_size,
+    "ours, two packs": ours_of_two_packs,
     "DALI decode only": decode_only,
     "DALI decode + resize": decode_and_resize,
     "DALI bare graph": bare_graph,

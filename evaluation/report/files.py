@@ -16,6 +16,7 @@ from evaluation.receipt import Receipt
 from evaluation.report import table
 from evaluation.report.text import csv_cell, markdown_cell
 from evaluation.results import KNOWN_IS_POSITIVE, METRICS, means, settings
+from pipelines.pack import Pack
 
 
 def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
@@ -114,16 +115,20 @@ def _score_table(benchmark: BenchmarkResult, number: int) -> pa.Table:
     return pa.table(columns).replace_schema_metadata({"positive": KNOWN_IS_POSITIVE})
 
 
+def _pack(pack: Pack) -> dict[str, str]:
+    manifest = pack.manifest
+    return {"path": str(pack.path), "dataset": manifest.dataset, "sha256": manifest.fingerprint}
+
+
 def _benchmark(benchmark: BenchmarkResult) -> dict[str, Any]:
-    protocol, manifest = benchmark.protocol, benchmark.pack.manifest
+    protocol, pack = benchmark.protocol, benchmark.pack
     return {
         "name": protocol.name,
         "dataset": protocol.dataset,
         "known": protocol.known,
         "pack": {
-            "path": str(benchmark.pack.path),
-            "dataset": manifest.dataset,
-            "sha256": manifest.fingerprint,
+            **_pack(pack),
+            "members": [_pack(member) for member in pack.members if member is not pack],
         },
         "features": {
             "images": len(benchmark.extraction.features.rows),

@@ -172,7 +172,9 @@ def _mistake(benchmark: BenchmarkResult, target: TargetResult, mistake: Mistake)
 
 def _receipt(benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> str:
     packs = {
-        str(benchmark.pack.path): benchmark.pack.manifest.fingerprint for benchmark in benchmarks
+        str(pack.path): pack.manifest.fingerprint
+        for benchmark in benchmarks
+        for pack in benchmark.pack.members
     }
     network = receipt.network
     lines = {

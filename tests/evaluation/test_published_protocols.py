@@ -1,11 +1,10 @@
 """The benchmarks: trees with the published numbers of images give the published protocols."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from published_trees import MAKERS, PUBLISHED, images
+from published_trees import MAKERS, PUBLISHED, WithoutImages, images
 
 from evaluation.protocol import Protocol
 from pipelines.pack import Pack
@@ -34,7 +33,7 @@ def packs(tmp_path_factory):
         manifest = Manifest(
             name, dataset.classes, dataset.domains, dataset.splits, {}, len(samples), 0, 0, ()
         )
-        made[name] = SimpleNamespace(path=root, manifest=manifest, index=Index(**columns))
+        made[name] = WithoutImages(path=root, manifest=manifest, index=Index(**columns))
     return made
 
 
@@ -46,7 +45,7 @@ def test_a_protocol_selects_the_published_numbers_of_images(expected, packs):
     pack: Pack = packs[protocol.dataset]
     target = protocol.target(expected["target"])
     reference, test = (
-        np.concatenate([np.empty(0, np.int64), *(part.rows(pack) for part in parts)])
+        np.concatenate([np.empty(0, np.int64), *(part.images.rows(pack) for part in parts)])
         for parts in (target.reference, target.test)
     )
     known = np.isin(np.array(pack.manifest.classes)[pack.index.label], protocol.known)
@@ -73,14 +72,14 @@ def test_every_benchmark_has_its_protocol():
 def test_office_home_takes_the_published_images_for_training(packs):
     """Of 15 images all but the last two of the order without the numbers above 15."""
     protocol = Protocol.load(BENCHMARKS / "officehome_dg.yaml")
-    selection = protocol.target("Clipart").reference[0]
+    selection = protocol.target("Clipart").reference[0].images
     assert selection.leading is not None
     assert set(np.flatnonzero(~selection.leading.mask(15)) + 1) == {6, 7}
 
 
 def test_a_pack_that_lacks_images_does_not_answer_a_count(packs):
     pack = packs["dtd"]
-    short = SimpleNamespace(
+    short = WithoutImages(
         path=pack.path,
         manifest=Manifest(**{**pack.manifest.__dict__, "rejects": 1}),
         index=pack.index,

@@ -13,14 +13,17 @@ import evaluate
 from evaluation import whitening
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.trained import load_network
+from evaluation.training_images import TrainingImages
 from evaluation.whitening import learn_whitening
 from model.config import EVALUATORS
 from model.network import build_network
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
+from pipelines.packs import joined
 from pipelines.selection import Selection
 from runtime import checkpoint
 from runtime.__main__ import main as exchange
+from runtime.errors import ConfigError
 from sharding.__main__ import main as pack_main
 from tests.evaluation.conftest import ALONE, MODEL
 from tests.evaluation.scores import assert_equal_scores, scores
@@ -114,17 +117,32 @@ def test_what_cannot_be_learned_is_one_line(arguments, pack_path, options, messa
     assert message in refusal(arguments(**{**LEARNED, **options}))
 
 
-def test_one_image_of_each_class_is_refused(arguments, image_tree, tmp_path, refusal):
+@pytest.fixture
+def few(image_tree, tmp_path):
+    """A pack with one image of each class."""
     for source in image_tree.glob("day/*/0.jpg"):
         target = tmp_path / "tree" / source.relative_to(image_tree)
         target.parent.mkdir(parents=True)
         shutil.copy(source, target)
-    few = tmp_path / "few"
-    assert (
-        pack_main(["pack", "imagefolder", "--root", str(tmp_path / "tree"), "--out", str(few)]) == 0
-    )
+    words = ["pack", "imagefolder", "--root", str(tmp_path / "tree"), "--out"]
+    assert pack_main([*words, str(tmp_path / "few")]) == 0
+    return tmp_path / "few"
+
+
+def test_one_image_of_each_class_is_refused(arguments, few, refusal):
     line = refusal(arguments(covariance_pack=few, **LEARNED))
     assert f"{few}: the features of the same class differ in too few ways" in line
+
+
+def test_tests_are_found_in_the_member_that_is_the_training_pack(few, pack_path):
+    own = Pack(pack_path)
+    both = joined([Pack(few), own])
+    images = TrainingImages(own, np.arange(8, 20))
+    images.check_apart(
+        both, np.arange(0, 13), "a protocol"
+    )  # the few, and the first eight of the pack
+    with pytest.raises(ConfigError, match="2 of the 12 images of --covariance-pack are tests of a"):
+        images.check_apart(both, np.arange(0, 15), "a protocol")
 
 
 def test_of_too_many_images_every_class_gives_as_many(run_folder, pack_path, monkeypatch):

@@ -14,7 +14,7 @@ def decoding(**options):
 
 def pair_loader(pack, *share, start_step=0, **options):
     """Steps of 12 pairs; ``share`` is (rank, world_size), ``options`` those of ``InputConfig``."""
-    data = PairData.select(pack, Selection(), seed=4, num_negatives=3)
+    data = PairData.select(pack, [Selection()] * len(pack.members), seed=4, num_negatives=3)
     augment, images = AugmentConfig(), decoding(**options)
     return PairLoader(data, augment, images, Share(12, *share), start_step=start_step)
 

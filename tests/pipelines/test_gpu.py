@@ -41,7 +41,7 @@ def node(tmp_path_factory):
 
 def batches(pack_path, steps, **config):
     pack = Pack(pack_path)
-    data = PairData.select(pack, Selection(), seed=4, num_negatives=3)
+    data = PairData.select(pack, [Selection()], seed=4, num_negatives=3)
     decoding = Decoding(PAPER_PREPROCESSING, InputConfig(**config))
     loader = PairLoader(data, AugmentConfig(), decoding, Share(64))
     for batch, _ in zip(loader, range(steps)):

@@ -16,6 +16,13 @@ def test_show_draws_the_pairs_that_training_sees(pack_path, tmp_path, capsys):
         assert len(image.convert("RGB").getcolors(maxcolors=1 << 24)) > 100
 
 
+def test_several_packs_are_shown_as_one(pack_path, insects_path, tmp_path):
+    page = tmp_path / "page.png"
+    packs = [str(pack_path), str(insects_path)]
+    assert main(["show", *packs, "--out", str(page), "--pairs", "2", "--image-size", "32"]) == 0
+    assert page.stat().st_size > 0
+
+
 def test_bench_prints_the_rates(pack_path, capsys):
     options = ["--steps", "3", "--global-batch", "4", "--image-size", "32"]
     assert main(["bench", str(pack_path), *options]) == 0

@@ -32,6 +32,54 @@ def test_an_epoch_has_each_anchor_in_each_role_exactly_once(sizes, negatives, ba
         assert (positives == 1).all()
 
 
+class_weights = st.lists(
+    st.floats(0.01, 5) | st.sampled_from([1.0, 2.0]), min_size=7, max_size=7
+).map(np.array)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=class_sizes, weights=class_weights, epoch=st.integers(0, 2**20), balanced=st.booleans()
+)
+def test_an_epoch_has_anchors_in_proportion_to_the_weights(sizes, weights, epoch, balanced):
+    labels = labels_of(sizes)
+    plan = PairPlan(labels, weights[labels], seed=2, num_negatives=2, balanced=balanced)
+    pairs = plan.pairs(plan.pairs_per_epoch * epoch, plan.pairs_per_epoch)
+    by_image = np.bincount(pairs.anchor[~pairs.different], minlength=len(labels))
+    assert (np.bincount(pairs.anchor, minlength=len(labels)) == 3 * by_image).all()
+    for class_, size in enumerate(sizes):
+        expected = weights[class_] * (max(sizes) if balanced else size)
+        anchors = by_image[labels == class_]
+        assert anchors.sum() == max(1, round(expected)) or abs(anchors.sum() - expected) < 0.501
+        if balanced and anchors.sum() >= size:
+            assert (anchors >= 1).all()
+        else:
+            assert anchors.max() - anchors.min() <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=class_sizes, weight=st.floats(0.01, 3), start=st.integers(0, 2**30))
+def test_images_that_take_turns_are_anchors_equally_often(sizes, weight, start):
+    labels = labels_of(sizes)
+    weights = np.full(len(labels), weight)
+    plan = PairPlan(labels, weights, seed=3, num_negatives=1, balanced=False)
+    epochs = int(np.lcm.reduce(sizes))
+    pairs = plan.pairs(start * plan.pairs_per_epoch, min(epochs, 60) * plan.pairs_per_epoch)
+    by_image = np.bincount(pairs.anchor[~pairs.different], minlength=len(labels))
+    for class_ in range(len(sizes)):
+        anchors = by_image[labels == class_]
+        assert anchors.max() - anchors.min() <= (epochs > 60)
+
+
+def test_images_with_different_weights_count_by_the_mean_in_their_class():
+    labels = np.repeat([0, 1], [4, 6])
+    weights = np.array([1, 1, 3, 3, 1, 1, 1, 1, 1, 1])
+    pairs_per_epoch = {True: 12 + 6, False: 8 + 6}
+    for balanced, anchors in pairs_per_epoch.items():
+        plan = PairPlan(labels, weights, seed=0, num_negatives=1, balanced=balanced)
+        assert plan.anchors_per_epoch == anchors
+
+
 @settings(max_examples=60, deadline=None)
 @given(sizes=class_sizes, balanced=st.booleans(), start=st.integers(0, 2**40))
 def test_a_pair_is_labelled_by_its_classes_and_never_holds_one_image_twice(sizes, balanced, start):
@@ -45,15 +93,38 @@ def test_a_pair_is_labelled_by_its_classes_and_never_holds_one_image_twice(sizes
 @given(
     start=st.integers(0, 2**40),
     cuts=st.lists(st.integers(0, 60), min_size=1, max_size=4).map(sorted),
+    weights=class_weights,
+    balanced=st.booleans(),
 )
-def test_any_cut_of_the_sequence_gives_the_same_pairs(start, cuts):
-    plan = PairPlan(labels_of([3, 5, 4]), seed=1, num_negatives=2)
+def test_any_cut_of_the_sequence_gives_the_same_pairs(start, cuts, weights, balanced):
+    labels = labels_of([3, 5, 4])
+    plan = PairPlan(labels, weights[labels], seed=1, num_negatives=2, balanced=balanced)
     whole = plan.pairs(start, 60)
     edges = [0, *cuts, 60]
     parts = [plan.pairs(start + a, b - a) for a, b in itertools.pairwise(edges)]
     for name in ("anchor", "partner", "different", "key"):
         joined = np.concatenate([getattr(part, name) for part in parts])
         assert (joined == getattr(whole, name)).all()
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_equal_weights_of_1_change_nothing(balanced):
+    labels = labels_of([3, 5, 4])
+    plain = PairPlan(labels, seed=1, balanced=balanced)
+    weighted = PairPlan(labels, np.ones(len(labels)), seed=1, balanced=balanced)
+    for name in ("anchor", "partner", "different", "key"):
+        one, other = (getattr(plan.pairs(10**6, 500), name) for plan in (plain, weighted))
+        assert (one == other).all()
+
+
+def test_the_sequence_of_earlier_versions_continues():
+    """Golden: weighted sums of what the plan drew at these positions before it had weights."""
+    labels = labels_of([3, 5, 4])
+    position = np.arange(1, 501)
+    for balanced, expected in ((True, [715368, 708184]), (False, [688626, 743350])):
+        pairs = PairPlan(labels, seed=1, balanced=balanced).pairs(10**6, 500)
+        sums = [int((position * images).sum()) for images in (pairs.anchor, pairs.partner)]
+        assert sums == expected
 
 
 def test_epochs_and_seeds_differ():
@@ -65,7 +136,8 @@ def test_epochs_and_seeds_differ():
     assert len(np.unique(np.concatenate([first.key, second.key, other.key]))) == 1500
 
 
-def test_a_position_far_away_takes_no_longer_path(monkeypatch):
+@pytest.mark.parametrize("weights", [None, np.repeat([0.5, 2.0], 6500)])
+def test_a_position_far_away_takes_no_longer_path(monkeypatch, weights):
     """Cost in the number of hash evaluations, which does not depend on the machine."""
     import sharding.format.splitmix as splitmix
 
@@ -78,7 +150,7 @@ def test_a_position_far_away_takes_no_longer_path(monkeypatch):
 
     monkeypatch.setattr("pipelines.hashing.mix", counting)
     monkeypatch.setattr("pipelines.permutation.mix", counting)
-    plan = PairPlan(np.repeat(np.arange(100), 130), seed=0)
+    plan = PairPlan(np.repeat(np.arange(100), 130), weights, seed=0)
     costs = []
     for start in (0, 10**9, 10**15):
         evaluated.clear()

@@ -39,7 +39,9 @@ def http(buckets):
     yield from serve("http", buckets)
 
 
-def test_a_remote_pack_is_copied_and_trained_on(s3, train, tmp_path, error_line, capsys):
+def test_a_remote_pack_is_copied_and_trained_on(
+    s3, train, insects_path, tmp_path, error_line, capsys
+):
     pack, cache = f"--data.pack={URL}", f"--data.cache={tmp_path / 'cache'}"
     assert train(pack) == 2
     assert "give --data.cache FOLDER" in error_line()
@@ -51,6 +53,9 @@ def test_a_remote_pack_is_copied_and_trained_on(s3, train, tmp_path, error_line,
     (copy,) = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
     assert str(copy) in (step_folders(tmp_path / "run")[0] / "config.yaml").read_text()
     assert train(pack, cache, "--dry-run") == 0
+    packs = f"--data.packs=[{{pack: {URL}}}, {{pack: {insects_path}}}]"
+    assert train("--data.pack=null", packs, cache, "--dry-run", run="two") == 0
+    assert "84 images of 8 classes" in capsys.readouterr().out
 
 
 def test_a_process_that_cannot_copy_ends_the_others(http, config_file, fail_on_rank_1, tmp_path):
