@@ -149,6 +149,14 @@ def test_unknown_columns_are_one_line(options, message, data, tmp_path, capsys):
     assert message in line
 
 
+def test_a_file_that_the_others_count_is_missed_unless_a_pattern_names_them(data, tmp_path, capsys):
+    (data / "data" / "train-00001-of-00002.parquet").unlink()
+    assert pack(data, tmp_path / "pack") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "1 of the 2 files train-*-of-00002 are missing, number 1 is the first" in line
+    assert pack(data / "data" / "t*.parquet", tmp_path / "pack") == 0
+
+
 def test_arrow_files_and_damaged_files_are_one_line(data, tmp_path, capsys):
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "data-00000-of-00001.arrow").touch()
