@@ -103,7 +103,8 @@ class Storage:
     def _failure(self, name: str, error: BaseException) -> PackError:
         where = f"{self.url}/{name}" if name else str(self.url)
         status, last = _status(error), _chain(error)[-1]
-        if status in (401, 403) or isinstance(error, PermissionError):
+        unauthorized = status in (401, 403) or "Credential" in type(last).__name__
+        if unauthorized or isinstance(error, PermissionError):
             return PackError(
                 f"access to {where} is denied; check the credentials that {self.url.scheme}:// "
                 "takes from the environment"

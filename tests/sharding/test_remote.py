@@ -284,7 +284,7 @@ def test_access_that_is_denied_is_one_line(url, pack_path, tmp_path, monkeypatch
         assert "is denied; check the credentials" in refused(*words)
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    assert "credentials" in refused("stage", url, tmp_path / "local")
+    assert "is denied; check the credentials" in refused("stage", url, tmp_path / "local")
     assert not list(tmp_path.rglob("*.tar"))
 
 
@@ -363,6 +363,15 @@ def test_a_url_that_cannot_be_used_is_one_line(url, words, tmp_path, refused):
 def test_commands_that_need_a_folder_refuse_a_url(refused):
     for command in ("verify", "info", "merge"):
         assert "python -m sharding stage" in refused(command, "s3://bucket/pack")
+
+
+def test_a_push_to_a_folder_is_refused(pack_path, tmp_path, refused):
+    assert f"{tmp_path} is not a URL" in refused("push", pack_path, tmp_path)
+
+
+def test_where_a_pack_cannot_be_written_is_said_before_the_data_set_is_listed(tmp_path, refused):
+    for out, words in ((URL, "add --work FOLDER"), ("http://server/pack", "cannot be pushed")):
+        assert words in refused("pack", "imagefolder", "--root", tmp_path / "gone", "--out", out)
 
 
 def test_two_processes_that_stage_to_one_folder_make_one_copy(s3, url, pack_path, tmp_path):
