@@ -48,6 +48,8 @@ def huggingface(root: Path, options: HuggingFaceOptions) -> Dataset:
     files = container_files(root, ".parquet")
     if root.is_dir():
         _refuse_incomplete(files)
+    for file in files:
+        _expect_columns(file, options)
     columns = [name for name in (options.label_column, options.domain_column) if name is not None]
     names = _names(files, columns)
     return contained_dataset(
@@ -117,6 +119,16 @@ def _class_label(feature: Any) -> tuple[str, ...] | None:
         return None
     sound = names and len(set(names)) == len(names) and all(map(may_be_name, names))
     return tuple(names) if sound else None
+
+
+def _expect_columns(file: ContainerFile, options: HuggingFaceOptions) -> None:
+    there = schema(file.container).names
+    for option, name in vars(options).items():
+        if name is not None and name not in there:
+            raise PackError(
+                f"{file.container.path} has no column {name!r} but {', '.join(map(repr, there))}; "
+                f"say which with --{option.replace('_', '-')}"
+            )
 
 
 def _refuse_incomplete(files: list[ContainerFile]) -> None:

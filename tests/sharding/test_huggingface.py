@@ -138,8 +138,12 @@ def test_metadata_without_sound_class_names_do_not_count(features, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--label-column", "fine"], "has no column 'fine'; its columns are image, label, style"),
-        (["--image-column", "img"], "has no column 'img'; its columns are image, label, style"),
+        (
+            ["--label-column", "fine"],
+            "has no column 'fine' but 'image', 'label', 'style'; say which with --label-column",
+        ),
+        (["--image-column", "img"], "; say which with --image-column"),
+        (["--domain-column", "place"], "; say which with --domain-column"),
         (["--image-column", "label"], "column 'label' holds int64; expected encoded images"),
     ],
 )
