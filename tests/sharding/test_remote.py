@@ -406,6 +406,7 @@ def test_a_web_server_with_a_password_serves_packs(http, stored, pack_path, tmp_
     path = f"{http.address}/bucket/pack"
     line = refused("stage", f"http://{path}?{TOKEN}", tmp_path / "local")
     assert f"access to http://{path}/manifest.json is denied" in line
+    assert "check the credentials in the URL or ~/.netrc" in line
     wrong = f"http://{USER}:{PASSWORD[:-1]}@{path}"
     assert "is denied" in refused("stage", wrong, tmp_path / "local")
     right = f"http://{USER}:{PASSWORD}@{path}"
