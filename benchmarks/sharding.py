@@ -31,7 +31,7 @@ from sharding.packing import pack
 from sharding.shard_plan import PackOptions
 from sharding.sources.dataset import Dataset, Sample
 from sharding.sources.imagefolder import imagefolder
-from sharding.sources.imagenet import imagenet21k
+from sharding.sources.imagenet.forms import imagenet21k
 from sharding.sources.webdataset import WebDatasetOptions, webdataset
 
 _CLASSES = 8

@@ -15,7 +15,7 @@ from PIL import Image
 from pyarrow import parquet
 from scipy.io import savemat
 
-from sharding.sources.synsets import ILSVRC2012
+from sharding.sources.imagenet.synsets import ILSVRC2012
 
 VAL_SYNSETS = [ILSVRC2012[(number * 37) % 1000] for number in range(12)]
 """The synset of validation image 1, 2, …"""

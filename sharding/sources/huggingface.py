@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from runtime.errors import PackError
-from sharding.sources.contained import Fault, Found, contained_dataset, name_of
-from sharding.sources.container_files import ContainerFile, container_files
+from sharding.sources.containers.contained import Fault, Found, contained_dataset, name_of
+from sharding.sources.containers.files import ContainerFile, container_files
+from sharding.sources.containers.parquet_images import ParquetReader, rows, schema
 from sharding.sources.dataset import Dataset
 from sharding.sources.names import may_be_name
-from sharding.sources.parquet_images import ParquetReader, rows, schema
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sharding.sources.cars import cars
 from sharding.sources.dataset import Dataset
 from sharding.sources.huggingface import HuggingFaceOptions, huggingface
 from sharding.sources.imagefolder import ImageFolderOptions, imagefolder
-from sharding.sources.imagenet import ImageNetOptions, imagenet, imagenet21k
+from sharding.sources.imagenet.forms import ImageNetOptions, imagenet, imagenet21k
 from sharding.sources.published import domainnet, dtd, officehome, pacs, patternnet, sun397
 from sharding.sources.table import TableOptions, table
 from sharding.sources.webdataset import WebDatasetOptions, webdataset

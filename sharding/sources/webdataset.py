@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runtime.errors import PackError, first_line
-from sharding.sources.archives import Member, members
-from sharding.sources.contained import Fault, Found, contained_dataset, name_of
-from sharding.sources.container_files import ContainerFile, container_files
-from sharding.sources.containers import ContainerReader
+from sharding.sources.containers.archives import Member, members
+from sharding.sources.containers.contained import Fault, Found, contained_dataset, name_of
+from sharding.sources.containers.container import ContainerReader
+from sharding.sources.containers.files import ContainerFile, container_files
 from sharding.sources.dataset import Dataset
 from sharding.sources.names import check_name
 

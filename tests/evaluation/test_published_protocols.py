@@ -11,7 +11,7 @@ from pipelines.pack import Pack
 from runtime.errors import PackError
 from sharding.format.index import Index
 from sharding.format.manifest import Manifest
-from sharding.sources.imagenet import imagenet
+from sharding.sources.imagenet.forms import imagenet
 from sharding.sources.published import domainnet
 from sharding.sources.registry import SOURCES
 

@@ -7,7 +7,7 @@ import tarfile
 import pytest
 
 from runtime.errors import PackError
-from sharding.sources.archives import members
+from sharding.sources.containers.archives import members
 
 BLOCK = 512
 

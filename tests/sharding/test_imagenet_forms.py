@@ -21,12 +21,12 @@ from scipy.io import savemat
 from runtime.errors import PackError
 from sharding.__main__ import main
 from sharding.format.opening import open_pack
-from sharding.sources import imagenet_devkit
-from sharding.sources.containers import Container
+from sharding.sources.containers.container import Container
+from sharding.sources.containers.gzip_archives import GzipScan
 from sharding.sources.dataset import Sample
-from sharding.sources.gzip_archives import GzipScan
-from sharding.sources.imagenet import imagenet
-from sharding.sources.synsets import ILSVRC2012
+from sharding.sources.imagenet import devkit
+from sharding.sources.imagenet.forms import imagenet
+from sharding.sources.imagenet.synsets import ILSVRC2012
 
 CLASSES = forms.VAL_SYNSETS[:3]
 
@@ -182,7 +182,7 @@ def test_workers_find_the_access_points_with_the_listing(roots, monkeypatch, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"access-points-{number}" for number in range(6)
     ]
-    monkeypatch.setattr("sharding.sources.gzip_archives._BEYOND", None)
+    monkeypatch.setattr("sharding.sources.containers.gzip_archives._BEYOND", None)
     for sample in (samples[0], samples[450], samples[-1], samples[3]):
         assert read(sample) == dict(images(samples))[sample.source]
 
@@ -195,8 +195,8 @@ def images(samples):
 
 
 def test_a_gzip_archive_is_read_in_blocks_between_its_access_points(monkeypatch, tmp_path):
-    monkeypatch.setattr("sharding.sources.gzip_archives.SPACING", 2**16)
-    monkeypatch.setattr("sharding.sources.gzip_archives._INFLATED_AT_ONCE", 50_000)
+    monkeypatch.setattr("sharding.sources.containers.gzip_archives.SPACING", 2**16)
+    monkeypatch.setattr("sharding.sources.containers.gzip_archives._INFLATED_AT_ONCE", 50_000)
     random = np.random.default_rng(0)
     files = {f"{number}.JPEG": random.bytes(20_000 + number) for number in range(40)}
     forms.write(tmp_path / "a.tar.gz", gzip.compress(forms.tar(files.items())))
@@ -223,14 +223,14 @@ def test_training_images_alone_are_named_as_in_the_training_folder(tars):
 
 
 def test_the_unpacked_development_kit_is_read(tars):
-    (tars / imagenet_devkit.ARCHIVE).unlink()
+    (tars / devkit.ARCHIVE).unlink()
     for name, file in forms.devkit().items():
         forms.write(tars / "ILSVRC2012_devkit_t12" / name, file)
     assert sum(sample.split for sample in imagenet(tars).samples()) == len(forms.VAL)
 
 
 def test_a_validation_tar_without_the_kit_is_left_out_with_a_note(tars):
-    (tars / imagenet_devkit.ARCHIVE).unlink()
+    (tars / devkit.ARCHIVE).unlink()
     dataset = imagenet(tars)
     assert dataset.splits == ("train",)
     (note,) = dataset.notes
@@ -382,7 +382,7 @@ def test_an_archive_that_changed_after_it_was_found_is_an_error(tars):
     ids=["length", "zero", "beyond", "empty", "meta", "missing"],
 )
 def test_a_kit_that_does_not_label_the_validation_images_is_an_error(files, message, tars, capsys):
-    (tars / imagenet_devkit.ARCHIVE).write_bytes(forms.devkit_archive(files))
+    (tars / devkit.ARCHIVE).write_bytes(forms.devkit_archive(files))
     assert re.search(message, failure(capsys, tars))
 
 
@@ -393,7 +393,7 @@ def test_a_meta_file_that_asks_for_too_much_memory_is_an_error(tars, capsys):
     wide = meta.getvalue().replace(struct.pack("<ii", 77, 1), struct.pack("<ii", 2**31 - 1, 1))
     assert wide != meta.getvalue()
     files = forms.devkit() | {"data/meta.mat": wide}
-    (tars / imagenet_devkit.ARCHIVE).write_bytes(forms.devkit_archive(files))
+    (tars / devkit.ARCHIVE).write_bytes(forms.devkit_archive(files))
     assert "meta.mat in " in failure(capsys, tars)
 
 
@@ -497,9 +497,9 @@ def test_a_webdataset_sample_without_image_or_label_is_an_error(members, message
 def test_a_folder_without_any_form_names_them(tmp_path, capsys):
     forms.write(tmp_path / "images" / "1.jpg", b"")
     line = failure(capsys, tmp_path)
-    assert "found none of train/<synset>/<image>, " in line
+    assert "expected one of train/<synset>/<image>, " in line
     assert "ILSVRC2012_img_train.tar, " in line
-    assert "but 1 entries: images" in line
+    assert "found 1: images" in line
 
 
 @pytest.mark.parametrize(

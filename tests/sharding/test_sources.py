@@ -10,7 +10,7 @@ from sharding.format.opening import open_pack
 from sharding.listing import write_listing
 from sharding.shard_plan import PackOptions
 from sharding.sources.imagefolder import imagefolder
-from sharding.sources.imagenet import imagenet
+from sharding.sources.imagenet.forms import imagenet
 from sharding.sources.registry import SOURCES
 
 SYNSETS = [f"n{number * 7:08d}" for number in range(1000)]

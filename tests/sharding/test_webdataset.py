@@ -11,7 +11,7 @@ import webdataset as wds
 from runtime.errors import PackError
 from sharding.__main__ import main
 from sharding.format.opening import open_pack
-from sharding.sources.archives import members
+from sharding.sources.containers.archives import members
 from sharding.sources.webdataset import WebDatasetOptions, webdataset
 
 SAMPLES = [(class_, number) for number in range(3) for class_ in ("ant", "bee", "cat")]
@@ -253,7 +253,7 @@ def test_many_shards_are_listed_by_processes_and_the_result_is_the_same(
 ):
     root = write(tmp_path / "shards", image_tree)
     alone = list(webdataset(root, WebDatasetOptions()).samples())
-    monkeypatch.setattr("sharding.sources.contained._LARGE", 0)
+    monkeypatch.setattr("sharding.sources.containers.contained._LARGE", 0)
     assert list(webdataset(root, WebDatasetOptions()).samples()) == alone
     (root / "birds-val-000001.tar").write_bytes(b"x" * 1000)
     with pytest.raises(PackError, match="is not a tar archive"):

@@ -9,7 +9,7 @@ from runtime.errors import PackError, first_line
 from sharding.sources.dataset import Dataset, Sample
 from sharding.sources.expect import inside, some
 from sharding.sources.files import FileReader, state_of
-from sharding.sources.imagenet_choice import SYNSET, TRAIN, VAL, Choice
+from sharding.sources.imagenet.choice import SYNSET, TRAIN, VAL, Choice
 from sharding.sources.tree import class_folder, files, folders, left_out, loose_images
 
 SOLUTION = "LOC_val_solution.csv"

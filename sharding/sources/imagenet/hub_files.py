@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runtime.errors import PackError
-from sharding.sources.containers import Container
+from sharding.sources.containers.container import Container
 from sharding.sources.dataset import Sample
-from sharding.sources.imagenet_choice import TRAIN, VAL
+from sharding.sources.imagenet.choice import TRAIN, VAL
 from sharding.sources.tree import files
 
 

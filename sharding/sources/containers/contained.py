@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from runtime.errors import PackError
-from sharding.sources.container_files import ContainerFile, splits_of
+from sharding.sources.containers.files import ContainerFile, splits_of
 from sharding.sources.dataset import Dataset, Sample
 from sharding.sources.names import check_name, in_order, is_number, may_be_name
 from sharding.workers import processes, submit

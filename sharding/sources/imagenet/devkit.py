@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import PackError, first_line
-from sharding.sources.archives import members
-from sharding.sources.containers import Container
-from sharding.sources.imagenet_choice import SYNSET
+from sharding.sources.containers.archives import members
+from sharding.sources.containers.container import Container
+from sharding.sources.imagenet.choice import SYNSET
 from sharding.workers import processes
 
 ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runtime.errors import PackError
-from sharding.sources import imagenet_hub, imagenet_tars, imagenet_trees
 from sharding.sources.dataset import Dataset
 from sharding.sources.expect import some
-from sharding.sources.imagenet_choice import Choice, read_classes
+from sharding.sources.imagenet import hub, tars, trees
+from sharding.sources.imagenet.choice import Choice, read_classes
 from sharding.sources.tree import entries
 
 NUM_CLASSES = 1000
@@ -48,14 +48,14 @@ class _Form(NamedTuple):
 
 
 _TREES = (
-    _Form("train/<synset>/<image>", imagenet_trees.find_tree, imagenet_trees.tree),
-    _Form("n01440764.tar, …", imagenet_tars.find_synset_tars, imagenet_tars.synset_tars),
-    _Form(imagenet_tars.TRAIN_TARS[0], imagenet_tars.find_tar, imagenet_tars.tar_of_tars),
+    _Form("train/<synset>/<image>", trees.find_tree, trees.tree),
+    _Form("n01440764.tar, …", tars.find_synset_tars, tars.synset_tars),
+    _Form(tars.TRAIN_TARS[0], tars.find_tar, tars.tar_of_tars),
 )
 _HUB = (
-    _Form("train_images_0.tar.gz, …", imagenet_hub.find_archives, imagenet_hub.archives),
-    _Form("train-00000-of-00294.parquet, …", imagenet_hub.find_parquet, imagenet_hub.parquet),
-    _Form("imagenet1k-train-0000.tar, …", imagenet_hub.find_shards, imagenet_hub.shards),
+    _Form("train_images_0.tar.gz, …", hub.find_archives, hub.archives),
+    _Form("train-00000-of-00294.parquet, …", hub.find_parquet, hub.parquet),
+    _Form("imagenet1k-train-0000.tar, …", hub.find_shards, hub.shards),
 )
 
 
@@ -92,8 +92,8 @@ def _found(root: Path, choice: Choice, forms: Sequence[_Form]) -> Dataset:
     if not found:
         names = entries(root)
         raise PackError(
-            f"{root}: found none of {', '.join(form.layout for form in forms)}, but "
-            f"{len(names)} entries: {some(names)}; is --root right?"
+            f"{root}: expected one of {', '.join(form.layout for form in forms)}, found "
+            f"{len(names)}: {some(names)}; is --root right?"
         )
     (form, what), *others = found
     dataset = form.dataset(root, choice)

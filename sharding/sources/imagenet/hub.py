@@ -9,14 +9,14 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from runtime.errors import PackError
-from sharding.sources.archives import Member, members
-from sharding.sources.containers import Container, ContainerReader
+from sharding.sources.containers.archives import Member, members
+from sharding.sources.containers.container import Container, ContainerReader
+from sharding.sources.containers.gzip_archives import GzipReader, GzipScan
+from sharding.sources.containers.parquet_images import ParquetReader, rows
 from sharding.sources.dataset import Dataset, Sample
-from sharding.sources.gzip_archives import GzipReader, GzipScan
-from sharding.sources.imagenet_choice import Choice, image_name
-from sharding.sources.imagenet_hub_files import find_files, hub_files
-from sharding.sources.parquet_images import ParquetReader, rows
-from sharding.sources.synsets import ILSVRC2012
+from sharding.sources.imagenet.choice import Choice, image_name
+from sharding.sources.imagenet.hub_files import find_files, hub_files
+from sharding.sources.imagenet.synsets import ILSVRC2012
 
 NUM_TRAIN_ARCHIVES = 5
 _TAR_GZ = re.compile(r"(?P<split>train|val|test)_images(?:_(?P<number>\d))?\.tar\.gz")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from braceexpand import braceexpand
 
 from runtime.errors import PackError
-from sharding.sources.containers import Container
+from sharding.sources.containers.container import Container
 from sharding.sources.split_folders import SPLITS
 
 _MAX_FILES = 1_000_000

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from runtime.errors import PackError, first_line
-from sharding.sources.containers import Container, expect_image_size
+from sharding.sources.containers.container import Container, expect_image_size
 from sharding.sources.dataset import Sample
 
 _MAX_ROW_GROUP = 4 * 2**30  # bytes of the images of one row group, which a worker holds in memory

@@ -17,8 +17,8 @@ from typing import Any
 
 from runtime.errors import PackError
 from runtime.files import write_atomically
-from sharding.sources.archives import Member, members
-from sharding.sources.containers import Container, expect_image_size
+from sharding.sources.containers.archives import Member, members
+from sharding.sources.containers.container import Container, expect_image_size
 from sharding.sources.dataset import Sample
 
 SPACING = 64 * 2**20
@@ -147,7 +147,7 @@ class GzipScan:
         inflated bytes. As many containers as there are processors are inflated at a time.
 
         Raises:
-            PackError: as ``GzipArchive`` and ``sharding.sources.archives.members``.
+            PackError: as ``GzipArchive`` and ``sharding.sources.containers.archives.members``.
         """
         self._points = []
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from runtime.errors import PackError
-from sharding.sources import imagenet_devkit
-from sharding.sources.archives import Member, members
-from sharding.sources.containers import Container, ContainerReader
+from sharding.sources.containers.archives import Member, members
+from sharding.sources.containers.container import Container, ContainerReader
 from sharding.sources.dataset import Dataset, Sample
 from sharding.sources.expect import some
-from sharding.sources.imagenet_choice import TRAIN, VAL, Choice
+from sharding.sources.imagenet import devkit
+from sharding.sources.imagenet.choice import TRAIN, VAL, Choice
 from sharding.sources.tree import files, visible
 
 TRAIN_TARS = ("ILSVRC2012_img_train.tar", "fall11_whole.tar")
@@ -90,14 +90,13 @@ def _dataset(
     truth: list[str] | None = None
     notes: tuple[str, ...] = ()
     if (root / VAL_TAR).is_file():
-        if kit := imagenet_devkit.find(root):
-            truth = imagenet_devkit.ground_truth(kit)
+        if kit := devkit.find(root):
+            truth = devkit.ground_truth(kit)
             _expect_known(truth, labels, choice, kit)
             containers = (*containers, Container.at(root / VAL_TAR))
         else:
             notes = (
-                f"{root / VAL_TAR} has no labels and is left out; put "
-                f"{imagenet_devkit.ARCHIVE} into {root}",
+                f"{root / VAL_TAR} has no labels and is left out; put {devkit.ARCHIVE} into {root}",
             )
 
     def samples() -> Iterator[Sample]:
