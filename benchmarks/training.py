@@ -121,10 +121,9 @@ def _original(config: TrainConfig, process: Process, data: PairData) -> Callable
         )
 
     def read(number: int) -> tuple[bytes, bytes, bool]:
-        pairs = data.plan.pairs(number, 1)
-        rows = data.rows[[pairs.anchor[0], pairs.partner[0]]]
-        anchor, partner = (image.tobytes() for image in data.pack.read(rows))
-        return anchor, partner, bool(pairs.different[0])
+        drawn = data.draw(number, 1)
+        anchor, partner = (image.tobytes() for image in data.pack.read(drawn.rows))
+        return anchor, partner, bool(drawn.pairs.different[0])
 
     transform = original.augmenting_transform(config.augment, config.input.preprocessing.image_size)
     loader: DataLoader = DataLoader(

@@ -12,7 +12,9 @@ from runtime.errors import PackError
 
 # The purpose of a stream, hashed into its key.
 _CLASSES, _MEMBERS, _IMAGE, _OTHER_DOMAIN, _POSITIVE = range(3, 8)
-_AUGMENT, _SUBSTITUTE = range(2)  # draws of an image's stream; substitutes take all from the last on
+_AUGMENT, _SUBSTITUTE = range(
+    2
+)  # draws of an image's stream; substitutes take all from the last on
 # Draws of a positive pair's stream; its negatives take two each from the last on.
 _PARTNER, _MEAN_OF, _NEGATIVES = range(3)
 
@@ -84,8 +86,8 @@ class ClassPlan:
     ) -> None:
         if sampling.cross_domain and (domains == domains[0]).all():
             raise PackError(
-                "data.sampling.cross_domain needs images of several domains, the selection has one; "
-                "select more domains or set it to false"
+                "data.sampling.cross_domain needs images of several domains, the selection has "
+                "one; select more domains or set it to false"
             )
         self._images = ImagesByClass(labels, domains)
         self.num_classes, self.classes = self._images.num_classes, self._images.classes
@@ -175,7 +177,9 @@ class ClassPlan:
         # Each negative pair has one of the two images, and a partner of another class: (..., R).
         bits = draw(key[..., None], _NEGATIVES + np.arange(2 * self._sampling.negatives))
         side = below(bits[..., ::2], 2)
-        known = first[..., None] + np.where(side == 0, anchor[..., None], np.expand_dims(partner, -1))
+        known = first[..., None] + np.where(
+            side == 0, anchor[..., None], np.expand_dims(partner, -1)
+        )
         other = self._other_class(bits[..., 1::2], images, known)
         left = np.concatenate([(first + anchor)[..., None], known], axis=-1)  # (G, P, Q, 1 + R)
         right = np.concatenate([(first + partner)[..., None], other], axis=-1)
@@ -238,7 +242,10 @@ class ClassPlan:
         return moved.reshape(elements.shape)
 
 
-def _outside(bits: np.ndarray, start: np.ndarray, count: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Uniform in ``[0, size)`` without ``[start, start + count)``; not meaningful if that is all."""
+def _outside(
+    bits: np.ndarray, start: np.ndarray, count: np.ndarray, size: np.ndarray
+) -> np.ndarray:
+    """Uniform in ``[0, size)`` without ``[start, start + count)``, which must not be all of it to
+    mean anything."""
     drawn = below(bits, size - count)
     return drawn + (drawn >= start) * count

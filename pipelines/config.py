@@ -9,6 +9,7 @@ from runtime.command import DeviceName
 
 MAX_PAIRS = 2**24  # per step
 
+
 @dataclass(frozen=True)
 class InputConfig:
     """How images are read and decoded.

@@ -59,8 +59,8 @@ class PairLoader:
     """An endless iterator over one process's share of the plan's pairs.
 
     Global step t holds the positions ``[t*G, (t+1)*G)`` of the plan, pairs or groups, of which rank
-    r of W takes the r-th of W equal contiguous parts. A damaged sample is replaced by another image of its class,
-    and its key is logged.
+    r of W takes the r-th of W equal contiguous parts. A damaged sample is replaced by another image
+    of its class, and its key is logged.
 
     Args:
         data: the pairs.
