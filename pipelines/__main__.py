@@ -50,11 +50,7 @@ def _open(arguments: argparse.Namespace, pairs: int) -> "tuple[PairLoader, Pack]
     """The pack, and a loader of at least so many pairs per step."""
     try:
         preprocessing = Preprocessing(image_size=arguments.image_size)
-        sampling = SamplingConfig(
-            classes=arguments.classes or 2,
-            images=arguments.images,
-            negatives=arguments.num_negatives,
-        )
+        sampling = _sampling(arguments)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     from pipelines.loader import PairLoader
@@ -65,7 +61,7 @@ def _open(arguments: argparse.Namespace, pairs: int) -> "tuple[PairLoader, Pack]
 
     pack = joined([Pack(path) for path in arguments.pack])
     selections = [Selection(splits=arguments.splits)] * len(pack.members)
-    if arguments.classes is None:
+    if sampling is None:
         negatives = arguments.num_negatives
         data = PairData.select(pack, selections, seed=arguments.seed, num_negatives=negatives)
     else:
@@ -73,6 +69,13 @@ def _open(arguments: argparse.Namespace, pairs: int) -> "tuple[PairLoader, Pack]
     share = Share(-(-pairs // data.plan.pairs_per_position))
     decoding = Decoding(preprocessing, InputConfig(device=arguments.device))
     return PairLoader(data, AugmentConfig(), decoding, share), pack
+
+
+def _sampling(arguments: argparse.Namespace) -> SamplingConfig | None:
+    """The groups that are asked for; None for independent pairs."""
+    if arguments.classes is None:
+        return None
+    return SamplingConfig("classes", arguments.classes, arguments.images, arguments.num_negatives)
 
 
 def _parser() -> argparse.ArgumentParser:
