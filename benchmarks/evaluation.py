@@ -34,8 +34,9 @@ from evaluation.trained import TrainedNetwork
 from model.backbone import for_inference
 from model.config import EvaluatorOptions, ModelConfig, Precision
 from model.network import ReSeND, build_network
-from model.pairwise import linear, pairs_per_tile, relational_logits, tile_memory
+from model.pairwise import pairs_per_tile, relational_logits, tile_memory
 from model.relation import RelationalTransformer
+from model.shared_head import linear
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process, process_group

@@ -1,16 +1,23 @@
-"""The training step: synthetic images, the real pipeline, and the original's step, as ratios.
+"""The training step: synthetic images, the real pipeline, groups of classes, and the original's
+step, as ratios.
 
     python -m benchmarks.training --pack packs/demo [--config configs/quickstart.yaml] [--steps 20]
 
-Three ways to do the same steps, on the GPU where there is one:
+The ways to train, on the GPU where there is one:
 
-synthetic   one batch that is already on the device: what the network alone can do
+synthetic   one batch of independent pairs that is already on the device: what the network alone
+            can do
 pipeline    the same step fed by the pack, as train_ddp.py does it
 original    the original's step: float32, backbone and relational module each with
             its own DistributedDataParallel and find_unused_parameters, anomaly detection, images
             decoded and augmented by Pillow and torchvision in loader processes, one per core
+groups      a step of --groups, P x K x R: P classes with K images each from the pack, and R
+            negatives for each positive pair, as train_ddp.py does it with data.sampling
+plain       the relational module alone, forward and backward, on random features and the pairs of
+            such a step, each pair on its own
+shared      the same with each image projected once
 
-The three are measured in turn, several times, and the fastest time of each counts.
+They are measured in turn, several times, and the fastest time of each counts.
 """
 
 import argparse
@@ -25,21 +32,26 @@ from typing import cast
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks import original
 from benchmarks.harness import synchronize
 from model.network import ReSeND
 from model.objectives import build_objective
+from pipelines.config import SamplingConfig
 from pipelines.loader import PairBatch
 from pipelines.pairs import PairData
 from runtime.config import load_config
 from runtime.distributed import Process, process_group
 from training import task
-from training.config import TrainConfig
+from training.config import TrainConfig, resolve
 from training.data import load_pairs, pair_loader
 from training.optimization import build_optimizer
+from training.pair_loss import PairLoss
 from training.step import Stepper
+
+WAYS = ("synthetic", "pipeline", "original", "groups", "plain", "shared")
 
 
 def main() -> int:
@@ -54,18 +66,24 @@ def main() -> int:
     config = task.resolve_preprocessing(config)
     with process_group(config.input.device) as process:
         data = load_pairs(config)
-        ways = {
-            "synthetic": our_step(config, process, data, synthetic=True),
-            "pipeline": our_step(config, process, data, synthetic=False),
-            "original": _original(config, process, data),
+        grouped = with_groups(config, options.groups)
+        groups = load_pairs(grouped)
+        makers: dict[str, Callable[[], Callable[[], None]]] = {
+            "synthetic": lambda: our_step(config, process, data, synthetic=True),
+            "pipeline": lambda: our_step(config, process, data, synthetic=False),
+            "original": lambda: _original(config, process, data),
+            "groups": lambda: our_step(grouped, process, groups, synthetic=False),
+            "plain": lambda: _head(grouped, process, groups, shared=False),
+            "shared": lambda: _head(grouped, process, groups, shared=True),
         }
+        ways = {name: makers[name]() for name in options.ways}
         seconds = dict.fromkeys(ways, float("inf"))
         for step in ways.values():
-            _measure(step, 3, process)
+            _measure(step, min(3, options.steps), process)
         for _ in range(options.rounds):
             for name, step in ways.items():
                 seconds[name] = min(seconds[name], _measure(step, options.steps, process))
-    _report(config, process, options, seconds)
+    _report(config, process, seconds, grouped.train.global_batch)
     return 0
 
 
@@ -77,9 +95,20 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--config", default="configs/quickstart.yaml", help="a training recipe")
     parser.add_argument("--steps", type=int, default=20, help="steps of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way")
+    parser.add_argument("--groups", default="32x4x3", help="P x K x R of a group")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="what is measured")
     options, override = parser.parse_known_args()
     options.override = override
     return options
+
+
+def with_groups(config: TrainConfig, group: str) -> TrainConfig:
+    """The recipe with one group of ``group``, such as 32x4x3, for each device and step."""
+    classes, images, negatives = map(int, group.split("x"))
+    sampling = SamplingConfig("classes", classes, images, negatives)
+    grouped = replace(config, data=replace(config.data, sampling=sampling))
+    loop = replace(config.train, recipe_ranks=1)
+    return resolve(replace(grouped, scale="linear", train=loop), 1, None)
 
 
 def our_step(
@@ -121,10 +150,9 @@ def _original(config: TrainConfig, process: Process, data: PairData) -> Callable
         )
 
     def read(number: int) -> tuple[bytes, bytes, bool]:
-        pairs = data.plan.pairs(number, 1)
-        rows = data.rows[[pairs.anchor[0], pairs.partner[0]]]
-        anchor, partner = (image.tobytes() for image in data.pack.read(rows))
-        return anchor, partner, bool(pairs.different[0])
+        drawn = data.draw(number, 1)
+        anchor, partner = (image.tobytes() for image in data.pack.read(drawn.rows))
+        return anchor, partner, bool(drawn.pairs.different[0])
 
     transform = original.augmenting_transform(config.augment, config.input.preprocessing.image_size)
     loader: DataLoader = DataLoader(
@@ -137,6 +165,33 @@ def _original(config: TrainConfig, process: Process, data: PairData) -> Callable
     optimizer = build_optimizer(config.optimizer, task.parameter_groups(network, 1.0))
     objective = build_objective(config.objective)
     return original.training_step(network, optimizer, objective, loader, process.device)
+
+
+def _head(
+    config: TrainConfig, process: Process, data: PairData, *, shared: bool
+) -> Callable[[], None]:
+    network = cast(ReSeND, task.build(config, data.plan.num_classes)).to(process.device)
+    drawn = data.draw(0, 1).pairs
+    left, right, different = (
+        torch.from_numpy(x).to(process.device) for x in (drawn.left, drawn.right, drawn.different)
+    )
+    relation, objective = network.relation, build_objective(config.objective)
+    width = relation.proj.in_features
+    features = torch.randn(len(drawn.images), width, device=process.device, requires_grad=True)
+    network.backbone = nn.Identity()
+    pair_loss = PairLoss(network, objective, None, None)
+    precision = getattr(torch, config.train.precision)
+
+    def step() -> None:
+        network.zero_grad()
+        with torch.autocast(process.device.type, enabled=precision == torch.bfloat16):
+            if shared:
+                loss, _ = pair_loss(features, left, right, different)
+            else:
+                loss = objective(relation(features[left], features[right]).float(), different)
+        loss.backward()
+
+    return step
 
 
 def _measure(step: Callable[[], None], steps: int, process: Process) -> float:
@@ -155,10 +210,7 @@ def _wait(process: Process) -> None:
 
 
 def _report(
-    config: TrainConfig,
-    process: Process,
-    options: argparse.Namespace,
-    seconds: dict[str, float],
+    config: TrainConfig, process: Process, seconds: dict[str, float], pairs_of_group: int
 ) -> None:
     if not process.is_first:
         return
@@ -169,14 +221,20 @@ def _report(
         f"{process.world_size} x {device}, {len(os.sched_getaffinity(0))} cores "
         f"({platform.processor() or platform.machine()}), torch {torch.__version__}; "
         f"{config.model.backbone} at {config.input.preprocessing.image_size} px, "
-        f"{config.train.global_batch} pairs a step, {config.train.precision}"
+        f"{config.train.global_batch} pairs a step, {pairs_of_group} of a group, "
+        f"{config.train.precision}; load {os.getloadavg()[0]:.1f}"
     )
+    rates = {}
     for name, time_ in seconds.items():
-        print(
-            f"{name:10} {1000 * time_:9.1f} ms a step {config.train.global_batch / time_:9.0f} "
-            f"pairs/s {seconds['original'] / time_:6.2f} x original "
-            f"{seconds['synthetic'] / time_:5.0%} of synthetic"
-        )
+        of_groups = name in ("groups", "plain", "shared")
+        pairs = pairs_of_group if of_groups else config.train.global_batch
+        rates[name] = pairs / time_
+        ratios = [
+            f"{rates[name] / rates[other]:6.2f} x {other}"
+            for other in (("plain",) if name == "shared" else ("synthetic", "pipeline", "original"))
+            if other in rates and name not in ("plain", other)
+        ]
+        print(f"{name:10} {1000 * time_:9.1f} ms {rates[name]:9.0f} pairs/s", *ratios)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.config import Preprocessing
-from pipelines.config import AugmentConfig, Decoding, InputConfig
+from pipelines.config import AugmentConfig, Decoding, InputConfig, SamplingConfig
 from runtime.command import Parser, natural, positive, run_command
 from runtime.errors import ConfigError
 
@@ -35,7 +35,7 @@ def _show(arguments: argparse.Namespace) -> None:
     from pipelines.show import show
 
     title = f"{pack.manifest.dataset}: {arguments.pairs} pairs, seed {arguments.seed}"
-    show(next(loader), pack, arguments.out, title)
+    show(next(loader), arguments.pairs, pack, arguments.out, title)
     print(f"{arguments.pairs} pairs drawn on {arguments.out}")
 
 
@@ -46,9 +46,11 @@ def _bench(arguments: argparse.Namespace) -> None:
     bench(loader, arguments.steps, str(pack.path))
 
 
-def _open(arguments: argparse.Namespace, global_batch: int) -> "tuple[PairLoader, Pack]":
+def _open(arguments: argparse.Namespace, pairs: int) -> "tuple[PairLoader, Pack]":
+    """The pack, and a loader of at least so many pairs per step."""
     try:
         preprocessing = Preprocessing(image_size=arguments.image_size)
+        sampling = _sampling(arguments)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     from pipelines.loader import PairLoader
@@ -58,14 +60,22 @@ def _open(arguments: argparse.Namespace, global_batch: int) -> "tuple[PairLoader
     from pipelines.selection import Selection
 
     pack = joined([Pack(path) for path in arguments.pack])
-    data = PairData.select(
-        pack,
-        [Selection(splits=arguments.splits)] * len(pack.members),
-        seed=arguments.seed,
-        num_negatives=arguments.num_negatives,
-    )
+    selections = [Selection(splits=arguments.splits)] * len(pack.members)
+    if sampling is None:
+        negatives = arguments.num_negatives
+        data = PairData.select(pack, selections, seed=arguments.seed, num_negatives=negatives)
+    else:
+        data = PairData.select_groups(pack, selections, sampling, seed=arguments.seed)
+    share = Share(-(-pairs // data.plan.pairs_per_position))
     decoding = Decoding(preprocessing, InputConfig(device=arguments.device))
-    return PairLoader(data, AugmentConfig(), decoding, Share(global_batch)), pack
+    return PairLoader(data, AugmentConfig(), decoding, share), pack
+
+
+def _sampling(arguments: argparse.Namespace) -> SamplingConfig | None:
+    """The groups that are asked for; None for independent pairs."""
+    if arguments.classes is None:
+        return None
+    return SamplingConfig("classes", arguments.classes, arguments.images, arguments.num_negatives)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument(
             "--num-negatives", type=positive, default=20, help="negative pairs per positive pair"
+        )
+        command.add_argument(
+            "--classes",
+            type=positive,
+            help="draw groups of this many classes, and all pairs of the images of each",
+        )
+        command.add_argument(
+            "--images", type=positive, default=4, help="images of each class, with --classes"
         )
         command.add_argument("--splits", nargs="+", help="splits to draw from; all if omitted")
         command.add_argument("--seed", type=natural, default=0, help="random seed of the pairs")

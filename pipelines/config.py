@@ -7,6 +7,8 @@ from model.config import Preprocessing
 from runtime.checks import check_numbers, number, whole
 from runtime.command import DeviceName
 
+MAX_PAIRS = 2**24  # per step
+
 
 @dataclass(frozen=True)
 class InputConfig:
@@ -44,6 +46,68 @@ class InputConfig:
             hw_decoder_load=number(0, 1),
             preallocate=number(0, 1),
         )
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the pairs of a step are drawn.
+
+    ``independent`` draws each pair on its own, with two images that no other pair of the step
+    uses: the paper's way. ``classes`` draws groups of ``classes`` classes with ``images`` images
+    each and makes many pairs of one image: each two images of a class are a positive pair, and each
+    positive pair comes with ``negatives`` negative ones, of one of its images and a drawn image of
+    another class of the group. All other keys belong to ``classes``.
+
+    Attributes:
+        kind: ``independent`` or ``classes``.
+        classes: P, different classes of a group.
+        images: K, images of each class.
+        negatives: R, negative pairs per positive pair.
+        groups: G, groups per step over all devices; a device takes complete groups.
+        cross_domain: positive pairs join images of different domains where the class has several.
+        same_domain_negatives: negative pairs join images of one domain where the group has such.
+        mean_partners: the partner may be the mean of the features of up to K - 1 images of its
+            class, as prototypes are in evaluation.
+    """
+
+    kind: Literal["independent", "classes"] = "independent"
+    classes: int = 32
+    images: int = 4
+    negatives: int = 3
+    groups: int = 1
+    cross_domain: bool = False
+    same_domain_negatives: bool = False
+    mean_partners: bool = False
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            "data.sampling",
+            self,
+            classes=whole(2, 65_536),
+            images=whole(2, 256),
+            negatives=whole(1, 10_000),
+            groups=whole(1, MAX_PAIRS),
+        )
+        if self.mean_partners and self.images < 3:
+            raise ValueError(
+                f"data.sampling.mean_partners needs data.sampling.images of 3 or more, not "
+                f"{self.images}"
+            )
+        if self.groups * self.pairs_per_group > MAX_PAIRS:
+            raise ValueError(
+                f"data.sampling makes {self.groups * self.pairs_per_group:,} pairs per step; at "
+                f"most {MAX_PAIRS:,} are possible, so reduce classes, images, negatives or groups"
+            )
+
+    @property
+    def images_per_group(self) -> int:
+        """The images of a group, P * K."""
+        return self.classes * self.images
+
+    @property
+    def pairs_per_group(self) -> int:
+        """The pairs of a group, P * K * (K - 1) / 2 * (1 + R)."""
+        return self.classes * self.images * (self.images - 1) // 2 * (1 + self.negatives)
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,23 @@ _MAX_STEPS_AHEAD = 2
 
 @dataclass(frozen=True)
 class PairBatch:
-    """One process's pairs of one global step; B pairs, C classes in the plan.
+    """One process's pairs of one global step; n images, p pairs, C classes in the plan.
 
     Attributes:
         step: the global step.
-        images: (2B, 3, S, S) on the device, channels-last, the anchors, then the partners; nothing
-            overwrites them, so they are safe to keep.
-        different: bool (B,) on the device, True where anchor and partner differ in class.
-        labels: int64 (2B,) on the device, classes 0 .. C-1 of the images.
-        rows: int64 (2B,) NumPy, the images' rows in the pack's index.
+        images: (n, 3, S, S) on the device, channels-last; nothing overwrites them, so they are safe
+            to keep. Of independent pairs first the p anchors, then their p partners.
+        left: int64 (p,) on the device, the place in ``images`` of each pair's first image.
+        right: int64 (p,) on the device, that of its partner; see ``GroupPairs`` for means.
+        different: bool (p,) on the device, True where the two differ in class.
+        labels: int64 (n,) on the device, classes 0 .. C-1 of the images.
+        rows: int64 (n,) NumPy, the images' rows in the pack's index.
     """
 
     step: int
     images: torch.Tensor
+    left: torch.Tensor
+    right: torch.Tensor
     different: torch.Tensor
     labels: torch.Tensor
     rows: np.ndarray
@@ -54,15 +58,15 @@ class ImageBatch:
 class PairLoader:
     """An endless iterator over one process's share of the plan's pairs.
 
-    Global step t holds the pairs ``[t*G, (t+1)*G)`` of the plan, of which rank r of W takes the
-    r-th of W equal contiguous parts. A damaged sample is replaced by another image of its class,
-    and its key is logged.
+    Global step t holds the positions ``[t*G, (t+1)*G)`` of the plan, pairs or groups, of which rank
+    r of W takes the r-th of W equal contiguous parts. A damaged sample is replaced by another image
+    of its class, and its key is logged.
 
     Args:
         data: the pairs.
         augment: strength of the augmentation.
         decoding: how the images are decoded.
-        share: which pairs of a step this process takes.
+        share: which part of a step this process takes.
         start_step: the first step.
 
     Raises:
@@ -95,13 +99,18 @@ class PairLoader:
     def __next__(self) -> PairBatch:
         images = self._next_images()
         drawn = self._source.take(self._step)
-        labels = torch.from_numpy(self._data.plan.classes[drawn.pairs.images].astype(np.int64))
-        different = torch.from_numpy(drawn.pairs.different)
+        pairs = drawn.pairs
+
+        def on_device(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array).to(images.device, non_blocking=True)
+
         batch = PairBatch(
             step=self._step,
             images=images,
-            different=different.to(images.device, non_blocking=True),
-            labels=labels.to(images.device, non_blocking=True),
+            left=on_device(pairs.left),
+            right=on_device(pairs.right),
+            different=on_device(pairs.different),
+            labels=on_device(self._data.plan.classes[pairs.images].astype(np.int64)),
             rows=drawn.rows,
         )
         self._step += 1
@@ -115,7 +124,7 @@ class PairLoader:
                     pipeline = image_pipeline(
                         self._source,
                         self._decoding,
-                        batch_size=2 * self._share.count,
+                        batch_size=self._data.plan.images_per_position * self._share.count,
                         size_hint=_size_hint(self._data.pack, self._decoding),
                     )
                     self._images = _batches(pipeline)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.class_plan import ClassPlan, GroupPairs
+from pipelines.config import SamplingConfig
 from pipelines.pack import Pack
 from pipelines.plan import PairPlan, Pairs
 from pipelines.selection import Selection
@@ -13,14 +15,14 @@ from runtime.errors import ConfigError, PackError
 
 @dataclass(frozen=True)
 class DrawnPairs:
-    """n pairs and the rows of their images.
+    """Pairs and the rows of their n images.
 
     Attributes:
         pairs: the pairs, whose images are indices into the plan's labels.
-        rows: int64 (2n,), the rows of the anchors, then of the partners, in the pack's index.
+        rows: int64 (n,), the rows of ``pairs.images`` in the pack's index.
     """
 
-    pairs: Pairs
+    pairs: Pairs | GroupPairs
     rows: np.ndarray
 
 
@@ -36,7 +38,7 @@ class PairData:
 
     pack: Pack
     rows: np.ndarray
-    plan: PairPlan
+    plan: PairPlan | ClassPlan
 
     @classmethod
     def select(
@@ -49,7 +51,7 @@ class PairData:
         num_negatives: int = 20,
         balanced: bool = True,
     ) -> "PairData":
-        """The pairs of the selected images.
+        """Independent pairs of the selected images.
 
         Args:
             pack: holds the images.
@@ -60,10 +62,8 @@ class PairData:
         Raises:
             PackError: the pack lacks what is selected, or no pairs can be made of the selection.
         """
-        parts = [_rows(member, part) for member, part in zip(pack.members, selections, strict=True)]
-        rows = np.concatenate(
-            [first + part for first, part in zip(pack.first_rows, parts, strict=True)]
-        )
+        parts = _selected(pack, selections)
+        rows = np.concatenate(parts)
         plan = PairPlan(
             pack.index.label[rows],
             None if weights is None else np.repeat(weights, [len(part) for part in parts]),
@@ -73,22 +73,44 @@ class PairData:
         )
         return cls(pack, rows, plan)
 
+    @classmethod
+    def select_groups(
+        cls, pack: Pack, selections: Sequence[Selection], sampling: SamplingConfig, *, seed: int
+    ) -> "PairData":
+        """Groups of classes of the selected images; arguments and errors as those of ``select``,
+        and of ``ClassPlan``."""
+        rows = np.concatenate(_selected(pack, selections))
+        index = pack.index
+        return cls(
+            pack, rows, ClassPlan(index.label[rows], index.domain[rows], sampling, seed=seed)
+        )
+
     def draw(self, start: int, count: int) -> DrawnPairs:
-        """The pairs at positions ``[start, start + count)`` of the endless sequence."""
+        """What the plan has at positions ``[start, start + count)`` of its endless sequence."""
         pairs = self.plan.pairs(start, count)
         return DrawnPairs(pairs, self.rows[pairs.images])
 
     def substitute(self, drawn: DrawnPairs, item: int, attempt: int) -> int:
-        """The row of an image to show in place of ``item``, 0 .. 2n-1, of the same class; each
+        """The row of an image to show in place of ``item``, 0 .. n-1, of the same class; each
         ``attempt``, counted from 0, gives a new draw, which may repeat an image."""
-        side, pair = divmod(item, len(drawn.pairs.key))
-        image, key = drawn.pairs.images[item], drawn.pairs.key[pair]
-        return int(self.rows[self.plan.substitute(image, key, side, attempt)])
+        bits = drawn.pairs.substitute_bits(item, attempt)
+        return int(self.rows[self.plan.same_class(drawn.pairs.images[item], bits)])
 
     def keys(self, start: int, count: int) -> tuple[list[str], list[str]]:
-        """The keys of the anchors and those of the partners at ``[start, start + count)``."""
-        keys = self.pack.keys(self.draw(start, count).rows)
-        return keys[:count], keys[count:]
+        """The keys of the left and of the right image of each pair at ``[start, start + count)``;
+        of a partner that is the mean of several images the first."""
+        drawn = self.draw(start, count)
+        keys = self.pack.keys(drawn.rows)
+        right = drawn.pairs.right % len(keys)
+        return [keys[i] for i in drawn.pairs.left.tolist()], [keys[i] for i in right.tolist()]
+
+
+def _selected(pack: Pack, selections: Sequence[Selection]) -> list[np.ndarray]:
+    """The selected rows of each of the pack's members, in its own index."""
+    return [
+        first + _rows(member, selection)
+        for first, member, selection in zip(pack.first_rows, pack.members, selections, strict=True)
+    ]
 
 
 def _rows(pack: Pack, selection: Selection) -> np.ndarray:
@@ -103,10 +125,10 @@ def _rows(pack: Pack, selection: Selection) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Share:
-    """The pairs of each global step that one process takes.
+    """The part of each global step that one process takes.
 
     Attributes:
-        global_batch: pairs per step over all processes.
+        global_batch: positions of the plan per step over all processes: pairs, or groups.
         rank: which of the equal parts of a step this process takes, from 0 on.
         world_size: number of processes, each of which takes one part.
 
@@ -121,15 +143,15 @@ class Share:
     def __post_init__(self) -> None:
         if self.global_batch % self.world_size:
             raise ConfigError(
-                f"a global batch of {self.global_batch} pairs cannot be shared equally by "
+                f"a global batch of {self.global_batch} cannot be shared equally by "
                 f"{self.world_size} ranks; choose a multiple of {self.world_size}"
             )
 
     @property
     def count(self) -> int:
-        """B, the pairs of a step that this process takes."""
+        """The positions of a step that this process takes."""
         return self.global_batch // self.world_size
 
     def start(self, step: int) -> int:
-        """The position of this process's first pair of ``step``."""
+        """The first position of ``step`` that this process takes."""
         return step * self.global_batch + self.rank * self.count

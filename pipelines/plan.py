@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.hashing import below, draw, stream
+from pipelines.images_by_class import ImagesByClass
 from pipelines.permutation import permute
-from runtime.errors import PackError
 
 _ANCHORS, _PAIRS = 1, 2  # the purpose of a stream, hashed into its key
 # The draws of a pair's stream; substitutes take all from the last on.
@@ -39,12 +39,27 @@ class Pairs:
         """uint64 (2n,), a random stream for the augmentation of each of ``images``."""
         return np.concatenate([draw(self.key, _AUGMENT_ANCHOR), draw(self.key, _AUGMENT_PARTNER)])
 
+    @property
+    def left(self) -> np.ndarray:
+        """int64 (n,), the place in ``images`` of each pair's anchor."""
+        return np.arange(len(self.key))
+
+    @property
+    def right(self) -> np.ndarray:
+        """int64 (n,), the place in ``images`` of each pair's partner."""
+        return len(self.key) + self.left
+
+    def substitute_bits(self, item: int, attempt: int) -> np.ndarray:
+        """uint64 (1,), the draw that replaces ``images[item]``; each ``attempt``, counted from 0,
+        gives a new one."""
+        side, pair = divmod(item, len(self.key))
+        return draw(self.key[pair : pair + 1], _SUBSTITUTE + 2 * attempt + side)
+
 
 class PairPlan:
     """Which images are compared at each position of an endless sequence of pairs.
 
-    An image is known by its index 0 .. N-1 in ``labels``, and within its class by its member
-    number, which counts the images of the class in that order.
+    An image is known by its index 0 .. N-1 in ``labels``.
 
     An epoch has one slot for each (anchor, role). With ``balanced`` each class has as many anchors
     as the largest class has images: each of its images once, and the rest drawn from it uniformly.
@@ -69,10 +84,14 @@ class PairPlan:
         num_classes: C, the number of different labels.
         classes: int32 (N,), the class of each image, 0 .. C-1 in the order of the labels.
         anchors_per_epoch: the anchors of an epoch, each of which has one slot for each role.
+        images_per_position, pairs_per_position: what a position of the sequence holds.
 
     Raises:
         PackError: fewer than two classes, or a class with a single image, which has no positive.
     """
+
+    images_per_position = 2
+    pairs_per_position = 1
 
     def __init__(
         self,
@@ -83,28 +102,11 @@ class PairPlan:
         num_negatives: int = 20,
         balanced: bool = True,
     ) -> None:
-        # The images sorted by class: class c has counts[c] of them, from starts[c] on.
-        by_class = np.argsort(labels, kind="stable")  # (N,)
-        ordered = labels[by_class]  # (N,)
-        starts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))  # (C,)
-        counts = np.diff(starts, append=len(labels))  # (C,)
-        if len(counts) < 2:
-            raise PackError(
-                f"pairs need at least 2 classes, the selection has {len(counts)}; "
-                "select more domains, classes or splits"
-            )
-        if counts.min() < 2:
-            raise PackError(
-                "a positive pair needs 2 images of a class, label "
-                f"{ordered[starts[counts.argmin()]]} has 1; leave that class out of the selection"
-            )
+        self._images = ImagesByClass(labels)
+        self.num_classes, self.classes = self._images.num_classes, self._images.classes
+        self._counts = counts = self._images.counts
         self.seed = seed
         self.num_negatives = num_negatives
-        self.num_classes = len(counts)
-        self.classes = np.empty(len(labels), dtype=np.int32)
-        self.classes[by_class] = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        self._by_class = by_class.astype(np.int32)
-        self._counts, self._starts = counts, starts
         self._balanced = balanced
         total = counts if weights is None else np.bincount(self.classes, weights)  # (C,)
         anchors = counts.max() * (total / counts) if balanced else total
@@ -133,28 +135,15 @@ class PairPlan:
         anchor_class, anchor_member = self._anchor(epoch, anchor_number)
         partner_class, partner_member = self._partner(key, anchor_class, anchor_member, different)
         return Pairs(
-            anchor=self._image(anchor_class, anchor_member),
-            partner=self._image(partner_class, partner_member),
+            anchor=self._images.image(anchor_class, anchor_member),
+            partner=self._images.image(partner_class, partner_member),
             different=different,
             key=key,
         )
 
-    def substitute(self, image: int, key: np.uint64, side: int, attempt: int) -> int:
-        """Draw an image of the class of ``image`` to replace it.
-
-        Args:
-            image: the image to replace.
-            key: the random stream of its pair.
-            side: 0 if it is the anchor, 1 if it is the partner.
-            attempt: counts from 0; each gives a new draw, which may repeat an image.
-        """
-        class_ = self.classes[image]
-        bits = draw(np.array([key]), _SUBSTITUTE + 2 * attempt + side)
-        member = below(bits, self._counts[class_])
-        return int(self._image(class_, member)[0])
-
-    def _image(self, class_: np.ndarray, member: np.ndarray) -> np.ndarray:
-        return self._by_class[self._starts[class_] + member].astype(np.int64)
+    def same_class(self, image: int, bits: np.ndarray) -> int:
+        """An image of the class of ``image``, which may be the same, by one draw: uint64 (1,)."""
+        return self._images.same_class(image, bits)
 
     def _anchor(self, epoch: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Class and member of each anchor ``number`` of its ``epoch``; all arrays are (n,)."""

@@ -18,14 +18,13 @@ from runtime.errors import ConfigError
 _PAIRS_PER_LINE = 4
 
 
-def show(batch: PairBatch, pack: Pack, out: Path, title: str) -> None:
-    """Draw the pairs of ``batch``, normalized by the default preprocessing, on one page.
+def show(batch: PairBatch, num_pairs: int, pack: Pack, out: Path, title: str) -> None:
+    """Draw the first pairs of ``batch``, normalized by the default preprocessing, on one page.
 
     Raises:
         ConfigError: matplotlib does not support the image format of ``out``.
         OSError: ``out`` cannot be written.
     """
-    num_pairs = len(batch.different)
     lines = -(-num_pairs // _PAIRS_PER_LINE)
     figure, axes = plt.subplots(
         lines,
@@ -49,7 +48,7 @@ def _draw(axis: Axes, pair: int, batch: PairBatch, pack: Pack) -> None:
     """Draw the anchor and partner of ``pair`` side by side, in a frame colored by the answer."""
     different = bool(batch.different[pair])
     color = "tab:red" if different else "tab:green"
-    items = [pair, pair + len(batch.different)]
+    items = [int(batch.left[pair]), int(batch.right[pair])]
     anchor, partner = _pixels(batch.images[items])
     gap = np.full((len(anchor), max(1, len(anchor) // 16), 3), 255, dtype=np.uint8)
     axis.imshow(np.concatenate([anchor, gap, partner], axis=1))

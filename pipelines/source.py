@@ -28,7 +28,7 @@ class PairSource:
         augment: strength of the augmentation.
         decoding: how the images are decoded; more than its ``max_damaged`` damaged samples are an
             error.
-        share: which pairs of a step this process takes.
+        share: which part of a step this process takes.
         start_step: the step that DALI's iteration 0 asks for.
 
     Attributes:
@@ -113,7 +113,7 @@ class PairSource:
                 )
 
     def _substitute(self, drawn: DrawnPairs, item: int) -> tuple[int, np.ndarray]:
-        """A readable image to show in place of ``item``, 0 .. 2B-1: its row and its bytes."""
+        """A readable image to show in place of ``item``, 0 .. n-1: its row and its bytes."""
         for attempt in range(_SUBSTITUTE_TRIES):
             rows = np.array([self._data.substitute(drawn, item, attempt)])
             (image,) = self._pack.read(rows)

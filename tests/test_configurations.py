@@ -29,6 +29,7 @@ TINY = (
     *("--model.depth=1", "--model.num_heads=2", "--input.image_size=32", "--input.device=cpu"),
     *("--input.num_threads=2", "--train.iterations=2", "--train.global_batch=16"),
     *("--train.recipe_ranks=1", "--log.tensorboard=false"),
+    *("--data.sampling.groups=1", "--data.sampling.classes=4"),
 )
 
 

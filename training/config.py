@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from model.config import ModelConfig, ObjectiveConfig, Preprocessing, PreprocessingOptions
-from pipelines.config import AugmentConfig, InputConfig
+from pipelines.config import MAX_PAIRS, AugmentConfig, InputConfig, SamplingConfig
 from runtime.checks import above, check_numbers, number, whole
 from runtime.errors import ConfigError
 
 MAX_STEPS = 10**8 - 1  # checkpoints are named by eight digits
-_MAX_PAIRS = 2**24
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,9 @@ class DataConfig:
         splits: splits to train on; null for all.
         packs: several packs, in place of ``pack``, each with a selection of its own.
         merge_classes: whether classes of the same name in different packs are one.
-        num_negatives: negative pairs per positive pair.
-        balanced: give each class the same number of anchors.
+        num_negatives: negative pairs per positive pair, of independent pairs.
+        balanced: give each class the same number of anchors, of independent pairs.
+        sampling: whether pairs are independent, or many pairs share an image.
     """
 
     pack: str | None = None
@@ -60,6 +60,7 @@ class DataConfig:
     merge_classes: bool = False
     num_negatives: int = 20
     balanced: bool = True
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
         check_numbers("data", self, num_negatives=whole(1, 10_000))
@@ -67,11 +68,21 @@ class DataConfig:
             raise ValueError("set either data.pack or data.packs, and not both")
         if self.merge_classes and not self.packs:
             raise ValueError("data.merge_classes needs data.packs")
+        if self.grouped and any(pack.weight != 1 for pack in self.packs):
+            raise ValueError(
+                "data.packs.weight needs data.sampling.kind independent; groups draw each class "
+                "equally often"
+            )
         for name in ("domains", "classes", "splits"):
             if self.packs and getattr(self, name) is not None:
                 raise ValueError(
                     f"data.{name} excludes data.packs; select within each of the packs"
                 )
+
+    @property
+    def grouped(self) -> bool:
+        """Whether groups of classes are drawn in place of independent pairs."""
+        return self.sampling.kind == "classes"
 
     @property
     def sources(self) -> tuple[PackConfig, ...]:
@@ -117,11 +128,14 @@ class LoopConfig:
 
     Attributes:
         iterations: optimizer steps.
-        global_batch: pairs per step over all devices.
-        recipe_ranks: world size for which global_batch, optimizer.lr and all step counts were
-            chosen; only ``scale: linear`` uses it.
+        global_batch: pairs per step over all devices; where data.sampling draws groups, it is not
+            read but follows from them.
+        recipe_ranks: world size for which global_batch or data.sampling.groups, optimizer.lr and
+            all step counts were chosen; only ``scale: linear`` uses it.
         accumulate: gradient-accumulation steps (micro-batches per optimizer step), to save memory;
             with ``scale: linear`` a micro-batch is as large as a step of one of the recipe's ranks.
+        pairs_at_once: pairs of a group of which the relational module keeps activations at a time,
+            to save memory; null for all, at most 65,535.
         clip: maximum gradient norm; null disables clipping.
         precision: float32 computes products in TF32 on GPUs that have it; bfloat16 is mixed
             precision, with weights and optimizer state in float32.
@@ -133,6 +147,7 @@ class LoopConfig:
     global_batch: int = 4096
     recipe_ranks: int = 16
     accumulate: int = 1
+    pairs_at_once: int | None = None
     clip: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
@@ -143,9 +158,10 @@ class LoopConfig:
             "train",
             self,
             iterations=whole(1, MAX_STEPS),
-            global_batch=whole(1, _MAX_PAIRS),
-            recipe_ranks=whole(1, _MAX_PAIRS),
-            accumulate=whole(1, _MAX_PAIRS),
+            global_batch=whole(1, MAX_PAIRS),
+            recipe_ranks=whole(1, MAX_PAIRS),
+            accumulate=whole(1, MAX_PAIRS),
+            pairs_at_once=whole(1, MAX_PAIRS),
             clip=above(0),
             max_loss=above(0),
         )
@@ -324,22 +340,29 @@ def resolve(config: TrainConfig, world_size: int, saved_batch: int | None) -> Tr
         ConfigError: the devices cannot share the global batch equally, or a scaled number is out
             of range.
     """
-    loop = config.train
+    loop, sampling = config.train, config.data.sampling
+    # What the devices share: pairs, or groups of so many pairs.
+    key, count, pairs = "train.global_batch", loop.global_batch, 1
+    if config.data.grouped:
+        key, count, pairs = "data.sampling.groups", sampling.groups, sampling.pairs_per_group
+        config = replace(config, train=replace(loop, global_batch=count * pairs))
     if config.scale == "linear":
-        if loop.global_batch % loop.recipe_ranks:
+        if count % loop.recipe_ranks:
             raise ConfigError(
-                f"train.global_batch {loop.global_batch} is not a multiple of "
-                f"train.recipe_ranks {loop.recipe_ranks}; change either"
+                f"{key} {count} is not a multiple of train.recipe_ranks {loop.recipe_ranks}; "
+                "change either"
             )
-        batch = loop.global_batch // loop.recipe_ranks * world_size * loop.accumulate
+        count = count // loop.recipe_ranks * world_size * loop.accumulate
+        if saved_batch is not None:
+            count = max(1, saved_batch // pairs)
         try:
-            config = _scaled(config, batch if saved_batch is None else saved_batch)
+            config = _scaled(config, count * pairs)
         except ValueError as error:
             raise ConfigError(f"scale linear on {world_size} devices: {error}") from error
     micro_batches = world_size * loop.accumulate
-    if config.train.global_batch % micro_batches:
+    if count % micro_batches:
         raise ConfigError(
-            f"train.global_batch {config.train.global_batch} cannot be shared equally by "
+            f"{key} {count} cannot be shared equally by "
             f"{world_size} processes x {loop.accumulate} micro-batches; "
             f"choose a multiple of {micro_batches}"
         )
@@ -359,9 +382,13 @@ def scaling_line(recipe: TrainConfig, resolved: TrainConfig) -> str:
 
 def _scaled(config: TrainConfig, batch: int) -> TrainConfig:
     k = batch / config.train.global_batch
+    data, sampling = config.data, config.data.sampling
+    if data.grouped:
+        sampling = replace(sampling, groups=batch // sampling.pairs_per_group)
     return replace(
         config,
         scale="none",
+        data=replace(data, sampling=sampling),
         train=replace(
             config.train,
             global_batch=batch,

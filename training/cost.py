@@ -4,12 +4,15 @@ import copy
 import re
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from model.shared_head import first_block, pair_logits
 
 
 class Peak(NamedTuple):
@@ -64,17 +67,65 @@ class Cost:
     activation_bytes: int
 
 
-def training_cost(network: nn.Module, images: int, image_size: int, moments: int) -> Cost:
+class SharedPairs(NamedTuple):
+    """The pairs of a step in which each image occurs many times.
+
+    Attributes:
+        number: how many pairs a device processes at a time.
+        at_once: of how many of them the activations are alive together.
+    """
+
+    number: int
+    at_once: int
+
+
+def training_cost(
+    network: nn.Module,
+    images: int,
+    image_size: int,
+    moments: int,
+    pairs: SharedPairs | None = None,
+) -> Cost:
     """The cost of a step with ``images`` images, found on the meta device.
 
     Args:
-        network: any network whose input is images.
+        network: any network whose input is images; ``ReSeND`` where ``pairs`` are given.
         images: how many images (an even number) a device processes at a time.
         image_size: their height and width in pixels.
         moments: tensors of a parameter's size that the optimizer keeps for it.
+        pairs: those of the images; None where the network forms them itself.
     """
-    shadow = copy.deepcopy(network).to("meta").train()
-    own = {_storage(tensor) for tensor in (*shadow.parameters(), *shadow.buffers())}
+    shadow: Any = copy.deepcopy(network).to("meta").train()
+    # Two images, and two pairs, suffice: every cost is linear in their number.
+    example = torch.empty(2, 3, image_size, image_size, device="meta")
+    if pairs is None:
+        per_image = _count(shadow, lambda: shadow(example))
+        flops, activations = per_image.flops * images / 2, per_image.kept * images // 2
+    else:
+        relation, places = shadow.relation, torch.empty(2, dtype=torch.long, device="meta")
+        per_image = _count(shadow, lambda: first_block(relation, shadow.backbone(example)))
+        shared = first_block(relation, shadow.backbone(example))
+        per_pair = _count(shadow, lambda: pair_logits(relation, shared, places, places))
+        flops = (per_image.flops * images + per_pair.flops * pairs.number) / 2
+        activations = (per_image.kept * images + per_pair.kept * pairs.at_once) // 2
+    parameters = sum(parameter.numel() for parameter in shadow.parameters())
+    return Cost(
+        flops=3 * flops,  # backward costs twice the forward
+        parameters=parameters,
+        state_bytes=4 * parameters * (2 + moments),
+        activation_bytes=activations,
+    )
+
+
+class _Counted(NamedTuple):
+    """Operations of a forward pass, and the bytes that it keeps for the backward pass."""
+
+    flops: int
+    kept: int
+
+
+def _count(network: nn.Module, forward: Callable[[], object]) -> _Counted:
+    own = {_storage(tensor) for tensor in (*network.parameters(), *network.buffers())}
     kept: dict[int, int] = {}
     tensors: list[Tensor] = []  # kept alive, so that no two storages have the same address
 
@@ -85,17 +136,9 @@ def training_cost(network: nn.Module, images: int, image_size: int, moments: int
         return tensor
 
     counter = FlopCounterMode(display=False)
-    # Two images suffice: every cost is linear in their number.
-    example = torch.empty(2, 3, image_size, image_size, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), counter:
-        shadow(example)
-    parameters = sum(parameter.numel() for parameter in shadow.parameters())
-    return Cost(
-        flops=3 * counter.get_total_flops() * images / 2,  # backward costs twice the forward
-        parameters=parameters,
-        state_bytes=4 * parameters * (2 + moments),
-        activation_bytes=sum(kept.values()) * images // 2,
-    )
+        forward()
+    return _Counted(counter.get_total_flops(), sum(kept.values()))
 
 
 def _storage(tensor: Tensor) -> int:

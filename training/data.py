@@ -40,9 +40,15 @@ def with_local_packs(config: TrainConfig, process: Process) -> TrainConfig:
 def load_pairs(config: TrainConfig) -> PairData:
     """The pairs of ``config.data``; PackError if it selects nothing."""
     data = config.data
+    pack = joined([Pack(source.pack) for source in data.sources], merge_classes=data.merge_classes)
+    selections = [
+        Selection(source.domains, source.classes, source.splits) for source in data.sources
+    ]
+    if data.grouped:
+        return PairData.select_groups(pack, selections, data.sampling, seed=config.seed)
     return PairData.select(
-        joined([Pack(source.pack) for source in data.sources], merge_classes=data.merge_classes),
-        [Selection(source.domains, source.classes, source.splits) for source in data.sources],
+        pack,
+        selections,
         [source.weight for source in data.sources],
         seed=config.seed,
         num_negatives=data.num_negatives,
@@ -56,11 +62,12 @@ def pair_loader(data: PairData, config: TrainConfig, process: Process, start: in
     Each micro-batch of a step is one step of the loader, so that a step has the same pairs for any
     number of processes and micro-batches.
     """
-    loop = config.train
+    accumulate = config.train.accumulate
+    positions = config.train.global_batch // data.plan.pairs_per_position
     return PairLoader(
         data,
         config.augment,
         Decoding(config.input.preprocessing, config.input, process.local_rank),
-        Share(loop.global_batch // loop.accumulate, process.rank, process.world_size),
-        start_step=start * loop.accumulate,
+        Share(positions // accumulate, process.rank, process.world_size),
+        start_step=start * accumulate,
     )

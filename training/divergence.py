@@ -29,7 +29,7 @@ def check(
     bad = first_bad_step(metrics, config.train.max_loss)
     if bad is None:
         return
-    step, batch = first + bad, config.train.global_batch
+    step, batch = first + bad, config.train.global_batch // data.plan.pairs_per_position
     loss, norm = metrics.loss[bad].item(), metrics.gradient_norm[bad].item()
     anchors, partners = data.keys(step * batch, batch)
     report = config.out / "diverged.json"

@@ -154,10 +154,10 @@ def _means(run: Run, stepper: Stepper, steps: StepMetrics, seconds: float) -> di
     if stepper.trust is not None:
         smallest, median = stepper.trust.tolist()
         values |= {"trust_min": smallest, "trust_median": median}
-    pairs = len(steps.loss) * config.train.global_batch / seconds
+    pairs, plan = len(steps.loss) * config.train.global_batch / seconds, run.data.plan
     values |= {
         "pairs_per_second": pairs,
-        "images_per_second": 2 * pairs,
+        "images_per_second": pairs * plan.images_per_position / plan.pairs_per_position,
         "data_wait_share": process.maximum(stepper.waiting.take() / seconds),
         "memory_gib": cost.memory_gib(process.device),
     }

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.config import ModelConfig, Preprocessing
 from model.network import Classifier, ReSeND
+from pipelines.config import SamplingConfig
 from pipelines.pack import Pack
 from runtime import checkpoint
 from runtime.checkpoint import Checkpoint
@@ -79,6 +80,9 @@ def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
         ]
     packs = found.setting("data", "packs") or [], now["data"]["packs"]
     pairs.append(("data.packs", *map(_without_paths, packs)))
+    # Runs of older versions, without the key, have independent pairs.
+    begun_with_sampling = found.setting("data", "sampling") or plain(SamplingConfig())
+    pairs.append(("data.sampling", begun_with_sampling, now["data"]["sampling"]))
     begun_with, own = Preprocessing.of_checkpoint(found.config), config.input.preprocessing
     pairs += [
         (f"input.{field.name}", getattr(begun_with, field.name), getattr(own, field.name))

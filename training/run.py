@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from model.network import Classifier, ReSeND
+from pipelines.class_plan import ClassPlan
 from pipelines.pairs import PairData
 from pipelines.threads import cores_per_process
 from runtime.checkpoint import Checkpoint
@@ -14,7 +15,7 @@ from runtime.distributed import Process
 from runtime.run_lock import run_lock
 from training import resume, task
 from training.config import NetworkConfig, TrainConfig, resolve, scaling_line
-from training.cost import Cost, training_cost
+from training.cost import Cost, SharedPairs, training_cost
 from training.data import load_pairs, pair_loader, with_local_packs
 from training.loop import Loop, Run
 from training.optimization import build_optimizer, num_moments
@@ -76,13 +77,25 @@ def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
     torch.manual_seed(config.seed)
     start = replace(config, model=_starting_model(config, found))
     network = task.build(start, data.plan.num_classes)
-    cost = training_cost(
+    return _Prepared(found, config, data, network, _cost(config, network, data, process))
+
+
+def _cost(
+    config: TrainConfig, network: ReSeND | Classifier, data: PairData, process: Process
+) -> Cost:
+    """Of what a device processes at a time."""
+    loop, plan = config.train, data.plan
+    pairs = loop.global_batch // process.world_size // loop.accumulate
+    shared = None
+    if isinstance(plan, ClassPlan) and isinstance(network, ReSeND):
+        shared = SharedPairs(pairs, min(pairs, loop.pairs_at_once or pairs))
+    return training_cost(
         network,
-        2 * config.train.global_batch // process.world_size // config.train.accumulate,
+        pairs // plan.pairs_per_position * plan.images_per_position,
         config.input.preprocessing.image_size,
         num_moments(config.optimizer),
+        shared,
     )
-    return _Prepared(found, config, data, network, cost)
 
 
 def _starting_model(config: TrainConfig, found: Checkpoint | None) -> NetworkConfig:
@@ -138,6 +151,8 @@ def _summary(recipe: TrainConfig, prepared: _Prepared, process: Process) -> list
         f"at a time on each of {process.world_size} x {process.device.type}",
         _input_line(config),
     ]
+    if isinstance(plan, ClassPlan):
+        lines.append(_groups_line(config, plan))
     if config.scale != recipe.scale:
         lines.insert(0, scaling_line(recipe, config))
     if found is not None:
@@ -158,6 +173,22 @@ def _summary(recipe: TrainConfig, prepared: _Prepared, process: Process) -> list
             "model.pretrained or model.backbone_weights"
         )
     return lines
+
+
+def _groups_line(config: TrainConfig, plan: ClassPlan) -> str:
+    sampling = config.data.sampling
+    groups = f"{sampling.groups:,} groups" if sampling.groups > 1 else "1 group"
+    line = (
+        f"pairs share images: {groups} of {sampling.classes:,} classes x {sampling.images} images "
+        f"= {sampling.groups * sampling.images_per_group:,} images per step, of which "
+        f"{config.train.global_batch:,} pairs are formed"
+    )
+    if plan.num_small:
+        line += (
+            f"; {plan.num_small:,} of {plan.num_classes:,} classes have fewer than "
+            f"{sampling.images} images, which repeat in a group with other augmentations"
+        )
+    return line
 
 
 def _input_line(config: TrainConfig) -> str:

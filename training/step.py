@@ -46,7 +46,9 @@ class Stepper:
         self._dtype = getattr(torch, config.train.precision)
         if process.device.type == "cuda":
             use_tensor_float32()
-        self._wrapped = distribute(network, process, compiled=config.train.compile)
+        self._wrapped = distribute(
+            self.task.module(network), process, compiled=config.train.compile
+        )
         self._wrapped.train()
         self._parameters = [p for p in network.parameters() if p.requires_grad]
 
@@ -95,7 +97,7 @@ class Stepper:
             with torch.autocast(
                 self._process.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16
             ):
-                output = wrapped(batch.images.to(self._process.device, self._dtype))
-            result = self.task.loss(output.float(), batch)
+                images = batch.images.to(self._process.device, self._dtype)
+                result = self.task.loss(wrapped, images, batch)
             (result.loss / accumulate).backward()
         return TaskLoss(result.loss.detach(), result.counts)

@@ -1,7 +1,7 @@
 """What a network is trained for: building it, its loss and its accuracies."""
 
 from dataclasses import asdict, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from runtime.errors import ConfigError, first_line
 from runtime.weights import load_backbone
 from training.config import TrainConfig
 from training.optimization import ParameterGroup
+from training.pair_loss import PairLoss
 
 
 class TaskLoss(NamedTuple):
@@ -41,8 +42,14 @@ class Task(Protocol):
     def network(self, num_classes: int) -> ReSeND | Classifier:
         """A new network; ModelError if the configured sizes are not valid."""
 
-    def loss(self, output: Tensor, batch: PairBatch) -> TaskLoss:
-        """The loss of the network's ``output`` on ``batch``."""
+    def module(self, network: Any) -> nn.Module:
+        """What is trained in place of ``network``, one of this task: itself, or around it."""
+
+    def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
+        """The loss on ``batch`` of ``module``, that of ``self.module`` or around it.
+
+        ``images`` are those of the batch in the data type of the computation.
+        """
 
 
 class Relation:
@@ -58,11 +65,32 @@ class Relation:
         model = self._config.model
         return build_network(model, self._config.input.preprocessing, pretrained=model.pretrained)
 
-    def loss(self, output: Tensor, batch: PairBatch) -> TaskLoss:
+    def module(self, network: ReSeND) -> nn.Module:
+        return network
+
+    def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
+        logits = module(images).float()
+        return _judged(self._objective(logits, batch.different), logits, batch.different)
+
+
+class GroupedRelation(Relation):
+    """The same, where many pairs share an image."""
+
+    def module(self, network: ReSeND) -> nn.Module:
+        sampling = self._config.data.sampling
+        means_of = sampling.images if sampling.mean_partners else None
+        return PairLoss(network, self._objective, means_of, self._config.train.pairs_at_once)
+
+    def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
         different = batch.different
-        correct = (output > 0) == different
-        counts = torch.stack([correct & ~different, ~different, correct & different, different])
-        return TaskLoss(self._objective(output, different), counts.sum(1).float().view(2, 2))
+        loss, logits = module(images, batch.left, batch.right, different)
+        return _judged(loss, logits, different)
+
+
+def _judged(loss: Tensor, logits: Tensor, different: Tensor) -> TaskLoss:
+    correct = (logits > 0) == different
+    counts = torch.stack([correct & ~different, ~different, correct & different, different])
+    return TaskLoss(loss, counts.sum(1).float().view(2, 2))
 
 
 class Classification:
@@ -80,7 +108,11 @@ class Classification:
         )
         return Classifier(backbone, feature_dim(backbone, size), num_classes)
 
-    def loss(self, output: Tensor, batch: PairBatch) -> TaskLoss:
+    def module(self, network: Classifier) -> nn.Module:
+        return network
+
+    def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
+        output = module(images).float()
         correct = (output.argmax(1) == batch.labels).sum().float()
         counts = torch.stack([correct, torch.full_like(correct, len(batch.labels))])
         return TaskLoss(nn.functional.cross_entropy(output, batch.labels), counts.view(1, 2))
@@ -88,7 +120,9 @@ class Classification:
 
 def create_task(config: TrainConfig) -> Task:
     """The configured task."""
-    return Relation(config) if config.task == "relation" else Classification(config)
+    if config.task == "classification":
+        return Classification(config)
+    return GroupedRelation(config) if config.data.grouped else Relation(config)
 
 
 def resolve_preprocessing(config: TrainConfig) -> TrainConfig:

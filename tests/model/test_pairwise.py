@@ -1,12 +1,10 @@
 import pytest
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from model.config import ModelConfig
 from model.pairwise import pairs_per_tile, relational_logits, relational_tiles, tile_memory
 from model.relation import RelationalTransformer
+from tests.memory import PeakMemory
 
 
 def relation(**options) -> RelationalTransformer:
@@ -110,25 +108,6 @@ def _bytes_per_pair(module) -> int:
     return (1 << 27) // pairs_per_tile(module, 1 << 27, torch.float32) + 1
 
 
-class _Peak(TorchDispatchMode):
-    """Bytes of all tensors alive at once that were made in its scope."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for value in tree_flatten(result)[0]:
-            if isinstance(value, torch.Tensor):
-                storage = value.untyped_storage()
-                self._made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._made = {key: made for key, made in self._made.items() if not made[0].expired()}
-        self.bytes = max(self.bytes, sum(size for _, size in self._made.values()))
-        return result
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_memory_stays_within_the_budget(depth, dtype):
@@ -136,7 +115,7 @@ def test_memory_stays_within_the_budget(depth, dtype):
     tests, references = torch.randn(60, 16), torch.randn(50, 16)
     rounded = sum(p.numel() * 2 for p in module.parameters()) if dtype == torch.bfloat16 else 0
     for budget in (1 << 21, 1 << 22):
-        peak = _Peak()
+        peak = PeakMemory()
         with peak:
             for _ in relational_tiles(module, tests, references, memory=budget, dtype=dtype):
                 pass

@@ -1,7 +1,7 @@
 """Loaders of small images."""
 
 from model.config import Preprocessing
-from pipelines.config import AugmentConfig, Decoding, InputConfig
+from pipelines.config import AugmentConfig, Decoding, InputConfig, SamplingConfig
 from pipelines.loader import PairLoader
 from pipelines.pairs import PairData, Share
 from pipelines.selection import Selection
@@ -17,6 +17,15 @@ def pair_loader(pack, *share, start_step=0, **options):
     data = PairData.select(pack, [Selection()] * len(pack.members), seed=4, num_negatives=3)
     augment, images = AugmentConfig(), decoding(**options)
     return PairLoader(data, augment, images, Share(12, *share), start_step=start_step)
+
+
+def group_loader(pack, *share, start_step=0, **options):
+    """Steps of 4 groups of 3 classes x 3 images; the arguments are those of ``pair_loader``."""
+    sampling = SamplingConfig("classes", classes=3, images=3, negatives=2)
+    selections = [Selection()] * len(pack.members)
+    data = PairData.select_groups(pack, selections, sampling, seed=4)
+    augment, images = AugmentConfig(), decoding(**options)
+    return PairLoader(data, augment, images, Share(4, *share), start_step=start_step)
 
 
 def taken(loader, count):

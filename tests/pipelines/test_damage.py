@@ -15,7 +15,7 @@ from pipelines.graph import graph_inputs
 from pipelines.loader import ImageLoader
 from pipelines.pack import Pack
 from runtime.errors import PackError
-from tests.pipelines.loading import decoding, pair_loader, taken
+from tests.pipelines.loading import decoding, group_loader, pair_loader, taken
 
 
 @pytest.fixture
@@ -89,6 +89,19 @@ def test_training_replaces_a_damaged_sample_by_one_of_its_class(
         assert (pack.index.label[before] == pack.index.label[after]).all()
         assert torch.isfinite(images).all()
     assert pack.keys(np.array([row]))[0] in caplog.text
+
+
+def test_a_damaged_image_of_a_group_is_replaced_for_all_of_its_pairs(pack):
+    sound = taken(group_loader(pack), 4)
+    row = int(sound[1][1][5])
+    overwrite(pack, row, headers_alone(pack, row), checksum=True)
+    loader = group_loader(pack)
+    for (_, before, _), (_, after, _) in zip(sound, taken(loader, 4)):
+        hit = before == row
+        assert row not in after
+        assert (before[~hit] == after[~hit]).all()
+        assert (pack.index.label[before] == pack.index.label[after]).all()
+    assert loader.num_damaged == 1
 
 
 def test_all_of_several_undecodable_samples_are_replaced(pack):

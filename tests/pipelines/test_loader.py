@@ -12,7 +12,7 @@ from pipelines.graph import image_pipeline
 from pipelines.loader import ImageLoader
 from pipelines.pack import Pack
 from runtime.errors import ConfigError, PackError
-from tests.pipelines.loading import decoding, pair_loader, taken
+from tests.pipelines.loading import decoding, group_loader, pair_loader, taken
 
 
 @pytest.fixture
@@ -52,6 +52,24 @@ def test_starting_at_a_step_continues_the_sequence(pack):
         assert step == other_step
         assert (rows == other_rows).all()
         assert torch.equal(images, other_images)
+
+
+def test_a_batch_of_groups_decodes_each_image_once(pack):
+    batch = next(group_loader(pack))
+    assert len(batch.images) == len(batch.labels) == len(batch.rows) == 4 * 3 * 3
+    assert len(batch.left) == len(batch.right) == len(batch.different) == 4 * 3 * 3 * 3
+    labels = pack.index.label[batch.rows]
+    assert (batch.labels.numpy() == labels).all()
+    assert (batch.different.numpy() == (labels[batch.left] != labels[batch.right])).all()
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_share_the_groups_of_a_step(pack, world_size):
+    whole = taken(group_loader(pack), 3)
+    ranks = [taken(group_loader(pack, rank, world_size), 3) for rank in range(world_size)]
+    for step, (_, rows, images) in enumerate(whole):
+        assert (np.concatenate([rank[step][1] for rank in ranks]) == rows).all()
+        assert torch.equal(torch.cat([rank[step][2] for rank in ranks]), images)
 
 
 def test_evaluation_gives_each_image_once_in_order(pack):

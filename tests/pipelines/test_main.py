@@ -23,8 +23,21 @@ def test_several_packs_are_shown_as_one(pack_path, insects_path, tmp_path):
     assert page.stat().st_size > 0
 
 
-def test_bench_prints_the_rates(pack_path, capsys):
-    options = ["--steps", "3", "--global-batch", "4", "--image-size", "32"]
+def test_show_draws_the_pairs_of_a_group(pack_path, tmp_path, capsys):
+    options = ["--out", str(tmp_path / "page.png"), "--pairs", "5", "--image-size", "32"]
+    assert main(["show", str(pack_path), *options, "--classes", "3", "--images", "2"]) == 0
+    assert "5 pairs drawn" in capsys.readouterr().out
+
+
+# 54 pairs of 12 images each
+GROUPS = ["--classes", "3", "--images", "4", "--num-negatives", "2", "--global-batch", "60"]
+
+
+@pytest.mark.parametrize(
+    ("options", "images_per_pair"), [(["--global-batch", "4"], 2), (GROUPS, 12 / 54)]
+)
+def test_bench_prints_the_rates(pack_path, capsys, options, images_per_pair):
+    options = ["--steps", "3", *options, "--image-size", "32"]
     assert main(["bench", str(pack_path), *options]) == 0
     printed = capsys.readouterr().out
     rates = {}
@@ -32,7 +45,8 @@ def test_bench_prints_the_rates(pack_path, capsys):
         if line.count("│") == 3:
             name, value = line.strip("│ ").split("│")
             rates[name.strip()] = float(value)
-    assert rates["images/s"] == pytest.approx(2 * rates["pairs/s"], abs=2)
+    expected = pytest.approx(images_per_pair * rates["pairs/s"], abs=2)
+    assert rates["images/s"] == expected
     assert rates["CPU seconds per 1,000 images"] > 0
     assert rates["slowest step, ms"] > 0
 
@@ -46,6 +60,8 @@ def test_bench_prints_the_rates(pack_path, capsys):
         (["show", "PACK", "--image-size", "0"], "--image-size"),
         (["show", "PACK", "--image-size", "99999"], "image_size is 99999"),
         (["show", "PACK", "--pairs", "0"], "--pairs"),
+        (["show", "PACK", "--classes", "6"], "the selection has 5 classes"),
+        (["show", "PACK", "--classes", "1"], "data.sampling.classes must be"),
         (["show", "PACK", "--out", "nowhere/page.png"], "nowhere/page.png"),
         (["show", "PACK", "--out", "page.doc"], "Format 'doc'"),
     ],

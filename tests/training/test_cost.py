@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from training.cost import memory_gib, peak_flops, training_cost
+from model.config import ModelConfig, Preprocessing
+from model.network import build_network
+from training.cost import SharedPairs, memory_gib, peak_flops, training_cost
 
 
 class Tiny(nn.Module):
@@ -25,6 +27,23 @@ def test_arithmetic_and_memory_of_a_convolution_are_exact():
     assert cost.state_bytes == 3 * 4 * cost.parameters
     # the convolution keeps its input, the ReLU its output
     assert cost.activation_bytes == 8 * 4 * (3 * 16 * 16 + outputs)
+
+
+def test_images_and_shared_pairs_each_cost_what_they_take():
+    network = build_network(ModelConfig("test_convnext", 48, 2, 2), Preprocessing(image_size=32))
+
+    def cost(images, pairs, at_once):
+        return training_cost(network, images, 32, 1, SharedPairs(pairs, at_once))
+
+    few, images, pairs, parts = cost(8, 4, 4), cost(16, 4, 4), cost(8, 8, 8), cost(8, 8, 4)
+    both = cost(16, 8, 8)
+    assert few.flops < pairs.flops < images.flops
+    assert few.flops + both.flops == images.flops + pairs.flops
+    assert parts.flops == pairs.flops
+    assert parts.activation_bytes == few.activation_bytes < pairs.activation_bytes
+    # An image that is in one pair costs no more than where the network forms the pairs.
+    independent = training_cost(network, 8, 32, 1)
+    assert 0.9 * independent.flops < few.flops < independent.flops
 
 
 def test_a_cpu_has_memory_but_no_known_peak():
