@@ -87,7 +87,7 @@ def sun397(root: Path) -> Dataset:
                 places[class_] = f"{initial}/{class_}"
     if len(places) != SUN397_NUM_CLASSES:
         expected = f"the {SUN397_NUM_CLASSES} class folders `<initial>/<class>`"
-        raise wrong_tree(root, expected, sorted(places.values()))
+        raise wrong_tree(root, expected, sorted(places.values()) or folders(root))
     ordered = {class_: places[class_] for class_ in sorted(places)}
     return class_tree("sun397", root, ordered, notes=notes)
 
