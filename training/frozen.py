@@ -84,6 +84,7 @@ def training_features(
     found = process.run_long(lambda: process.is_first and file.is_intact())
     if not process.maximum(found):
         _extract(file, _of_views(extractor, config), data.rows)
+        process.barrier()  # the first process has written the file
     return process.run_long(file.read).to(process.device)
 
 

@@ -73,7 +73,7 @@ class ViewFile:
             values, sha256 = self._open()
             if hashlib.sha256(values.numpy().data).hexdigest() != sha256:
                 raise ValueError("its content does not have the sha256 in its metadata")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         except (OSError, ValueError) as error:
             line = f"ignored: {self.path}: {first_line(error)}; its features are recomputed"

@@ -1,7 +1,5 @@
 """Training the relational module alone, on features of a frozen backbone."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -160,6 +158,7 @@ def test_two_ranks_train_as_one_and_extract_the_same_features(train, runner, con
     assert_same_weights(tmp_path / "run", tmp_path / "ranks", rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_training_equals_plain_training(train, tmp_path):
     train("--train.iterations=2")
     assert train("--train.iterations=2", "--train.compile=true", run="compiled") == 0
@@ -194,7 +193,8 @@ def test_a_damaged_cache_is_reported_and_extracted_again(train, tmp_path, capsys
     capsys.readouterr()
     assert train(*options, run="again") == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"ignored: {path}") and line.endswith("its features are recomputed")
+    assert line.startswith(f"ignored: {path}")
+    assert line.endswith("its features are recomputed")
     assert path.read_bytes() == intact
 
 
