@@ -141,6 +141,12 @@ class LoopConfig:
             precision, with weights and optimizer state in float32.
         compile: compile the network with torch.compile where that works.
         max_loss: a mean loss above this, or one that is not finite, stops the run.
+        backbone: ``frozen`` trains the relational module alone, on features of the training images
+            that are extracted once, before the first step.
+        views: augmented views of each image whose features a frozen backbone gives, of which each
+            step takes one; 1 for the view of evaluation alone.
+        feature_cache: folder where the features of a frozen backbone are kept, on a file system
+            that all nodes share.
     """
 
     iterations: int = 13_000
@@ -152,6 +158,9 @@ class LoopConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     max_loss: float = 1e4
+    backbone: Literal["trained", "frozen"] = "trained"
+    views: int = 4
+    feature_cache: Path = Path("runs/features")
 
     def __post_init__(self) -> None:
         check_numbers(
@@ -164,7 +173,13 @@ class LoopConfig:
             pairs_at_once=whole(1, MAX_PAIRS),
             clip=above(0),
             max_loss=above(0),
+            views=whole(1, 1024),
         )
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the backbone is frozen."""
+        return self.backbone == "frozen"
 
 
 @dataclass(frozen=True)
@@ -326,6 +341,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_numbers("", self, seed=whole(0))
+        if self.train.frozen and self.task != "relation":
+            raise ValueError(
+                "train.backbone frozen needs task: relation; classification trains the backbone"
+            )
 
 
 def resolve(config: TrainConfig, world_size: int, saved_batch: int | None) -> TrainConfig:
