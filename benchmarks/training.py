@@ -47,10 +47,11 @@ from pipelines.pairs import PairData
 from runtime.config import load_config
 from runtime.distributed import Process, process_group
 from training import task
-from training.config import TrainConfig, resolve
+from training.config import TrainConfig
 from training.data import feature_loader, load_pairs, pair_loader
 from training.optimization import build_optimizer
 from training.pair_loss import PairLoss
+from training.scaling import resolve
 from training.step import Stepper
 
 WAYS = ("synthetic", "pipeline", "original", "groups", "plain", "shared", "frozen")

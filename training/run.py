@@ -16,13 +16,14 @@ from runtime.device import dali_device
 from runtime.distributed import Process
 from runtime.run_lock import run_lock
 from training import resume, task
-from training.config import LoopConfig, NetworkConfig, TrainConfig, resolve, scaling_line
+from training.config import LoopConfig, NetworkConfig, TrainConfig
 from training.cost import Cost, SharedPairs, training_cost
 from training.data import feature_loader, load_pairs, pair_loader, with_local_packs
 from training.frozen import FeatureLoader, training_features
 from training.loop import Loop, Run
 from training.optimization import build_optimizer, num_moments
 from training.run_log import RunLog
+from training.scaling import resolve, scaling_line
 from training.step import Stepper
 from training.validation import Validation
 from training.whitening import whiten
