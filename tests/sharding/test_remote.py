@@ -49,26 +49,18 @@ def bucket(buckets):
 @pytest.fixture
 def s3(buckets, monkeypatch):
     """A server, running, and the environment that gives access to it."""
-    server = Server("s3", buckets)
-    for name, value in environment_of(server).items():
-        monkeypatch.setenv(name, value)
-    try:
-        server.start()
+    with Server("s3", buckets) as server:
+        for name, value in environment_of(server).items():
+            monkeypatch.setenv(name, value)
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
 def http(buckets, monkeypatch):
     """A web server with a password, running."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = Server("http", buckets)
-    try:
-        server.start()
+    with Server("http", buckets) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
