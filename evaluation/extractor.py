@@ -99,7 +99,7 @@ class FeatureExtractor:
         Raises:
             PackError: an image is damaged.
         """
-        device, precision = self.process.device, getattr(torch, self.config.precision)
+        device = self.process.device
         values = torch.zeros(len(rows), self.width, device=device)
         if not len(rows):
             return values
@@ -110,14 +110,10 @@ class FeatureExtractor:
             self.pack, rows, decoding, batch_size=self.config.batch_size, view=self.config.view
         )
         loaded, first = np.full(len(rows), -1, dtype=np.int64), 0
-        with (
-            Progress("features", len(rows), "image", self.process) as progress,
-            torch.no_grad(),
-            torch.autocast(device.type, precision, enabled=precision != torch.float32),
-        ):
+        with Progress("features", len(rows), "image", self.process) as progress:
             for batch in loader:
-                features = self.network.extractor(batch.images.to(device, precision))
-                values[first : first + len(features)] = features.float()
+                features = self.network.features(batch.images, device, self.config.precision)
+                values[first : first + len(features)] = features
                 loaded[first : first + len(features)] = batch.rows
                 first += len(features)
                 progress.add(len(features))
