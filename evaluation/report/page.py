@@ -35,12 +35,17 @@ def write_report(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Rec
         _receipt(benchmarks, receipt),
     ]
     path.write_text(
+        document(f"Evaluation: {names}", body), encoding="utf-8", errors="backslashreplace"
+    )
+
+
+def document(title: str, body: Iterable[str]) -> str:
+    """A self-contained page of the parts of ``body``, in HTML."""
+    return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Evaluation: {html_text(names)}</title><style>{_style()}</style></head>"
-        f"<body><main>{''.join(body)}</main></body></html>\n",
-        encoding="utf-8",
-        errors="backslashreplace",
+        f"<title>{html_text(title)}</title><style>{_style()}</style></head>"
+        f"<body><main>{''.join(body)}</main></body></html>\n"
     )
 
 
