@@ -216,12 +216,13 @@ class Detector:
 
 def hold_out(labels: Tensor, share: float) -> Tensor:
     """bool (R,), a random ``share`` of the references of each class with two or more; at least one
-    of them is held out and one is not. The draw has a fixed seed. A share of 0 holds out none."""
-    rng = np.random.default_rng(_SEED)
+    of them is held out and one is not. A class's draw depends on its number and size alone. A share
+    of 0 holds out none."""
     held_out = torch.zeros_like(labels, dtype=torch.bool)
     for number in labels.unique().tolist() if share else []:
         members = torch.nonzero(labels == number).flatten().cpu().numpy()
         count = min(len(members) - 1, max(1, round(share * len(members))))
+        rng = np.random.default_rng((_SEED, number))
         held_out[torch.from_numpy(rng.permutation(members)[:count])] = True
     return held_out
 

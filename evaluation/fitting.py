@@ -1,5 +1,6 @@
 """The commands of ``python -m evaluation`` that fit a detector and change its classes."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -127,9 +128,9 @@ def remove_class(folder: Path, name: str) -> int:
 @contextmanager
 def only_process(config: ComputeOptions) -> Iterator[Process]:
     """This process, on its device; ConfigError where torchrun started several."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("this command runs in one process; start it without torchrun")
     with process_group(config.device) as process:
-        if process.world_size > 1:
-            raise ConfigError("this command runs in one process; start it without torchrun")
         yield process
 
 

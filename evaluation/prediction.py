@@ -4,7 +4,7 @@ import heapq
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation import detector_folder
@@ -35,10 +35,12 @@ class Tally:
 
     Attributes:
         known, novel: how many images were found to be so.
+        skipped: the images that could not be read, and why.
     """
 
     known: int = 0
     novel: int = 0
+    skipped: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._most_novel: list[tuple[float, int, Prediction]] = []
@@ -69,21 +71,40 @@ def predict(folder: Path, paths: Sequence[Path], config: PredictConfig) -> int:
     _check_outputs(config)
     found = _images(paths)
     with only_process(config) as process, evaluator_errors():
-        detector = detector_folder.load(folder, process.device).at_precision(config.precision)
-        stream = _stream(detector, found, config, process)
-        tally = Tally()
-        with prediction_file(config.out) as file:
-            for features in _chunks(stream):
-                predictions = _predictions(detector, found, features)
-                tally.add(features.items.tolist(), predictions)
-                file.write(predictions)
+        detector = detector_folder.load(folder, process.device)
+        tally = predict_images(detector, found.images, config, process)
     if config.report is not None:
         write_novel_page(config.report, detector, tally.most_novel(found.images))
     print(
         f"{tally.known + tally.novel:,} images: {tally.known:,} known, {tally.novel:,} novel; "
-        f"{len(stream.skipped):,} could not be read; predictions in {plain(str(config.out))}"
+        f"{len(tally.skipped):,} could not be read; predictions in {plain(str(config.out))}"
     )
-    return report_left_out(found.notes, stream.skipped)
+    return report_left_out(found.notes, tally.skipped)
+
+
+def predict_images(
+    detector: Detector, images: Sequence[SourceImage], config: PredictConfig, process: Process
+) -> Tally:
+    """Write the predictions of ``images`` to ``config.out``.
+
+    Raises:
+        ConfigError: no image can be read, or the file cannot be written.
+        CheckpointError: a feature is not finite.
+    """
+    extraction = ExtractionConfig(
+        InputConfig(device=config.device),
+        config.batch_size or BATCH_SIZE[process.device.type],
+        config.precision,
+    )
+    stream = FeatureStream(detector.network, images, extraction, process)
+    detector, tally = detector.at_precision(config.precision), Tally()
+    with prediction_file(config.out) as file:
+        for features in _chunks(stream):
+            predictions = _predictions(detector, images, features)
+            tally.add(features.items.tolist(), predictions)
+            file.write(predictions)
+    tally.skipped = stream.skipped
+    return tally
 
 
 def _check_outputs(config: PredictConfig) -> None:
@@ -103,17 +124,6 @@ def _images(paths: Sequence[Path]) -> ImageSet:
     return images_in(packs[0], Selection())
 
 
-def _stream(
-    detector: Detector, found: ImageSet, config: PredictConfig, process: Process
-) -> FeatureStream:
-    extraction = ExtractionConfig(
-        InputConfig(device=config.device),
-        config.batch_size or BATCH_SIZE[process.device.type],
-        config.precision,
-    )
-    return FeatureStream(detector.network, found.images, extraction, process)
-
-
 def _chunks(stream: FeatureStream) -> Iterator[StreamedFeatures]:
     """The features of about 512 images at a time, since some evaluators prepare each call."""
     waiting: list[StreamedFeatures] = []
@@ -127,7 +137,7 @@ def _chunks(stream: FeatureStream) -> Iterator[StreamedFeatures]:
 
 
 def _predictions(
-    detector: Detector, found: ImageSet, features: StreamedFeatures
+    detector: Detector, images: Sequence[SourceImage], features: StreamedFeatures
 ) -> list[Prediction]:
     scores = detector.novelty.score(features.values)
     names = [known.name for known in detector.classes]
@@ -137,5 +147,5 @@ def _predictions(
         tuple((names[c], s) for c, s in zip(*pair, strict=True) if math.isfinite(s))
         for pair in ranked
     ]
-    images = [found.images[item].name for item in features.items.tolist()]
-    return list(map(Prediction, images, known, scores.normality.tolist(), nearest))
+    called = [images[item].name for item in features.items.tolist()]
+    return list(map(Prediction, called, known, scores.normality.tolist(), nearest))

@@ -55,9 +55,7 @@ class PackSample:
         rows = np.array([self.row])
         (image,) = self.pack.read(rows)
         if DamageCheck(self.pack, check_crc=True).items(rows, [image]):
-            raise UnreadableImage(
-                f"it is damaged; run `python -m sharding verify {self.pack.path}`"
-            )
+            raise UnreadableImage(f"damaged; run `python -m sharding verify {self.pack.path}`")
         index = self.pack.index
         return EncodedImage(
             image.tobytes(), int(index.width[self.row]), int(index.height[self.row])
@@ -189,8 +187,13 @@ def _below(root: Path) -> ImageSet:
                 others.append(path)
     if not images:
         raise ConfigError(f"{root} holds no files with an image's extension, such as .jpg or .png")
-    left_out = f"{root}: {len(others):,} files without an image's extension are left out, "
-    return ImageSet(images, (f"{left_out}{others[0]} is the first",) if others else ())
+    if not others:
+        return ImageSet(images)
+    note = (
+        f"{root}: files without an image's extension are left out: {len(others):,}, the first is "
+        f"{others[0]}"
+    )
+    return ImageSet(images, (note,))
 
 
 def _check_folder(path: Path, selection: Selection) -> None:
