@@ -122,7 +122,7 @@ def test_the_documents_have_commands_of_each_kind():
     found = {" ".join(words[:3]) for _, words in ALL}
     for beginning in (
         *("python -m sharding", "python -m pipelines", "python -m runtime", "python -m benchmarks"),
-        *("python -m evaluation fit", "python predict.py"),
+        *("python -m evaluation", "python predict.py"),
         *("python train_ddp.py --config", "python evaluate.py --protocol", "torchrun ", "sbatch "),
         "make ",
     ):

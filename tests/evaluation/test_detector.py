@@ -1,6 +1,8 @@
 """Detectors on disk: what is stored, and how their classes change."""
 
 import json
+import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import predict
 from evaluation import detector_folder
 from evaluation.__main__ import main
 from evaluation.detector import hold_out
@@ -22,7 +25,7 @@ from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from pipelines.selection import Selection
 from runtime.errors import CheckpointError, ConfigError
-from tests.common import files_of, flip
+from tests.common import ROOT, files_of, flip
 from tests.evaluation.conftest import ALONE, fit_words
 
 CPU = torch.device("cpu")
@@ -369,3 +372,28 @@ def test_the_draw_of_held_out_references_is_the_same_every_time():
     assert torch.bincount(labels[held_out], minlength=3).tolist() == [2, 0, 1]
     assert torch.equal(held_out, hold_out(labels, 0.2))
     assert not hold_out(labels, 0).any()
+
+
+def test_the_documented_commands_and_the_example_run(
+    run_folder, image_tree, pack_path, tmp_path, monkeypatch
+):
+    text = (ROOT / "docs" / "detector.md").read_text()
+    for place in ("runs", "photos", "packs"):
+        (tmp_path / place).mkdir()
+    (tmp_path / "runs" / "imagenet").symlink_to(run_folder)
+    (tmp_path / "packs" / "new").symlink_to(pack_path)
+    shutil.copytree(image_tree / "day", tmp_path / "photos" / "known")
+    shutil.move(tmp_path / "photos" / "known" / "eel", tmp_path / "photos" / "heron")
+    shutil.copytree(image_tree / "night", tmp_path / "photos" / "new")
+    shutil.copy(image_tree / "night" / "ant" / "0.jpg", tmp_path / "holiday.jpg")
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```\n(.*?)```", text, re.DOTALL):
+        for line in block.splitlines():
+            _, program, *words = shlex.split(line)
+            run = predict.main if program == "predict.py" else main
+            assert run(words if program == "predict.py" else words[1:]) == 0, line
+    assert len(list(tmp_path.glob("predictions.*"))) == 3
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {"images": [torch.zeros(3, 40, 50, dtype=torch.uint8)] * 2}
+    exec(compile(code, "docs/detector.md", "exec"), names)
+    assert len(names["known"]) == len(names["names"]) == 2
