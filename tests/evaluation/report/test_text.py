@@ -124,7 +124,7 @@ def test_the_terminal_gets_no_control_characters_and_no_markup(output):
 def test_markup_in_a_table_is_literal(results, capsys):
     protocol = replace(results[0].protocol, name="[red]name[/red]")
     targets = [replace(target, name="[b]x[/b]") for target in results[0].targets]
-    table = terminal_table(replace(results[0], protocol=protocol, targets=targets))
+    table = terminal_table([replace(results[0], protocol=protocol, targets=targets)])
     console = Console(file=io.StringIO(), width=100)
     console.print(table)
     assert "[red]name[/red]: known" in console.file.getvalue()
