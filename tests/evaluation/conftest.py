@@ -11,8 +11,8 @@ import evaluate
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.config import EvaluateConfig, NetworkOptions
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
-from evaluation.protocol import Protocol
 from evaluation.networks import load_networks
+from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
 from evaluation.trained import load_network
 from model.config import ModelConfig, PreprocessingOptions

@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import groupby
 
 import pytest
 import yaml
@@ -107,11 +108,12 @@ def test_the_table_of_values_has_no_formula(output):
     assert not [cell for row in rows for cell in row if cell[:1] in ("=", "+", "-", "@")]
 
 
-def test_the_markdown_table_keeps_its_columns(output):
+def test_the_markdown_tables_keep_their_columns(output):
     lines = (output[0] / "results.md").read_text().splitlines()
-    table = [line for line in lines if line.startswith("|")]
-    columns = [line.replace("\\|", "").count("|") for line in table]
-    assert len(set(columns)) == 1
+    tables = [list(part) for is_table, part in groupby(lines, lambda x: x[:1] == "|") if is_table]
+    assert len(tables) == 2
+    for table in tables:
+        assert len({line.replace("\\|", "").count("|") for line in table}) == 1
     assert not [line for line in lines if "<b>" in line or "\x1b" in line]
 
 
