@@ -27,7 +27,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count, repeat
 from typing import cast
@@ -61,14 +61,7 @@ COMPARED = {"shared": ("plain",), "frozen": ("shared", "groups")}
 
 def main() -> int:
     options = _options()
-    config = load_config(
-        TrainConfig,
-        ["--config", options.config, f"--data.pack={options.pack}", *options.override],
-        prog="benchmarks.training",
-        description="",
-    )
-    config = replace(config, model=replace(config.model, backbone_weights=None, pretrained=False))
-    config = task.resolve_preprocessing(config)
+    config = recipe(options.config, options.pack, options.override)
     with process_group(config.input.device) as process:
         data = load_pairs(config)
         grouped = with_groups(config, options.groups)
@@ -106,6 +99,18 @@ def _options() -> argparse.Namespace:
     options, override = parser.parse_known_args()
     options.override = override
     return options
+
+
+def recipe(path: str, pack: str, override: Sequence[str] = ()) -> TrainConfig:
+    """The recipe at ``path``, read from ``pack``, with random weights and further options."""
+    config = load_config(
+        TrainConfig,
+        ["--config", path, f"--data.pack={pack}", *override],
+        prog="benchmarks.training",
+        description="",
+    )
+    config = replace(config, model=replace(config.model, backbone_weights=None, pretrained=False))
+    return task.resolve_preprocessing(config)
 
 
 def with_groups(config: TrainConfig, group: str) -> TrainConfig:
