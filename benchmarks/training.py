@@ -71,9 +71,9 @@ def main() -> int:
             "pipeline": lambda: our_step(config, process, data, synthetic=False),
             "original": lambda: _original(config, process, data),
             "groups": lambda: our_step(grouped, process, groups, synthetic=False),
-            "plain": lambda: _head(grouped, process, groups, shared=False),
-            "shared": lambda: _head(grouped, process, groups, shared=True),
-            "frozen": lambda: _frozen(grouped, process, groups),
+            "plain": lambda: head_step(grouped, process, groups, shared=False),
+            "shared": lambda: head_step(grouped, process, groups, shared=True),
+            "frozen": lambda: frozen_step(grouped, process, groups),
         }
         ways = {name: makers[name]() for name in options.ways}
         seconds = dict.fromkeys(ways, float("inf"))
@@ -134,7 +134,8 @@ def our_step(
     return lambda: cast(None, stepper.step(next(numbers)))
 
 
-def _frozen(config: TrainConfig, process: Process, data: PairData) -> Callable[[], None]:
+def frozen_step(config: TrainConfig, process: Process, data: PairData) -> Callable[[], None]:
+    """The step of groups on random features of the pack's images, with a frozen backbone."""
     config = replace(config, train=replace(config.train, backbone="frozen"))
     network = cast(ReSeND, task.build(config, data.plan.num_classes)).to(process.device)
     network.backbone.requires_grad_(False)
@@ -191,9 +192,11 @@ def _original(config: TrainConfig, process: Process, data: PairData) -> Callable
     return original.training_step(network, optimizer, objective, loader, process.device)
 
 
-def _head(
+def head_step(
     config: TrainConfig, process: Process, data: PairData, *, shared: bool
 ) -> Callable[[], None]:
+    """The relational module alone, forward and backward, on the pairs of a group; each image is
+    projected once if ``shared``, else once for each of its pairs."""
     network = cast(ReSeND, task.build(config, data.plan.num_classes)).to(process.device)
     drawn = data.draw(0, 1).pairs
     left, right, different = (
@@ -204,11 +207,11 @@ def _head(
     features = torch.randn(len(drawn.images), width, device=process.device, requires_grad=True)
     network.backbone = nn.Identity()
     pair_loss = PairLoss(network, objective, None, None)
-    precision = getattr(torch, config.train.precision)
+    rounded = config.train.precision == "bfloat16"
 
     def step() -> None:
         network.zero_grad()
-        with torch.autocast(process.device.type, enabled=precision == torch.bfloat16):
+        with torch.autocast(process.device.type, torch.bfloat16, enabled=rounded):
             if shared:
                 loss, _ = pair_loss(features, left, right, different)
             else:
