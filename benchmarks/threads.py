@@ -2,8 +2,8 @@
 
     python -m benchmarks.threads --pack packs/demo [--config configs/quickstart_backbone.yaml]
 
-default   as libgomp has it: threads that wait for one another look 300,000 times before they sleep
-commands  as train_ddp.py and evaluate.py set it: they look 1,000 times
+default   as libgomp has it: threads that wait for one another spin 300,000 times before they sleep
+commands  as train_ddp.py and evaluate.py set it: they spin 1,000 times
 passive   OMP_WAIT_POLICY=PASSIVE: they sleep at once
 
 Each way is measured in a process of its own, in turn, --rounds times, first idle and then beside a

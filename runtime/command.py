@@ -18,7 +18,7 @@ from runtime.errors import ConfigError, PeerError, TrainingError, UserError, fir
 DeviceName = Literal["auto", "cpu", "gpu"]
 
 INTERRUPTED = 130  # the status that shells give a command that Ctrl-C ended
-_SPIN_COUNT = "1000"  # looks of a waiting OpenMP thread before it sleeps; libgomp's is 300,000
+_SPIN_COUNT = "1000"  # of an OpenMP thread that waits, before it sleeps; libgomp's is 300,000
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
