@@ -44,8 +44,8 @@ class HardNegatives:
         return chosen
 
     def _nearest(self, features: Tensor) -> Tensor:
-        """The places (n, k) of the most similar images of other classes of the same group; k is
-        as many as an image has hard negatives in K - 1 positive pairs, if there are so many."""
+        """The places (n, k) of the most similar images of other classes of the same group, as many
+        as an image can have hard negatives, or all."""
         sampling, per_group = self.sampling, self.sampling.images_per_group
         direction = functional.normalize(features.float(), dim=1).unflatten(0, (-1, per_group))
         with torch.autocast(features.device.type, enabled=False):
@@ -53,7 +53,8 @@ class HardNegatives:
         place = torch.arange(per_group, device=features.device)
         class_ = place // sampling.images
         cosine.masked_fill_(class_[:, None] == class_, -torch.inf)
-        count = (sampling.images - 1) * sampling.hard_negatives
+        positives = sampling.images * (sampling.images - 1) // 2  # of a class
+        count = positives * sampling.hard_negatives
         nearest = cosine.topk(min(count, per_group - sampling.images)).indices
         first = torch.arange(len(direction), device=features.device) * per_group
         return (nearest + first[:, None, None]).flatten(0, 1)

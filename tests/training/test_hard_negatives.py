@@ -30,7 +30,6 @@ def pairs_of(sampling):
 def slow_choice(sampling, features, left, right):
     """The partners, pair by pair."""
     per_group, num_images = sampling.images_per_group, sampling.images
-    limit = min((num_images - 1) * sampling.hard_negatives, per_group - num_images)
     seen, chosen = Counter(), right.tolist()
     for pair, anchor in enumerate(left.tolist()):
         if not 1 <= pair % (1 + sampling.negatives) <= sampling.hard_negatives:
@@ -44,7 +43,7 @@ def slow_choice(sampling, features, left, right):
         cosines = functional.cosine_similarity(features[others], features[anchor], dim=1)
         ranked = [others[i] for i in cosines.argsort(descending=True).tolist()]
         mean_of = chosen[pair] // len(features)
-        chosen[pair] = ranked[seen[anchor] % limit] + mean_of * len(features)
+        chosen[pair] = ranked[seen[anchor] % len(ranked)] + mean_of * len(features)
         seen[anchor] += 1
     return chosen
 
@@ -70,8 +69,9 @@ def test_the_choice_is_that_of_a_slow_selection(sampling):
     assert (chosen != right)[~drawn].any()
 
 
-def test_no_image_has_the_same_hard_negative_twice():
-    sampling = SamplingConfig("classes", 5, 4, 2, 1)
+@pytest.mark.parametrize("cross_domain", [False, True])
+def test_no_image_has_the_same_hard_negative_twice(cross_domain):
+    sampling = SamplingConfig("classes", 5, 4, 2, 1, cross_domain=cross_domain)
     left, right = pairs_of(sampling)
     chosen = HardNegatives(sampling).choose(torch.randn(60, 8), left, right)
     hard = list(zip(left.view(-1, 3)[:, 1].tolist(), chosen.view(-1, 3)[:, 1].tolist()))
