@@ -15,6 +15,7 @@ from pipelines.loader import PairBatch
 from runtime.errors import ConfigError
 from runtime.weights import fetching, load_backbone
 from training.config import TrainConfig
+from training.hard_negatives import HardNegatives
 from training.optimization import ParameterGroup
 from training.pair_loss import PairLoss
 
@@ -81,8 +82,9 @@ class GroupedRelation(Relation):
     def module(self, network: ReSeND) -> nn.Module:
         sampling = self._config.data.sampling
         means_of = sampling.images if sampling.mean_partners else None
+        hard = HardNegatives(sampling) if sampling.hard_negatives else None
         network = network.on_features() if self._config.train.frozen else network
-        return PairLoss(network, self._objective, means_of, self._config.train.pairs_at_once)
+        return PairLoss(network, self._objective, means_of, self._config.train.pairs_at_once, hard)
 
     def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
         different = batch.different
