@@ -7,8 +7,7 @@ from typing import Literal
 from model.config import ModelConfig, ObjectiveConfig, Preprocessing, PreprocessingOptions
 from pipelines.config import MAX_PAIRS, AugmentConfig, InputConfig, SamplingConfig
 from runtime.checks import above, check_numbers, number, whole
-
-MAX_STEPS = 10**8 - 1  # checkpoints are named by eight digits
+from training.output_config import MAX_STEPS, CheckpointConfig, LogConfig, ValidationConfig
 
 
 @dataclass(frozen=True)
@@ -182,28 +181,6 @@ class LoopConfig:
 
 
 @dataclass(frozen=True)
-class ValidationConfig:
-    """Evaluation after each checkpoint; the metrics are those of ``evaluate.py``.
-
-    Attributes:
-        protocol: a benchmark's YAML file; null disables validation.
-        pack: folder or URL of the pack to evaluate on; null for the training pack.
-        targets: names of the protocol's targets; null for all.
-        evaluator: the one whose AUROC, averaged over the targets, is the metric ``auroc``.
-        batch_size: images per batch and process.
-    """
-
-    protocol: Path | None = None
-    pack: str | None = None
-    targets: tuple[str, ...] | None = None
-    evaluator: str = "relation-softmax"
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        check_numbers("validation", self, batch_size=whole(1, 65_536))
-
-
-@dataclass(frozen=True)
 class OptimizerConfig:
     """The optimizer; the defaults are the paper's.
 
@@ -261,45 +238,6 @@ class ScheduleConfig:
             milestones=whole(0, MAX_STEPS),
             gamma=number(0),
         )
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """When checkpoints are written and which are kept.
-
-    Attributes:
-        every: steps between checkpoints; the last step always has one.
-        keep: how many of the newest are kept, in addition to the one with the best ``best``.
-        best: the metric, higher is better, by which the best checkpoint is chosen.
-    """
-
-    every: int = 500
-    keep: int = 3
-    best: str = "auroc"
-
-    def __post_init__(self) -> None:
-        check_numbers("checkpoint", self, every=whole(1, MAX_STEPS), keep=whole(1))
-
-
-@dataclass(frozen=True)
-class LogConfig:
-    """How often and where the run is logged.
-
-    Attributes:
-        every: steps after which metrics are gathered; only then does the host wait for the device.
-        tensorboard: write TensorBoard files in addition to ``log.jsonl``.
-        progress: draw a progress bar on a terminal.
-        peak_tflops: the device's peak for the precision in use, from which the model FLOPs
-            utilization (MFU) follows; null takes it from a table of NVIDIA's data-center GPUs.
-    """
-
-    every: int = 20
-    tensorboard: bool = True
-    progress: bool = True
-    peak_tflops: float | None = None
-
-    def __post_init__(self) -> None:
-        check_numbers("log", self, every=whole(1, MAX_STEPS), peak_tflops=above(0))
 
 
 @dataclass(frozen=True)

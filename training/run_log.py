@@ -17,7 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from runtime.errors import UserError, first_line
-from training.config import LogConfig
+from training.output_config import LogConfig
 
 
 class LogError(UserError):

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pipelines.pack import Pack
 from runtime.checkpoint import load_weights, step_folders
 from tests.common import ROOT, flip
-from training.config import LogConfig
+from training.output_config import LogConfig
 from training.run_log import LogError, RunLog
 
 
