@@ -45,6 +45,7 @@ class Receipt:
             "checkpoint": {
                 "path": str(network.path),
                 "step": network.step,
+                "averaged": network.averaged,
                 "sha256": network.sha256,
                 "verified": network.verified,
                 "untrained": list(network.untrained),

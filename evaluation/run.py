@@ -154,7 +154,8 @@ def _folder(
 def _introduce(network: Provenance) -> None:
     """Say which checkpoint was read, and what is unusual about it."""
     of_step = "" if network.step is None else f" of step {network.step}"
-    notes = "" if network.verified else ", which has no checksums to verify"
+    notes = ", averaged weights" if network.averaged else ""
+    notes += "" if network.verified else ", which has no checksums to verify"
     print(f"checkpoint{of_step}: {plain(str(network.path))}{notes}")
     if network.untrained:
         print(f"warning: untrained, with random weights: {' and '.join(network.untrained)}")

@@ -41,6 +41,7 @@ class Provenance:
     Attributes:
         path: the checkpoint's folder or file that was read.
         step: training steps behind the weights; None where that is not known.
+        averaged: whether the weights are those averaged over the training steps.
         verified: whether the files were compared with the checkpoint's checksums.
         sha256: sha256 of all weights.
         backbone_sha256: sha256 of the backbone's name and weights.
@@ -50,6 +51,7 @@ class Provenance:
 
     path: Path
     step: int | None
+    averaged: bool
     verified: bool
     sha256: str
     backbone_sha256: str
@@ -64,6 +66,7 @@ class Provenance:
         return Provenance(
             path=checkpoint.path,
             step=checkpoint.step,
+            averaged=checkpoint.is_averaged,
             verified=checkpoint.verified,
             sha256=_sha256(weights),
             backbone_sha256=backbone_sha256(name, weights),

@@ -135,6 +135,8 @@ class LoopConfig:
         pairs_at_once: pairs of a group of which the relational module keeps activations at a time,
             to save memory; null for all, at most 65,535.
         clip: maximum gradient norm; null disables clipping.
+        ema: decay per step of an exponential moving average of the weights, such as 0.9999, which
+            is saved beside them and evaluated in their place; 0 for none.
         precision: float32 computes products in TF32 on GPUs that have it; bfloat16 is mixed
             precision, with weights and optimizer state in float32.
         compile: compile the network with torch.compile where that works.
@@ -153,6 +155,7 @@ class LoopConfig:
     accumulate: int = 1
     pairs_at_once: int | None = None
     clip: float | None = None
+    ema: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     max_loss: float = 1e4
@@ -170,6 +173,7 @@ class LoopConfig:
             accumulate=whole(1, MAX_PAIRS),
             pairs_at_once=whole(1, MAX_PAIRS),
             clip=above(0),
+            ema=number(0, 0.999999999),
             max_loss=above(0),
             views=whole(1, 1024),
         )

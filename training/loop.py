@@ -124,7 +124,9 @@ class Loop:
         folder = self._save(done, metrics) if self._process.is_first else None
         if self._run.validation is not None and validate:
             self._log.say(f"validating step {done} on {self._config.validation.protocol} ...")
-            measured = self._run.validation.measure()
+            averaged = self._stepper.averaged
+            evaluated = self._stepper.network if averaged is None else averaged.network
+            measured = self._run.validation.measure(evaluated)
             if folder is not None:
                 checkpoint.add_metrics(folder, measured)
             self._log.metrics(done, measured)
@@ -134,16 +136,20 @@ class Loop:
         self._clock = time.perf_counter()
 
     def _save(self, done: int, metrics: dict[str, float]) -> Path:
+        averaged = self._stepper.averaged
         return checkpoint.save(
             self._config.out,
             done,
             weights=self._stepper.network.state_dict(),
             config=plain(self._config),
             metrics=metrics,
-            training={
-                "optimizer": self._stepper.optimizer.state_dict(),
-                "pack": self._run.data.pack.manifest.fingerprint,
-            },
+            training=checkpoint.TrainingState(
+                {
+                    "optimizer": self._stepper.optimizer.state_dict(),
+                    "pack": self._run.data.pack.manifest.fingerprint,
+                },
+                None if averaged is None else averaged.network.state_dict(),
+            ),
         )
 
 

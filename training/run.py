@@ -16,6 +16,7 @@ from runtime.device import dali_device
 from runtime.distributed import Process
 from runtime.run_lock import run_lock
 from training import resume, task
+from training.averaging import AveragedNetwork
 from training.config import LoopConfig, NetworkConfig, TrainConfig
 from training.cost import Cost, SharedPairs, training_cost
 from training.data import feature_loader, load_pairs, pair_loader, with_local_packs
@@ -102,7 +103,7 @@ def _cost(
         trained,
         pairs // plan.pairs_per_position * plan.images_per_position,
         example,
-        num_moments(config.optimizer),
+        num_moments(config.optimizer) + bool(loop.ema),
         shared,
     )
 
@@ -145,7 +146,8 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
         if found is None and isinstance(network, ReSeND) and network.relation.whitening:
             whiten(network, config, prepared.data, process)
         loader = _loader(prepared, process, start)
-        stepper = Stepper(config, process, network, optimizer, loader)
+        averaged = AveragedNetwork(network, config, found) if config.train.ema else None
+        stepper = Stepper(config, process, network, optimizer, loader, averaged)
         return Loop(run, stepper, loader, log).run(start)
 
 

@@ -12,6 +12,7 @@ from pipelines.hashing import stream
 from pipelines.loader import PairBatch
 from runtime.distributed import Process, distribute
 from runtime.precision import use_tensor_float32
+from training.averaging import AveragedNetwork
 from training.config import TrainConfig
 from training.data_wait import DataWait
 from training.metrics import StepMetrics
@@ -25,6 +26,8 @@ class Stepper:
     On a GPU, float32 products use TF32 from now on, in this process.
 
     Attributes:
+        network, optimizer: those given.
+        averaged: the average of the network's weights, updated in each step; None for none.
         task: what the network is trained for.
         waiting: the device's idle time spent waiting for data.
         trust: (smallest, median) trust ratio of LARS, (2,), at the last step that was measured.
@@ -37,8 +40,9 @@ class Stepper:
         network: ReSeND | Classifier,
         optimizer: torch.optim.Optimizer,
         batches: Iterator[PairBatch],
+        averaged: AveragedNetwork | None = None,
     ) -> None:
-        self.network, self.optimizer = network, optimizer
+        self.network, self.optimizer, self.averaged = network, optimizer, averaged
         self.task = create_task(config)
         self.waiting = DataWait(process.device)
         self.trust: Tensor | None = None
@@ -83,6 +87,8 @@ class Stepper:
             ratios = trust_ratios(self._parameters, config.optimizer.weight_decay)
             self.trust = torch.stack([ratios.min(), ratios.median()])
         self.optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update(number + 1)
         losses = torch.stack([part.loss for part in done])
         return StepMetrics(
             loss=losses.sum() / (loop.accumulate * self._process.world_size),

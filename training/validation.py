@@ -47,7 +47,7 @@ class Validation:
                 f"validation.evaluator {WHITENED_COSINE} needs a covariance; set "
                 "model.similarity_start to whitened, or choose another evaluator"
             )
-        self._config, self._network, self._process = config, network, process
+        self._config, self._process = config, process
         self._pack = pack if settings.pack is None else Pack(settings.pack)
         self._protocol = Protocol.load(settings.protocol)
         self._protocol.choose(self._pack.members)
@@ -55,14 +55,15 @@ class Validation:
         self._targets = [self._protocol.target(name).name for name in names]
 
     @exact_float32()
-    def measure(self) -> dict[str, float]:
-        """``auroc``, the mean over the targets, and ``auroc/TARGET``; all processes call it.
+    def measure(self, network: ReSeND | Classifier) -> dict[str, float]:
+        """The metrics of ``network``; all processes call it.
 
         Raises:
             ConfigError: the evaluator cannot be computed from the references (e.g. too few).
             PackError: an image is damaged, or the protocol does not fit the pack.
         """
-        frozen = copy.deepcopy(self._network).requires_grad_(False).eval()
+        frozen = copy.deepcopy(network).requires_grad_(False).eval()
+        assert isinstance(frozen, ReSeND)
         settings = self._config.validation
         extractor = FeatureExtractor(
             TrainedNetwork(frozen, frozen.backbone),
