@@ -132,6 +132,8 @@ class LoopConfig:
             all step counts were chosen; only ``scale: linear`` uses it.
         accumulate: gradient-accumulation steps (micro-batches per optimizer step), to save memory;
             with ``scale: linear`` a micro-batch is as large as a step of one of the recipe's ranks.
+        activation_checkpointing: keep only few of the backbone's activations and recompute the
+            others in the backward pass, to save memory; gradients stay the same.
         pairs_at_once: pairs of a group of which the relational module keeps activations at a time,
             to save memory; null for all, at most 65,535.
         clip: maximum gradient norm; null disables clipping.
@@ -153,6 +155,7 @@ class LoopConfig:
     global_batch: int = 4096
     recipe_ranks: int = 16
     accumulate: int = 1
+    activation_checkpointing: bool = False
     pairs_at_once: int | None = None
     clip: float | None = None
     ema: float = 0.0
@@ -177,6 +180,11 @@ class LoopConfig:
             max_loss=above(0),
             views=whole(1, 1024),
         )
+        if self.frozen and self.activation_checkpointing:
+            raise ValueError(
+                "train.activation_checkpointing needs train.backbone trained; a frozen backbone "
+                "keeps no activations"
+            )
 
     @property
     def frozen(self) -> bool:

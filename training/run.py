@@ -64,7 +64,7 @@ def train(recipe: TrainConfig, process: Process) -> int:
         prepared = _prepare(recipe, process)
         if process.is_first:
             print(to_yaml(prepared.config))
-            print("\n".join([*_summary(recipe, prepared, process), _memory(prepared.cost)]))
+            print("\n".join([*_summary(recipe, prepared, process), _memory(prepared)]))
         return 0
     with run_lock(recipe.out, process):
         prepared = _prepare(recipe, process)
@@ -82,7 +82,9 @@ def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
     torch.manual_seed(config.seed)
     start = replace(config, model=_starting_model(config, found))
     network = task.build(start, data.plan.num_classes)
-    return _Prepared(found, config, data, network, _cost(config, network, data, process))
+    cost = _cost(config, network, data, process)
+    task.save_memory(network, config)  # afterwards: recomputing is not part of the model's FLOPs
+    return _Prepared(found, config, data, network, cost)
 
 
 def _cost(
@@ -234,10 +236,13 @@ def _input_line(config: TrainConfig) -> str:
     )
 
 
-def _memory(cost: Cost) -> str:
+def _memory(prepared: _Prepared) -> str:
+    cost = prepared.cost
+    without = ", before activation checkpointing"
+    note = without if prepared.config.train.activation_checkpointing else ""
     state, activations = cost.state_bytes / 2**30, cost.activation_bytes / 2**30
     return (
         f"{cost.parameters:,} parameters, {cost.flops / 1e12:.2f} TFLOP for the pairs "
         f"taken at a time; memory of each device: {state:.2f} GiB of weights, gradients and "
-        f"optimizer, about {activations:.2f} GiB of activations in float32, half in bfloat16"
+        f"optimizer, about {activations:.2f} GiB of activations in float32, half in bfloat16{note}"
     )

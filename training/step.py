@@ -58,6 +58,9 @@ class Stepper:
         )
         self._wrapped.train()
         self._parameters = [p for p in network.parameters() if p.requires_grad]
+        # recomputing activations in the backward pass would update running statistics once more
+        recomputes = config.train.activation_checkpointing
+        self._buffers = list(network.buffers()) if recomputes else []
 
     def step(self, number: int, *, measure: bool = False) -> StepMetrics:
         """Do step ``number``.
@@ -106,5 +109,8 @@ class Stepper:
             with torch.autocast(self._process.device.type, torch.bfloat16, enabled=self._rounded):
                 images = batch.images.to(self._process.device, self._input_dtype)
                 result = self.task.loss(wrapped, images, batch)
+            kept = [buffer.clone() for buffer in self._buffers]
             (result.loss / accumulate).backward()
+            for buffer, value in zip(self._buffers, kept, strict=True):
+                buffer.copy_(value)
         return TaskLoss(result.loss.detach(), result.counts)

@@ -6,7 +6,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from model.backbone import backbone_preprocessing, create_backbone, feature_dim
+from model.backbone import (
+    backbone_preprocessing,
+    checkpoint_activations,
+    create_backbone,
+    feature_dim,
+)
 from model.errors import ModelError
 from model.network import Classifier, ReSeND, build_network
 from model.objectives import build_objective
@@ -162,6 +167,21 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
     if settings.backbone_weights is not None:
         load_backbone(network.backbone, settings.backbone_weights)
     return network
+
+
+def save_memory(network: ReSeND | Classifier, config: TrainConfig) -> None:
+    """Let the network keep fewer activations where the configuration asks for it.
+
+    Raises:
+        ConfigError: its backbone does not support that.
+    """
+    if config.train.activation_checkpointing:
+        try:
+            checkpoint_activations(network.backbone)
+        except ModelError as error:
+            raise ConfigError(
+                f"train.activation_checkpointing with {config.model.backbone}: {error}"
+            ) from error
 
 
 def parameter_groups(network: ReSeND | Classifier, backbone_factor: float) -> list[ParameterGroup]:
