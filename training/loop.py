@@ -14,7 +14,8 @@ from training import cost, divergence
 from training.config import TrainConfig
 from training.frozen import FeatureLoader
 from training.metrics import StepMetrics
-from training.run_log import LogError, RunLog, remove_report, write_report
+from training.run_files import LogError, remove_report, write_report
+from training.run_log import RunLog
 from training.step import Stepper
 from training.validation import Validation
 

@@ -16,7 +16,8 @@ from pipelines.pack import Pack
 from runtime.checkpoint import load_weights, step_folders
 from tests.common import ROOT, flip
 from training.output_config import LogConfig
-from training.run_log import LogError, RunLog
+from training.run_files import LogError
+from training.run_log import RunLog
 
 
 def steps(run):
