@@ -268,6 +268,8 @@ class TrainConfig:
             devices; ``none`` takes them as they are.
         dry_run: print the resolved configuration, sizes and a memory estimate, and stop; downloads
             no pack and no weights, and writes nothing.
+        profile: trace so many steps, after three others, with PyTorch's profiler, into the folder
+            ``profile`` of the run; 0 for none.
     """
 
     data: DataConfig
@@ -277,6 +279,7 @@ class TrainConfig:
     resume: Literal["auto", "never"] = "auto"
     scale: Literal["linear", "none"] = "none"
     dry_run: bool = False
+    profile: int = 0
     model: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -289,7 +292,7 @@ class TrainConfig:
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
-        check_numbers("", self, seed=whole(0))
+        check_numbers("", self, seed=whole(0), profile=whole(0, 1000))
         if self.train.frozen and self.task != "relation":
             raise ValueError(
                 "train.backbone frozen needs task: relation; classification trains the backbone"

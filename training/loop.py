@@ -1,6 +1,7 @@
 """The training loop: steps, metrics, checkpoints, validation and signals."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from training import cost, divergence
 from training.config import TrainConfig
 from training.frozen import FeatureLoader
 from training.metrics import StepMetrics
+from training.profiling import profiled_steps
 from training.run_files import LogError, remove_report, write_report
 from training.run_log import RunLog
 from training.step import Stepper
@@ -73,8 +75,9 @@ class Loop:
         """
         if self._process.is_first:
             remove_report(self._config.out / INTERRUPTED_FILE)
-        with StopSignal(self._process) as stop:
-            stopped = self._steps(start, stop)
+        profiled = profiled_steps(self._config, self._process, start, self._log.say)
+        with StopSignal(self._process) as stop, profiled as after_step:
+            stopped = self._steps(start, stop, after_step)
         if stopped is None:
             iterations = self._config.train.iterations
             self._log.say(f"{iterations:,} steps are done; checkpoints are in {self._config.out}")
@@ -85,8 +88,9 @@ class Loop:
         self._log.say(f"{signal}: saved step {stopped}, start again to continue")
         return INTERRUPTED
 
-    def _steps(self, start: int, stop: StopSignal) -> int | None:
-        """Do the steps; returns how many are done if a signal stopped the run early, else None."""
+    def _steps(self, start: int, stop: StopSignal, after_step: Callable[[], None]) -> int | None:
+        """Do the steps, each followed by ``after_step``; returns how many are done if a signal
+        stopped the run early, else None."""
         config, iterations = self._config, self._config.train.iterations
         self._clock = time.perf_counter()
         for number in range(start, iterations):
@@ -101,6 +105,7 @@ class Loop:
                 self._checkpoint(done, metrics, validate=not stopping)
             if stopping:
                 return done
+            after_step()
         return None
 
     def _gather(self, done: int) -> dict[str, float]:

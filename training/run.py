@@ -23,6 +23,7 @@ from training.data import feature_loader, load_pairs, pair_loader, with_local_pa
 from training.frozen import FeatureLoader, training_features
 from training.loop import Loop, Run
 from training.optimization import build_optimizer, num_moments
+from training.profiling import check_profiled
 from training.run_log import RunLog
 from training.scaling import resolve, scaling_line
 from training.step import Stepper
@@ -76,6 +77,7 @@ def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
     saved_batch = None if found is None else resume.saved_batch(found)
     config = resolve(recipe, process.world_size, saved_batch)
     config = task.resolve_preprocessing(config)
+    check_profiled(config, 0 if found is None else found.step or 0)
     data = load_pairs(config)
     if found is not None:
         resume.check_same_run(config, found, data.pack)

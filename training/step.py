@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from model.network import Classifier, ReSeND
 from pipelines.hashing import stream
@@ -80,7 +81,7 @@ class Stepper:
         torch.manual_seed(int(key[0]))
         done = []
         for micro_batch in range(loop.accumulate):
-            with self.waiting:
+            with self.waiting, record_function("wait for data"):
                 batch = next(self._batches)
             done.append(self._backward(batch, last=micro_batch + 1 == loop.accumulate))
         norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
