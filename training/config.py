@@ -297,3 +297,8 @@ class TrainConfig:
             raise ValueError(
                 "train.backbone frozen needs task: relation; classification trains the backbone"
             )
+        if self.log.samples and (self.train.frozen or self.task != "relation"):
+            raise ValueError(
+                "log.samples needs task: relation and train.backbone: trained, which see pairs of "
+                "images; set it to 0"
+            )

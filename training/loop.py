@@ -95,8 +95,10 @@ class Loop:
         self._clock = time.perf_counter()
         for number in range(start, iterations):
             done = number + 1
-            measure = done % config.log.every == 0 or done == iterations
-            self._pending.append(self._stepper.step(number, measure=measure))
+            sample = config.log.samples > 0 and done % config.log.samples == 0
+            measure = done % config.log.every == 0 or done == iterations or sample
+            own = sample and self._process.is_first
+            self._pending.append(self._stepper.step(number, measure=measure, sample=own))
             self._log.advance()
             stopping = stop.agreed() and done < iterations
             saving = done % config.checkpoint.every == 0 or done == iterations or stopping
@@ -119,11 +121,19 @@ class Loop:
         metrics["damaged_samples"] = float(self._loader.num_damaged)
         try:
             self._log.metrics(done, metrics)
+            self._draw_sample(done)
         except LogError:
             self._save(done, metrics)
             raise
         self._clock = time.perf_counter()
         return metrics
+
+    def _draw_sample(self, done: int) -> None:
+        """Log a sheet of the last step's pairs if that step was to be sampled."""
+        judged, preprocessing = self._stepper.take_sample(), self._config.input.preprocessing
+        if judged is not None:
+            sheet = judged.sheet(self._run.data.pack, preprocessing, done)
+            self._log.image(done, "pairs", sheet)
 
     def _checkpoint(self, done: int, metrics: dict[str, float], *, validate: bool) -> None:
         """Save, then validate: a validation that fails loses no step."""

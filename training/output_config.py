@@ -17,6 +17,7 @@ class ValidationConfig:
         pack: folder or URL of the pack to evaluate on; null for the training pack.
         targets: names of the protocol's targets; null for all.
         evaluator: the one whose AUROC, averaged over the targets, is the metric ``auroc``.
+        evaluators: others whose metrics are logged as well.
         batch_size: images per batch and process.
     """
 
@@ -24,6 +25,7 @@ class ValidationConfig:
     pack: str | None = None
     targets: tuple[str, ...] | None = None
     evaluator: str = "relation-softmax"
+    evaluators: tuple[str, ...] = ()
     batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -55,6 +57,9 @@ class LogConfig:
     Attributes:
         every: steps after which metrics are gathered; only then does the host wait for the device.
         tensorboard: write TensorBoard files in addition to ``log.jsonl``.
+        wandb: name of a project at Weights & Biases to log to as well; empty for none.
+        samples: steps after which a sheet of training pairs with their logits is drawn for
+            TensorBoard and Weights & Biases; 0 for never.
         progress: draw a progress bar on a terminal.
         peak_tflops: the device's peak for the precision in use, from which the model FLOPs
             utilization (MFU) follows; null takes it from a table of NVIDIA's data-center GPUs.
@@ -62,8 +67,18 @@ class LogConfig:
 
     every: int = 20
     tensorboard: bool = True
+    wandb: str = ""
+    samples: int = 0
     progress: bool = True
     peak_tflops: float | None = None
 
     def __post_init__(self) -> None:
-        check_numbers("log", self, every=whole(1, MAX_STEPS), peak_tflops=above(0))
+        check_numbers(
+            "log",
+            self,
+            every=whole(1, MAX_STEPS),
+            samples=whole(0, MAX_STEPS),
+            peak_tflops=above(0),
+        )
+        if self.samples and not (self.tensorboard or self.wandb):
+            raise ValueError("log.samples needs log.tensorboard or log.wandb to show them")

@@ -11,7 +11,7 @@ from pipelines.loader import PairLoader
 from pipelines.pairs import PairData
 from pipelines.threads import cores_per_process
 from runtime.checkpoint import Checkpoint
-from runtime.config import to_yaml
+from runtime.config import plain, to_yaml
 from runtime.device import dali_device
 from runtime.distributed import Process
 from runtime.run_lock import run_lock
@@ -28,6 +28,7 @@ from training.run_log import RunLog
 from training.scaling import resolve, scaling_line
 from training.step import Stepper
 from training.validation import Validation
+from training.wandb_run import check_installed
 from training.whitening import whiten
 
 
@@ -77,6 +78,7 @@ def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
     saved_batch = None if found is None else resume.saved_batch(found)
     config = resolve(recipe, process.world_size, saved_batch)
     config = task.resolve_preprocessing(config)
+    check_installed(config.log.wandb)
     check_profiled(config, 0 if found is None else found.step or 0)
     data = load_pairs(config)
     if found is not None:
@@ -144,6 +146,7 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
         active=process.is_first,
         first=start,
         total=config.train.iterations,
+        settings=plain(config),
     ) as log:
         for line in summary:
             log.say(line)

@@ -1,4 +1,4 @@
-"""Run logging on rank 0: progress bar, JSON lines, TensorBoard."""
+"""Run logging on rank 0: progress bar, JSON lines, TensorBoard, Weights & Biases."""
 
 import json
 import sys
@@ -8,23 +8,41 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from PIL import Image
 from tqdm import tqdm
 
 from training.board import Board
 from training.output_config import LogConfig
 from training.run_files import AppendedFile
+from training.wandb_run import WandbRun
 
 
 class RunLog:
-    """Writes a run's metrics to ``RUN/log.jsonl`` and ``RUN/tensorboard`` and its progress to
-    the terminal. Where ``active`` is False, as on all ranks but the first, it does nothing.
+    """Writes a run's metrics to ``RUN/log.jsonl``, TensorBoard and Weights & Biases, and its
+    progress to the terminal. Where ``active`` is False, as on all ranks but the first, it does
+    nothing.
+
+    Args:
+        run: the run's folder.
+        config: where it is logged.
+        active: whether it is.
+        first, total: steps done, and to do in all.
+        settings: the run's configuration, for Weights & Biases.
 
     Raises:
-        LogError: a file cannot be written; ``metrics`` raises it too.
+        LogError: a file cannot be written; ``metrics`` and ``image`` raise it too.
+        ConfigError: Weights & Biases refuses to begin.
     """
 
     def __init__(
-        self, run: Path, config: LogConfig, *, active: bool, first: int, total: int
+        self,
+        run: Path,
+        config: LogConfig,
+        *,
+        active: bool,
+        first: int,
+        total: int,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._active = active
         self._started = time.time()
@@ -32,7 +50,13 @@ class RunLog:
             return
         self._lines = AppendedFile(run / "log.jsonl")
         self._lines.end_line()
-        self._board = Board(run / "tensorboard") if config.tensorboard else None
+        self._boards: list[Board | WandbRun] = []
+        if config.tensorboard:
+            self._boards.append(Board(run / "tensorboard"))
+        if config.wandb:
+            wandb = WandbRun(run, config.wandb, settings or {})
+            print(f"logging to Weights & Biases: {wandb.place}", flush=True)
+            self._boards.append(wandb)
         self._bar = tqdm(
             total=total,
             initial=first,
@@ -53,8 +77,8 @@ class RunLog:
         if self._active:
             self._bar.close()
             self._lines.close()
-            if self._board is not None:
-                self._board.close()
+            for board in self._boards:
+                board.close(failed=error is not None)
 
     def advance(self) -> None:
         """Count one more step as done."""
@@ -67,13 +91,19 @@ class RunLog:
             return
         record = {"step": step, "seconds": round(time.time() - self._started, 3), **values}
         self._lines.write(json.dumps(_rounded(record)).encode() + b"\n")
-        if self._board is not None:
-            self._board.write(step, values)
+        for board in self._boards:
+            board.write(step, values)
         line = _summary(values)
         if self._draws:
             self._bar.set_postfix_str(line)
         else:
             print(f"step {step}: {line}", flush=True)
+
+    def image(self, step: int, name: str, image: Image.Image) -> None:
+        """Record a picture of what happened in step ``step``."""
+        if self._active:
+            for board in self._boards:
+                board.write_image(step, name, image)
 
     def say(self, line: str) -> None:
         """Print a line above the progress bar."""

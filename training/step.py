@@ -18,6 +18,7 @@ from training.config import TrainConfig
 from training.data_wait import DataWait
 from training.metrics import StepMetrics
 from training.optimization import lr_factor, set_lr, trust_ratios
+from training.samples import JudgedPairs
 from training.task import TaskLoss, create_task
 
 
@@ -47,6 +48,7 @@ class Stepper:
         self.task = create_task(config)
         self.waiting = DataWait(process.device)
         self.trust: Tensor | None = None
+        self._judged: JudgedPairs | None = None
         self._config, self._process, self._batches = config, process, batches
         self._rounded = config.train.precision == "bfloat16"
         # stored features stay as they are: bfloat16 would round them before they are compared
@@ -63,8 +65,8 @@ class Stepper:
         recomputes = config.train.activation_checkpointing
         self._buffers = list(network.buffers()) if recomputes else []
 
-    def step(self, number: int, *, measure: bool = False) -> StepMetrics:
-        """Do step ``number``.
+    def step(self, number: int, *, measure: bool = False, sample: bool = False) -> StepMetrics:
+        """Do step ``number``; with ``sample``, ``take_sample`` then gives pairs of it.
 
         Everything random in the network is seeded by (seed, step, rank), so that no random state
         has to be saved between steps.
@@ -84,6 +86,8 @@ class Stepper:
             with self.waiting, record_function("wait for data"):
                 batch = next(self._batches)
             done.append(self._backward(batch, last=micro_batch + 1 == loop.accumulate))
+        if sample and done[-1].logits is not None:
+            self._judged = JudgedPairs(batch, done[-1].logits)
         norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if loop.clip is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, loop.clip, norm)
@@ -100,6 +104,11 @@ class Stepper:
             counts=torch.stack([part.counts for part in done]).sum(0),
         )
 
+    def take_sample(self) -> JudgedPairs | None:
+        """The pairs of the last micro-batch of a step that was to be sampled, once."""
+        judged, self._judged = self._judged, None
+        return judged
+
     def _backward(self, batch: PairBatch, *, last: bool) -> TaskLoss:
         """Add the gradients of a micro-batch; returns its loss."""
         wrapped, accumulate = self._wrapped, self._config.train.accumulate
@@ -114,4 +123,4 @@ class Stepper:
             (result.loss / accumulate).backward()
             for buffer, value in zip(self._buffers, kept, strict=True):
                 buffer.copy_(value)
-        return TaskLoss(result.loss.detach(), result.counts)
+        return result._replace(loss=result.loss.detach())

@@ -29,10 +29,12 @@ class TaskLoss(NamedTuple):
     Attributes:
         loss: scalar, the mean over the batch.
         counts: float32 (A, 2), (correct, total) of each of the task's A accuracies.
+        logits: float32 (p,) of the batch's pairs, without gradient; None where none are formed.
     """
 
     loss: Tensor
     counts: Tensor
+    logits: Tensor | None = None
 
 
 class Task(Protocol):
@@ -97,7 +99,7 @@ class GroupedRelation(Relation):
 def _judged(loss: Tensor, logits: Tensor, different: Tensor) -> TaskLoss:
     correct = (logits > 0) == different
     counts = torch.stack([correct & ~different, ~different, correct & different, different])
-    return TaskLoss(loss, counts.sum(1).float().view(2, 2))
+    return TaskLoss(loss, counts.sum(1).float().view(2, 2), logits.detach())
 
 
 class Classification:
