@@ -152,7 +152,8 @@ def _origin(network: NamedNetwork) -> str:
     if found.step is None and network.is_bare:
         return f"backbone {found.backbone}: {plain(str(found.path))}"
     of_step = "" if found.step is None else f" of step {found.step}"
-    notes = "" if found.verified else ", which has no checksums to verify"
+    notes = ", averaged weights" if found.averaged else ""
+    notes += "" if found.verified else ", which has no checksums to verify"
     bare = ", whose backbone is evaluated alone" if network.is_bare else ""
     return f"checkpoint{of_step}: {plain(str(found.path))}{notes}{bare}"
 
