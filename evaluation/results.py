@@ -21,6 +21,9 @@ METRICS = (
     "aupr_known",
     "aupr_unknown",
     "accuracy",
+    "oscr",
+    "open_set_accuracy",
+    "h_score",
 )
 _AVERAGED = tuple(name for name in METRICS if name not in ("auroc_low", "auroc_high"))
 
@@ -33,7 +36,8 @@ class EvaluatorResult:
         normality: float32 (T,), in the order of the target's test rows.
         predicted: int64 (T,), known classes.
         metrics: by the names of ``METRICS``; ``auroc_low`` and ``auroc_high`` bound the 95 %
-            bootstrap interval of the AUROC, ``accuracy`` is closed-set, on the known images.
+            bootstrap interval of the AUROC, ``accuracy`` is closed-set, on the known images;
+            ``open_set_accuracy`` and ``h_score`` are at 95 % recall of the known.
     """
 
     normality: np.ndarray
@@ -91,6 +95,8 @@ def measure(
         metrics.aupr_known(known, normality),
         metrics.aupr_unknown(known, normality),
         metrics.closed_set_accuracy(test_class, predicted),
+        metrics.oscr(test_class, normality, predicted),
+        *metrics.open_set(test_class, normality, predicted),
     )
     return EvaluatorResult(normality, predicted, dict(zip(METRICS, values, strict=True)))
 

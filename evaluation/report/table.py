@@ -18,6 +18,9 @@ HEADINGS = {
     "aupr_known": "AUPR known",
     "aupr_unknown": "AUPR unknown",
     "accuracy": "accuracy of known",
+    "oscr": "OSCR",
+    "open_set_accuracy": "open-set accuracy",
+    "h_score": "H-score",
 }
 _TERMINAL = {
     "target": "target",
