@@ -11,7 +11,7 @@ from model.config import (
     Precision,
     PreprocessingOptions,
 )
-from runtime.command import DeviceName, current_name
+from runtime.command import DeviceName, current_name, natural
 
 RESAMPLES = 1000
 
@@ -35,13 +35,14 @@ class ReferenceConfig:
 
     Attributes:
         shots: references drawn per class; 0 takes all.
-        seed: random seed of the --shots draw, which restarts for each class.
+        seed: random seed of the --shots draw, which restarts for each class; several repeat the
+            draw, for mean and standard deviation.
         with_replacement: draw with replacement, as published few-shot numbers were.
         min_references: refuse a class with fewer references in the protocol.
     """
 
     shots: int = 0
-    seed: int = 0
+    seed: tuple[int, ...] = field(default=(0,), metadata={"type": natural})
     with_replacement: bool = False
     min_references: int = 2
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,17 @@ from evaluation.benchmark import BenchmarkResult
 from evaluation.receipt import Receipt
 from evaluation.report import table
 from evaluation.report.text import csv_cell, markdown_cell
-from evaluation.results import KNOWN_IS_POSITIVE, METRICS, means, settings
+from evaluation.results import (
+    KNOWN_IS_POSITIVE,
+    METRICS,
+    ByEvaluator,
+    common_groups,
+    means,
+    settings,
+)
 from pipelines.pack import Pack
+
+_COUNTS = ("references", "tests", "known", "unknown")
 
 
 def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
@@ -32,40 +41,41 @@ def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Recei
 
 
 def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A row per protocol, target and evaluator, then mean and standard deviation over each
-    repeated setting; the means over everything come last."""
+    """A row per protocol, target, group of unknown classes and evaluator, then mean and standard
+    deviation over each repeated setting; the means over everything come last."""
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
-        counts = ("references", "tests", "known", "unknown")
-        writer.writerow(
-            ("benchmark", "target", "setting", "evaluator", "positive", *counts, *METRICS)
-        )
+        labels = ("benchmark", "target", "setting", "group")
+        writer.writerow((*labels, "evaluator", "positive", *_COUNTS, *METRICS))
         for benchmark in benchmarks:
-            name = csv_cell(benchmark.protocol.name)
-            for target in benchmark.targets:
-                for evaluator, result in target.evaluators.items():
-                    writer.writerow(
-                        (
-                            *(name, csv_cell(target.name), csv_cell(target.setting or "")),
-                            *(evaluator, "known"),
-                            *(target.counts[count] for count in counts),
-                            *(result.metrics[metric] for metric in METRICS),
-                        )
-                    )
-            summaries = [
-                (what, csv_cell(setting.name), values)
-                for setting in settings(benchmark.targets)
-                for what, values in ((table.MEAN, setting.mean), (table.STD, setting.std))
-            ]
-            summaries.append((table.MEAN, "", means(benchmark.targets)))
-            for what, setting_name, of_evaluators in summaries:
+            for names, counts, of_evaluators in _csv_parts(benchmark):
                 for evaluator, values in of_evaluators.items():
                     writer.writerow(
                         (
-                            *(name, what, setting_name, evaluator, "known", "", "", "", ""),
+                            *(csv_cell(name or "") for name in (benchmark.protocol.name, *names)),
+                            *(evaluator, "known"),
+                            *(counts.get(count, "") for count in _COUNTS),
                             *(values.get(metric, "") for metric in METRICS),
                         )
                     )
+
+
+def _csv_parts(
+    benchmark: BenchmarkResult,
+) -> Iterator[tuple[tuple[str | None, ...], dict[str, int], ByEvaluator]]:
+    """Target, setting and group of each part of the table, its counts and metrics."""
+    targets = benchmark.targets
+    for target in targets:
+        yield (target.name, target.setting, None), target.counts, target.metrics()
+        for group in target.rows.groups:
+            names = target.name, target.setting, group
+            yield names, target.group_counts(group), target.metrics(group)
+    for setting in settings(targets):
+        yield (table.MEAN, setting.name, setting.group), {}, setting.mean
+        yield (table.STD, setting.name, setting.group), {}, setting.std
+    yield (table.MEAN, None, None), {}, means(targets)
+    for group in common_groups(targets):
+        yield (table.MEAN, None, group), {}, means(targets, group)
 
 
 def write_markdown(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
@@ -76,10 +86,17 @@ def write_markdown(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
     for benchmark in benchmarks:
         header = tuple(table.HEADINGS.values())
         rule = tuple("---" if number < 2 else "---:" for number in range(len(header)))
-        cells = ([markdown_cell(cell) for cell in row] for row in table.rows(benchmark))
-        lines = "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *cells))
+        rows = (
+            [markdown_cell(row.target), row.evaluator, *map(_markdown_value, row.cells)]
+            for row in table.rows(benchmark)
+        )
+        lines = "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *rows))
         parts.append(f"## {markdown_cell(benchmark.protocol.name)}\n\n{lines}\n")
     path.write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")
+
+
+def _markdown_value(cell: table.Cell) -> str:
+    return f"**{cell.text}**" if cell.best else cell.text
 
 
 def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
@@ -145,10 +162,21 @@ def _benchmark(benchmark: BenchmarkResult) -> dict[str, Any]:
                 "left_out": target.rows.left_out,
                 "seconds": round(target.seconds, 3),
                 "relational_pairs": target.pairs,
-                "evaluators": {name: result.metrics for name, result in target.evaluators.items()},
+                "evaluators": target.metrics(),
+                "groups": [
+                    {
+                        "name": group,
+                        "counts": target.group_counts(group),
+                        "evaluators": target.metrics(group),
+                    }
+                    for group in target.rows.groups
+                ],
             }
             for target in benchmark.targets
         ],
         "settings": [asdict(setting) for setting in settings(benchmark.targets)],
         "mean": means(benchmark.targets),
+        "group_means": {
+            group: means(benchmark.targets, group) for group in common_groups(benchmark.targets)
+        },
     }

@@ -53,15 +53,19 @@ def _benchmark(benchmark: BenchmarkResult) -> str:
 def _results_table(benchmark: BenchmarkResult) -> str:
     rows, previous = [], None
     for row in table.rows(benchmark):
-        first = row[0] != previous
-        cells = "".join(f'<td class="number">{html_text(cell)}</td>' for cell in row[2:])
-        label = html_text(row[0]) if first else ""
+        first = row.target != previous
+        cells = "".join(f'<td class="number">{_value(cell)}</td>' for cell in row.cells)
+        label = html_text(row.target) if first else ""
         rows.append(
             f'<tr{" class=first" if first else ""}><th scope="row">{label}</th>'
-            f"<td>{html_text(row[1])}</td>{cells}</tr>"
+            f"<td>{html_text(row.evaluator)}</td>{cells}</tr>"
         )
-        previous = row[0]
+        previous = row.target
     return _table(table.HEADINGS.values(), rows)
+
+
+def _value(cell: table.Cell) -> str:
+    return f"<b>{cell.text}</b>" if cell.best else cell.text
 
 
 def _target(benchmark: BenchmarkResult, target: TargetResult) -> str:
