@@ -29,7 +29,7 @@ def rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
             _name(item.score, several),
             _name(item.baseline, several),
             f"{item.auroc.value:+.4f}",
-            f"{item.auroc.low:+.3f} to {item.auroc.high:+.3f}",
+            f"{item.auroc.low:+.3f}, {item.auroc.high:+.3f}",
             f"{item.auroc.p_value:.3f}",
         )
         for item in comparisons
@@ -75,8 +75,10 @@ def terminal_comparisons(comparisons: Sequence[Comparison]) -> Table:
     kind = "mean over the targets, " if means else ""
     table = Table(title=Text(f"{name}: differences of AUROC"), caption=f"{kind}bootstrap")
     for heading in HEADINGS[1:]:
-        text = heading in HEADINGS[:3]
-        table.add_column(heading, justify="left" if text else "right", no_wrap=not text)
+        if heading in HEADINGS[:3]:
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
     for row in rows(means or comparisons):
         table.add_row(*(Text(plain(cell)) for cell in row[1:]))
     return table

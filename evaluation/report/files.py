@@ -16,7 +16,7 @@ from evaluation.comparison import Comparison
 from evaluation.receipt import Receipt
 from evaluation.report import comparisons as compared
 from evaluation.report import table
-from evaluation.report.text import csv_cell, markdown_cell
+from evaluation.report.text import csv_cell, markdown_cell, plain
 from evaluation.results import (
     KNOWN_IS_POSITIVE,
     METRICS,
@@ -135,7 +135,7 @@ def _score_table(benchmark: BenchmarkResult, number: int) -> pa.Table:
     known = np.array(target.rows.known, dtype=object)
     columns: dict[str, Any] = {
         "benchmark": [benchmark.protocol.name] * len(target.rows.test),
-        "network": [benchmark.network] * len(target.rows.test),
+        "network": [plain(benchmark.network)] * len(target.rows.test),
         "target": [target.name] * len(target.rows.test),
         "key": pack.keys(target.rows.test),
         "domain": np.array(manifest.domains, dtype=object)[index.domain[target.rows.test]],
