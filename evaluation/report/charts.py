@@ -12,7 +12,7 @@ from model.metrics import rates, threshold_at_recall
 _WIDTH, _PLOT = 400, (56, 374, 10, 250)  # left, right, top, bottom
 _MAX_POINTS = 300
 _BINS = 40
-_OVERVIEW_WIDTH, _LABEL_CELLS, _LANE, _BAND_GAP = 620, 26, 8, 10
+_OVERVIEW_WIDTH, _LABEL_CELLS, _BAND_GAP = 520, 26, 10
 
 
 class Estimate(NamedTuple):
@@ -54,7 +54,9 @@ def overview(bands: Sequence[Band], series: Mapping[str, Series]) -> Chart:
     left, right = 14 + max(map(text_width, cells)), _OVERVIEW_WIDTH - 16
     names = dict.fromkeys(name for band in bands for name in band.estimates)
     key = legend([(series[name], name) for name in names], left, 4, right - left)
-    height = _BAND_GAP + _LANE * max(len(band.estimates) for band in bands)
+    lanes = max(len(band.estimates) for band in bands)
+    lane = min(8, max(4.5, 80 / lanes))  # pixels per evaluator
+    height = _BAND_GAP + lane * lanes
     top = key.height + 10
     axes = Axes(left, right, top, top + height * len(bands), _area_range(bands), Range(0, 1))
     parts = [key.body, axes.x_axis("AUROC")]
@@ -67,8 +69,8 @@ def overview(bands: Sequence[Band], series: Mapping[str, Series]) -> Chart:
             f'<text x="{left - 6:g}" y="{y + height / 2 + 4:g}" text-anchor="end">'
             f"{html_text(text)}<title>{html_text(band.name)}</title></text>"
         )
-        for lane, (name, estimate) in enumerate(band.estimates.items()):
-            middle = y + (_BAND_GAP + _LANE) / 2 + lane * _LANE
+        for place, (name, estimate) in enumerate(band.estimates.items()):
+            middle = y + (_BAND_GAP + lane) / 2 + place * lane
             parts.append(_dot(axes, middle, series[name], f"{band.name}, {name}", estimate))
     return Chart("AUROC by target and evaluator", _OVERVIEW_WIDTH, axes.bottom + 40, "".join(parts))
 

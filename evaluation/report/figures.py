@@ -51,12 +51,7 @@ class Figures:
         names = [name for r in results for target in r.targets for name in target.evaluators]
         ordered = sorted(set(names), key=EVALUATORS.index)  # the same colors in other reports
         series = {name: Series.of(place) for place, name in enumerate(ordered)}
-        overviews = [
-            overview(
-                [band for result in networks for band in _bands(result, len(networks) > 1)], series
-            )
-            for networks in by_protocol(results)
-        ]
+        overviews = [overview(_bands(networks), series) for networks in by_protocol(results)]
         return Figures(series, overviews, [_targets(result, series) for result in results])
 
 
@@ -121,25 +116,34 @@ def _targets(result: BenchmarkResult, series: Mapping[str, Series]) -> list[Targ
     ]
 
 
-def _bands(result: BenchmarkResult, of_network: bool) -> list[Band]:
-    """The targets, or the settings that they repeat, and the mean if there are several."""
+def _bands(networks: Sequence[BenchmarkResult]) -> list[Band]:
+    """Those of one target follow one another."""
+    found = [(name, each.network, area) for each in networks for name, area in _areas(each).items()]
+    names = list(dict.fromkeys(name for name, _, _ in found))
+    return [
+        Band(f"{name}, {network}" if len(networks) > 1 else name, areas)
+        for name, network, areas in sorted(found, key=lambda item: names.index(item[0]))
+    ]
+
+
+def _areas(result: BenchmarkResult) -> dict[str, dict[str, Estimate]]:
+    """AUROCs by target, or by the setting that targets repeat; the mean if there are several."""
     repeated = [setting for setting in settings(result.targets) if setting.group is None]
     names = {name for setting in repeated for name in setting.targets}
-    bands = {
+    areas = {
         target.name: {name: _interval(values) for name, values in target.metrics().items()}
         for target in result.targets
         if target.name not in names
     }
     for setting in repeated:
-        bands[setting.name] = {
+        areas[setting.name] = {
             name: _around(values["auroc"], setting.std[name]["auroc"])
             for name, values in setting.mean.items()
         }
-    if len(bands) > 1:
+    if len(areas) > 1:
         mean = means(result.targets)
-        bands[MEAN] = {name: _around(values["auroc"], 0) for name, values in mean.items()}
-    label = f", {result.network}" if of_network else ""
-    return [Band(name + label, estimates) for name, estimates in bands.items()]
+        areas[MEAN] = {name: _around(values["auroc"], 0) for name, values in mean.items()}
+    return areas
 
 
 def _interval(metrics: Mapping[str, float]) -> Estimate:

@@ -99,18 +99,20 @@ def _results_table(
     links: Mapping[tuple[str, str], str],
     series: Mapping[str, Series],
 ) -> str:
-    rows, previous, several = [], None, len(networks) > 1
+    rows: list[str] = []
+    previous: tuple[str, str] = ("", "")
+    several = len(networks) > 1
     for row in table.rows(networks):
-        first = row.target != previous
-        anchor = links.get((row.network, row.target))
-        network = f"<td>{_linked(row.network, anchor)}</td>" if several else ""
+        anchor, first = links.get((row.network, row.target)), row.target != previous[0]
+        target = _linked(row.target, anchor) if first else ""
+        network = _linked(row.network, anchor) if previous != row[:2] else ""
         cells = "".join(f'<td class="number">{_value(cell)}</td>' for cell in row.cells)
         rows.append(
-            f"<tr{' class=first' if first else ''}>"
-            f'<th scope="row">{_linked(row.target, anchor) if first else ""}</th>{network}'
+            f'<tr{" class=first" if first else ""}><th scope="row">{target}</th>'
+            f"{f'<td>{network}</td>' if several else ''}"
             f"<td>{evaluator(row.evaluator, series[row.evaluator])}</td>{cells}</tr>"
         )
-        previous = row.target
+        previous = row[:2]
     return html_table(table.headings(networks), rows, "networks" if several else "")
 
 

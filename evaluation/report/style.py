@@ -26,7 +26,7 @@ color-mix(in srgb,var(--right) calc(var(--share)*.5),transparent)}
 a{color:inherit}.charts{display:grid;gap:16px;
 grid-template-columns:repeat(auto-fill,minmax(min(340px,100%),1fr))}
 figure{margin:0}figcaption{text-align:center}svg{width:100%;height:auto}
-.overview svg{max-width:860px;min-width:480px}svg.key{width:18px;margin-right:6px}
+.overview svg{max-width:760px;min-width:370px}svg.key{width:18px;margin-right:6px}
 .note{color:var(--soft);font-size:13px}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(215px,1fr));gap:14px}
 .card{font-size:12.5px}.card img{height:100px;width:100px;
