@@ -91,6 +91,7 @@ class Provenance:
             backbone=name,
             path=path,
             step=None,
+            averaged=False,
             verified=False,
             sha256=_sha256(weights),
             backbone_sha256=backbone_sha256(name, weights),
