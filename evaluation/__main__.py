@@ -91,7 +91,7 @@ def _add_class_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_class(arguments: argparse.Namespace) -> int:
     config = from_options(AddClassConfig, arguments)
-    from evaluation.fitting import add_class
+    from evaluation.class_changes import add_class
 
     return add_class(arguments.detector, arguments.name, arguments.images, config)
 
@@ -102,7 +102,7 @@ def _changing(parser: argparse.ArgumentParser) -> None:
 
 
 def _remove_class(arguments: argparse.Namespace) -> int:
-    from evaluation.fitting import remove_class
+    from evaluation.class_changes import remove_class
 
     return remove_class(arguments.detector, arguments.name)
 

@@ -25,14 +25,16 @@ class NetworkOrigin:
     """Where a detector's network comes from.
 
     Attributes:
-        model: the configuration that ``evaluation.trained`` builds it from.
-        path: the checkpoint, as it was given.
+        model: the configuration of the model that it is built from.
+        bare: whether it is a backbone without a relational module.
+        path: the checkpoint or the file of weights; None for weights that timm fetched.
         step: training steps behind it; None where that is not known.
-        sha256: of the checkpoint's weights.
+        sha256: of its weights.
     """
 
     model: Mapping[str, Any]
-    path: str
+    bare: bool
+    path: str | None
     step: int | None
     sha256: str
 

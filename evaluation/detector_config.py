@@ -42,16 +42,20 @@ class FitSubject:
     """What is fitted, and where it goes.
 
     Attributes:
-        checkpoint: a run (its newest checkpoint), a step folder, a weights file, or a folder of
-            the original's two files.
         references: a pack, or a folder with a folder of images for each known class.
         out: folder for the detector.
+        checkpoint: a run (its newest checkpoint), a step folder, a weights file, or a folder of
+            the original's two files; of a classification run the bare backbone is taken.
+        backbone: in place of a checkpoint a bare backbone: one of timm's models.
+        weights: file of the backbone's weights; without it, timm downloads those it has published.
         overwrite: replace the detector in --out, if any.
     """
 
-    checkpoint: Path
     references: Path
     out: Path
+    checkpoint: Path | None = None
+    backbone: str | None = None
+    weights: Path | None = None
     overwrite: bool = False
 
 
@@ -75,14 +79,15 @@ class RuleOptions:
     """How images are compared with the references.
 
     Attributes:
-        evaluator: one of evaluate.py's evaluators.
+        evaluator: one of evaluate.py's evaluators; by default relation-logit, for a bare backbone
+            cosine.
         significant: references per class for significant-*.
         neighbors: k of the k-NN scores.
         prototypes_only: keep the mean feature of each class instead of all its references, if the
             evaluator needs no more; the threshold then stays as it is when classes change.
     """
 
-    evaluator: str = field(default="relation-logit", metadata={"type": one_evaluator})
+    evaluator: str | None = field(default=None, metadata={"type": one_evaluator})
     significant: int = EvaluatorOptions.significant
     neighbors: int = EvaluatorOptions.neighbors
     prototypes_only: bool = False

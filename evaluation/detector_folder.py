@@ -112,7 +112,11 @@ def load(folder: Path, device: torch.device) -> Detector:
         path=folder,
         step=record.origin.step,
         weights=weights,
-        config={"model": record.origin.model, "input": vars(record.preprocessing)},
+        config={
+            "model": record.origin.model,
+            "input": vars(record.preprocessing),
+            "task": "classification" if record.origin.bare else "relation",
+        },
         training={},
         verified=True,
     )
@@ -199,7 +203,7 @@ def _references(
     record: DetectorRecord, tensors: Mapping[str, Tensor], network: TrainedNetwork
 ) -> StoredReferences:
     """The references among ``tensors``; MalformedError where they are not those of the record."""
-    width = network.network.relation.proj.in_features
+    width = network.network.width
     features = _tensor(tensors, "features", torch.float32)
     if features.ndim != 2 or features.shape[1] != width or not features.isfinite().all():
         raise MalformedError(f"its features are not finite numbers of shape (R, {width})")

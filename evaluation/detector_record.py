@@ -132,12 +132,13 @@ def parse_record(content: bytes) -> DetectorRecord:
 
 def _origin(value: Any) -> NetworkOrigin:
     exact_keys(value, NetworkOrigin.__dataclass_fields__.keys(), "network")
-    step = value["step"]
+    path, step = value["path"], value["step"]
     if not isinstance(value["model"], dict):
         raise MalformedError("the network's model is not an object")
     return NetworkOrigin(
         model=value["model"],
-        path=_text(value["path"], "the network's path"),
+        bare=value["bare"] is True,
+        path=None if path is None else _text(path, "the network's path"),
         step=None if step is None else integer(step, "step", 0, _MAX_COUNT),
         sha256=sha256(value["sha256"], "the network's sha256"),
     )

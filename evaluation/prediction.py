@@ -10,10 +10,10 @@ from pathlib import Path
 from evaluation import detector_folder
 from evaluation.config import BATCH_SIZE
 from evaluation.detector import Detector
+from evaluation.detector_commands import evaluator_errors, only_process, report_left_out
 from evaluation.detector_config import PredictConfig
 from evaluation.extractor import ExtractionConfig
 from evaluation.feature_stream import FeatureStream, StreamedFeatures
-from evaluation.fitting import evaluator_errors, only_process, report_left_out
 from evaluation.prediction_files import Prediction, prediction_file
 from evaluation.report.novel import ShownImage, write_novel_page
 from evaluation.report.text import plain

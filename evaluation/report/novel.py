@@ -6,8 +6,8 @@ from pathlib import Path
 
 from evaluation.detector import Detector
 from evaluation.prediction_files import Prediction
+from evaluation.report.elements import document
 from evaluation.report.mistakes import data_url
-from evaluation.report.page import document
 from evaluation.report.text import html_text
 from pipelines.image_stream import SourceImage, UnreadableImage
 from runtime.errors import ConfigError, first_line

@@ -15,11 +15,12 @@ import predict
 from evaluation import detector_folder
 from evaluation.__main__ import main
 from evaluation.detector import hold_out
+from evaluation.detector_commands import only_process
 from evaluation.detector_config import ComputeOptions
 from evaluation.detector_record import record_content
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
-from evaluation.fitting import only_process
 from evaluation.trained import load_network
+from model.backbone import create_backbone
 from model.novelty import NoveltyDetector
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
@@ -185,6 +186,35 @@ def test_a_detector_keeps_how_images_are_prepared(run_folder, pack_path, tmp_pat
     assert preprocessing.crop_pct == 0.8
 
 
+@pytest.fixture
+def bare(pack_path, tmp_path) -> list[str]:
+    """The arguments that fit a detector of a bare backbone with random weights."""
+    torch.manual_seed(0)
+    torch.save(create_backbone("test_resnet", image_size=48).state_dict(), tmp_path / "bare.pth")
+    words = fit_words(tmp_path, pack_path, tmp_path / "bare", "--image-size", "48")
+    network = ["--backbone", "test_resnet", "--weights", str(tmp_path / "bare.pth")]
+    return [words[0], *network, *words[3:]]
+
+
+def test_a_detector_of_a_bare_backbone_compares_by_distances(bare, tmp_path, image_tree):
+    assert main(bare) == 0
+    record, loaded = record_of(tmp_path / "bare"), detector_folder.load(tmp_path / "bare", CPU)
+    assert record["evaluator"] == "cosine"
+    assert record["network"]["path"] == str(tmp_path / "bare.pth")
+    assert loaded.network.network.relation is None
+    (tmp_path / "bare.pth").unlink()
+    words = [tmp_path / "bare", image_tree, "--out", tmp_path / "p.csv", "--device", "cpu"]
+    assert predict.main(list(map(str, words))) == 0
+    assert main(["remove-class", str(tmp_path / "bare"), "ant"]) == 0
+
+
+def test_a_bare_backbone_has_no_relational_evaluator(bare, tmp_path, detector_refusal):
+    line = detector_refusal(*bare, "--evaluator", "relation-logit")
+    assert "has no relational module for relation-logit; choose from cosine" in line
+    assert "nothing to evaluate" in detector_refusal(bare[0], *bare[5:])
+    assert not (tmp_path / "bare").exists()
+
+
 def test_a_detector_keeps_its_whitening_map(run_folder, pack_path, tmp_path):
     options = ["--evaluator", "whitened-cosine", "--covariance-pack", str(pack_path)]
     options += ["--covariance-classes", "dog", "eel"]
@@ -291,7 +321,9 @@ def test_the_only_class_cannot_be_removed(changeable, detector_refusal):
         (["--evaluator", "knn"], "knn needs 50 neighbors, but there are 30 references"),
         (["--evaluator", "all"], "one evaluator"),
         (["--evaluator", "nothing"], "no evaluator is called nothing"),
-        (["--evaluator", "whitened-cosine"], "whitening"),
+        (["--evaluator", "whitened-cosine"], "whitened-cosine has no covariance"),
+        (["--backbone", "resnet18"], "give a --checkpoint or a --backbone"),
+        (["--weights", "resnet18.pth"], "1 --weights for 0 --backbone"),
         (["--covariance-pack", "packs/x"], "is for --evaluator whitened-cosine alone"),
         (["--covariance-classes", "a"], "needs their --covariance-pack"),
         (["--classes", "wolf"], "has no class wolf"),
@@ -386,6 +418,7 @@ def test_the_documented_commands_and_the_example_run(
     shutil.move(tmp_path / "photos" / "known" / "eel", tmp_path / "photos" / "heron")
     shutil.copytree(image_tree / "night", tmp_path / "photos" / "new")
     shutil.copy(image_tree / "night" / "ant" / "0.jpg", tmp_path / "holiday.jpg")
+    torch.save(create_backbone("resnet18", image_size=224).state_dict(), tmp_path / "resnet18.pth")
     monkeypatch.chdir(tmp_path)
     for block in re.findall(r"```\n(.*?)```", text, re.DOTALL):
         for line in block.splitlines():
