@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/installed-$(DALI)
 export PYTHONPATH := $(CURDIR)
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: quickstart test lint clean
+.PHONY: install quickstart test lint clean
 
 quickstart: $(INSTALLED) packs/demo/manifest.json
 	$(VENV)/bin/python train_ddp.py --config configs/quickstart_backbone.yaml --out $(RUN)/backbone
@@ -22,6 +22,8 @@ packs/demo/manifest.json: | $(INSTALLED)
 
 test: $(INSTALLED) lint
 	$(VENV)/bin/python -m pytest
+
+install: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

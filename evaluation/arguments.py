@@ -4,7 +4,14 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.config import EvaluateConfig, ReferenceConfig, RunOptions, ScoringOptions, Subject
+from evaluation.config import (
+    CovarianceOptions,
+    EvaluateConfig,
+    ReferenceConfig,
+    RunOptions,
+    ScoringOptions,
+    Subject,
+)
 from model.config import PreprocessingOptions
 from model.errors import ModelError
 from runtime.command import Parser, current_name
@@ -15,6 +22,7 @@ _RENAMED = {"--config": "--protocol", "--neighbours": "--neighbors"}  # accepted
 _GROUPS = {
     "what is evaluated": Subject,
     "how it is scored": ScoringOptions,
+    "what whitened-cosine learns from": CovarianceOptions,
     "which references are used": ReferenceConfig,
     "how images are prepared (default: as trained)": PreprocessingOptions,
     "how it is run": RunOptions,

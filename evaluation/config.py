@@ -79,8 +79,10 @@ class ScoringOptions:
     """How test images are scored.
 
     Attributes:
-        evaluators: all, or some of relation-softmax, relation-logit, significant-softmax,
-            significant-logit, relation-knn, cosine, euclidean, mahalanobis, knn, knn-normalized.
+        evaluators: some of relation-softmax, relation-logit, significant-softmax,
+            significant-logit, relation-knn, cosine, whitened-cosine, euclidean, mahalanobis, knn,
+            knn-normalized; or all, of which whitened-cosine is left out where there is nothing to
+            learn it from.
         significant: references per class for significant-*.
         neighbors: k of the k-NN scores.
         resamples: bootstrap resamples for the AUROC's interval.
@@ -92,6 +94,24 @@ class ScoringOptions:
     significant: int = EvaluatorOptions.significant
     neighbors: int = EvaluatorOptions.neighbors
     resamples: int = RESAMPLES
+
+
+@dataclass(frozen=True)
+class CovarianceOptions:
+    """The training images from which ``whitened-cosine`` learns its covariance.
+
+    Attributes:
+        covariance_pack: folder or URL of a pack with these images, none of which may be a test;
+            without it, whitened-cosine takes what training has stored in the checkpoint.
+        covariance_domains: domains of that pack to take (default: all).
+        covariance_classes: classes of that pack to take (default: all).
+        covariance_splits: splits of that pack to take (default: all).
+    """
+
+    covariance_pack: str | None = None
+    covariance_domains: tuple[str, ...] | None = None
+    covariance_classes: tuple[str, ...] | None = None
+    covariance_splits: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +138,9 @@ class RunOptions:
 
 # Fields come in the reverse order of the bases: those of Subject first.
 @dataclass(frozen=True)
-class EvaluateConfig(RunOptions, PreprocessingOptions, ReferenceConfig, ScoringOptions, Subject):
+class EvaluateConfig(
+    RunOptions, PreprocessingOptions, ReferenceConfig, CovarianceOptions, ScoringOptions, Subject
+):
     """The options of ``evaluate.py``.
 
     Raises:

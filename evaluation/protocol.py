@@ -13,7 +13,7 @@ from evaluation.lists import PATHS, ImageList
 from evaluation.selection_fields import read_selection
 from evaluation.yaml_fields import Fields
 from pipelines.pack import Pack
-from pipelines.selection import Selection, indices_of
+from pipelines.selection import Selection, errors_naming, indices_of
 from runtime.errors import ConfigError, PackError
 
 
@@ -207,7 +207,8 @@ class _Images:
         if protocol.known == "all":
             self.known = own.manifest.classes
         elif not isinstance(protocol.known, int):
-            indices_of(protocol.known, own.manifest.classes, "class")
+            with errors_naming(own):
+                indices_of(protocol.known, own.manifest.classes, "class")
             self.known = protocol.known
 
     def of(self, parts: Sequence[Part]) -> LabeledRows:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.cache import FeatureCache
-from evaluation.config import BATCH_SIZE, EvaluateConfig, ReferenceConfig
+from evaluation.config import BATCH_SIZE, CovarianceOptions, EvaluateConfig, ReferenceConfig
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.ooddb import PREFIX, ooddb_protocol
 from evaluation.protocol import Protocol
@@ -22,11 +22,14 @@ from evaluation.report.folder import ResultsFolder, reserve
 from evaluation.report.table import terminal_table
 from evaluation.report.text import plain
 from evaluation.trained import Provenance, TrainedNetwork, build_trained, read_checkpoint
-from model.config import EVALUATORS, EvaluatorOptions, PreprocessingOptions
+from evaluation.training_images import TrainingImages
+from model.config import EVALUATORS, WHITENED_COSINE, EvaluatorOptions, PreprocessingOptions
 from model.errors import EvaluatorError
+from model.whitening import Whitening
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from pipelines.packs import joined
+from pipelines.selection import Selection
 from runtime.distributed import Process
 from runtime.errors import ConfigError, UserError
 from runtime.precision import exact_float32
@@ -55,14 +58,21 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
     """
     started = time.perf_counter()
     jobs = _jobs(options, process)
+    training_images = _training_images(options, jobs, process)
     checkpoint = read_checkpoint(options.checkpoint)
     network = build_trained(checkpoint, process.device, _part(options, PreprocessingOptions))
+    evaluators = _evaluators(options, network)
     provenance = Provenance.of(checkpoint)
     cache = None if options.no_cache else FeatureCache(options.cache, provenance.backbone_sha256)
+    extractor = FeatureExtractor(
+        network, jobs[0].pack, process, _extraction(options, process), cache
+    )
     with _folder(options, cache, process) as folder:
         if process.is_first:
             _introduce(provenance)
-        results = [_run(job, options, network, process, cache) for job in jobs]
+        whitening = None if training_images is None else training_images.whitening(extractor)
+        config = _benchmark_config(options, evaluators, whitening)
+        results = [_run(job, extractor, config) for job in jobs]
         if folder is None:
             return
         seconds = time.perf_counter() - started
@@ -70,7 +80,7 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
             shlex.join(map(without_credentials, command)),
             provenance,
             network.network.preprocessing,
-            replace(options, pack=tuple(map(without_credentials, options.pack))),
+            _without_credentials(options),
             process,
             seconds,
         )
@@ -81,12 +91,15 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
     print(f"results in {plain(str(options.out))}")
 
 
+def _without_credentials(options: EvaluateConfig) -> EvaluateConfig:
+    covariance_pack = options.covariance_pack and without_credentials(options.covariance_pack)
+    packs = tuple(map(without_credentials, options.pack))
+    return replace(options, pack=packs, covariance_pack=covariance_pack)
+
+
 def _jobs(options: EvaluateConfig, process: Process) -> list[Job]:
     """The protocols, each with the packs of its data sets, joined if there are several."""
-    packs = [
-        Pack(process.run_long(partial(local_pack, pack, options.pack_cache, "--pack-cache")))
-        for pack in options.pack
-    ]
+    packs = [_pack(pack, options, process) for pack in options.pack]
     jobs = []
     for name in options.protocol:
         protocol = load_protocol(name, options.lists)
@@ -97,6 +110,11 @@ def _jobs(options: EvaluateConfig, process: Process) -> list[Job]:
             targets = [protocol.target(options.target).name]
         jobs.append(Job(protocol, targets, joined(protocol.choose(packs))))
     return jobs
+
+
+def _pack(pack: str, options: EvaluateConfig, process: Process) -> Pack:
+    """The pack in a folder, or the local copy of the one at a URL."""
+    return Pack(process.run_long(partial(local_pack, pack, options.pack_cache, "--pack-cache")))
 
 
 def load_protocol(name: str, lists: Path | None) -> Protocol:
@@ -142,33 +160,72 @@ def _introduce(network: Provenance) -> None:
         print(f"warning: untrained, with random weights: {' and '.join(network.untrained)}")
 
 
-def _run(
-    job: Job,
-    options: EvaluateConfig,
-    network: TrainedNetwork,
-    process: Process,
-    cache: FeatureCache | None,
-) -> BenchmarkResult:
-    device = process.device.type
-    extraction = ExtractionConfig(
+def _training_images(
+    options: EvaluateConfig, jobs: Sequence[Job], process: Process
+) -> TrainingImages | None:
+    """The images that the options name; ConfigError where one of them is a test of a job."""
+    given = _part(options, CovarianceOptions)
+    selection = Selection(
+        given.covariance_domains, given.covariance_classes, given.covariance_splits
+    )
+    if given.covariance_pack is None:
+        if selection != Selection():
+            raise ConfigError("a selection of training images needs their --covariance-pack")
+        return None
+    if not {WHITENED_COSINE, "all"} & {*options.evaluators}:
+        raise ConfigError(
+            f"--covariance-pack is for {WHITENED_COSINE} alone; add it to --evaluators"
+        )
+    pack = _pack(given.covariance_pack, options, process)
+    images = TrainingImages(pack, selection.rows(pack))
+    for job in jobs:
+        for target in map(job.protocol.target, job.targets):
+            where = f"protocol {job.protocol.name}, target {target.name}"
+            images.check_apart(job.pack, job.protocol.rows(job.pack, target).test, where)
+    return images
+
+
+def _evaluators(options: EvaluateConfig, network: TrainedNetwork) -> tuple[str, ...]:
+    """The names of the evaluators; of all of them, those that can be computed."""
+    can_whiten = options.covariance_pack or network.network.relation.whitening
+    if "all" in options.evaluators:
+        return tuple(name for name in EVALUATORS if can_whiten or name != WHITENED_COSINE)
+    if WHITENED_COSINE in options.evaluators and not can_whiten:
+        raise ConfigError(
+            f"{WHITENED_COSINE} has no covariance: the checkpoint was not trained from a whitened "
+            "start; give a pack of training images as --covariance-pack"
+        )
+    return options.evaluators
+
+
+def _extraction(options: EvaluateConfig, process: Process) -> ExtractionConfig:
+    return ExtractionConfig(
         InputConfig(device=options.device),
-        options.batch_size or BATCH_SIZE[device],
+        options.batch_size or BATCH_SIZE[process.device.type],
         options.precision,
     )
-    config = BenchmarkConfig(
-        evaluators=EVALUATORS if "all" in options.evaluators else options.evaluators,
+
+
+def _benchmark_config(
+    options: EvaluateConfig, evaluators: tuple[str, ...], whitening: Whitening | None
+) -> BenchmarkConfig:
+    return BenchmarkConfig(
+        evaluators=evaluators,
         options=EvaluatorOptions(
             significant=options.significant,
             neighbors=options.neighbors,
             memory=options.memory << 20 or None,
             precision=options.precision,
+            whitening=whitening,
         ),
         references=_part(options, ReferenceConfig),
         resamples=options.resamples,
     )
-    extractor = FeatureExtractor(network, job.pack, process, extraction, cache)
+
+
+def _run(job: Job, extractor: FeatureExtractor, config: BenchmarkConfig) -> BenchmarkResult:
     try:
-        return run_benchmark(job.protocol, job.targets, extractor, config)
+        return run_benchmark(job.protocol, job.targets, replace(extractor, pack=job.pack), config)
     except EvaluatorError as error:
         raise ConfigError(f"protocol {job.protocol.name}: {error}") from error
 

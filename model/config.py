@@ -3,15 +3,19 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from model.errors import ModelError
+
+if TYPE_CHECKING:
+    from model.whitening import Whitening
 
 Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
 RGB = tuple[float, float, float]
 MAX_IMAGE_SIZE = 4096
 HeadName = Literal["linear", "mlp"]
+SimilarityStart = Literal[False, True, "cosine", "whitened"]
 ObjectiveName = Literal["mse", "hinge", "bce", "cross_entropy", "focal"]
 
 RELATIONAL = (
@@ -21,7 +25,8 @@ RELATIONAL = (
     "significant-logit",
     "relation-knn",
 )
-BASELINES = ("cosine", "euclidean", "mahalanobis", "knn", "knn-normalized")
+WHITENED_COSINE = "whitened-cosine"
+BASELINES = ("cosine", WHITENED_COSINE, "euclidean", "mahalanobis", "knn", "knn-normalized")
 EVALUATORS = RELATIONAL + BASELINES  # the keys of model.evaluators.EVALUATORS
 RENAMED_EVALUATORS = {"knn-normalised": "knn-normalized"}  # accepted until 0.3
 
@@ -151,7 +156,9 @@ class ModelConfig:
         num_heads: attention heads of each block.
         head: ``linear`` (the paper) or ``mlp`` (the follow-up, arXiv 2307.06179).
         num_logits: outputs of the head, 1 or 2 (same, different).
-        similarity_start: begin at cosine similarity instead of at random.
+        similarity_start: begin at cosine similarity instead of at random; ``whitened`` measures it
+            in the space where the features of a training class spread equally in all directions.
+            true means ``cosine``.
 
     Raises:
         ModelError: a value is of another type or out of its range.
@@ -163,9 +170,14 @@ class ModelConfig:
     num_heads: int = 12
     head: HeadName = "linear"
     num_logits: int = 1
-    similarity_start: bool = False
+    similarity_start: SimilarityStart = False
 
     def __post_init__(self) -> None:
+        if self.similarity_start not in get_args(SimilarityStart):
+            raise ModelError(
+                f"model.similarity_start is {self.similarity_start}; choose false, cosine or "
+                "whitened"
+            )
         if not isinstance(self.backbone, str):
             raise ModelError(f"model.backbone must be a name, not {self.backbone}")
         for name, largest in (
@@ -223,9 +235,11 @@ class EvaluatorOptions:
         memory: bytes for the intermediate values of relational scoring; None takes
             ``model.pairwise.tile_memory`` of the device.
         precision: data type of the relational module's matrix products.
+        whitening: the map of ``whitened-cosine``; None takes that of the relational module.
     """
 
     significant: int = 5
     neighbors: int = 50
     memory: int | None = None
     precision: Precision = "float32"
+    whitening: "Whitening | None" = None

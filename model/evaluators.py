@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from model import distances, scoring
-from model.config import EvaluatorOptions
+from model.config import WHITENED_COSINE, EvaluatorOptions
 from model.errors import EvaluatorError
 from model.pairwise import relational_logits, relational_tiles
 from model.prototypes import class_means, most_significant
 from model.relation import RelationalTransformer
+from model.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,17 @@ class Scoring:
     @property
     def dtype(self) -> torch.dtype:
         return getattr(torch, self.options.precision)
+
+    @property
+    def whitening(self) -> Whitening:
+        """The options' whitening or else the relation's; EvaluatorError where both have none."""
+        found = self.options.whitening or self.relation.whitening
+        if found is None:
+            raise EvaluatorError(
+                f"{WHITENED_COSINE} needs a whitening: the relational module has none, and the "
+                "options give none"
+            )
+        return found
 
     @cached_property
     def means(self) -> Tensor:
@@ -203,6 +215,12 @@ def cosine(run: Scoring) -> Scores:
     return _nearest(distances.cosine(run.tests, run.means))
 
 
+def whitened_cosine(run: Scoring) -> Scores:
+    """The same after whitening by the within-class covariance of the training features."""
+    tests, means = run.whitening(run.tests), run.whitening(run.means)
+    return _nearest(distances.cosine(tests, means))
+
+
 def euclidean(run: Scoring) -> Scores:
     """Distance to the nearest class mean."""
     return _nearest(distances.euclidean(run.tests, run.means))
@@ -277,6 +295,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "significant-logit": Evaluator(significant_logit, _significant),
     "relation-knn": Evaluator(relation_knn, _all),
     "cosine": Evaluator(cosine),
+    WHITENED_COSINE: Evaluator(whitened_cosine),
     "euclidean": Evaluator(euclidean),
     "mahalanobis": Evaluator(mahalanobis),
     "knn": Evaluator(knn),

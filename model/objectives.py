@@ -23,7 +23,9 @@ def build_objective(config: ObjectiveConfig) -> Objective:
         return lambda logits, different: hinge(logits, different, config.margin)
     if config.name == "focal":
         return lambda logits, different: focal(logits, different, config.gamma)
-    return bce
+    if config.name in ("bce", "cross_entropy"):  # on the difference of two logits they are equal
+        return bce
+    raise ValueError(f"there is no objective {config.name!r}")
 
 
 def mse(logits: Tensor, different: Tensor, compression: float) -> Tensor:

@@ -105,7 +105,7 @@ def _rounded(relation: RelationalTransformer, dtype: torch.dtype) -> RelationalT
     if dtype == torch.float32:
         return relation
     # what deepcopy finds in its memo it takes as the copy: shared, or rounded below
-    twins = {id(parameter): parameter for parameter in relation.parameters()}
+    twins = {id(tensor): tensor for tensor in (*relation.parameters(), *relation.buffers())}
     for module in (relation.proj, *relation.blocks.modules()):
         if isinstance(module, nn.Linear):
             for parameter in module.parameters():

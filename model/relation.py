@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from model.config import ModelConfig
 from model.errors import ModelError
+from model.whitening import Whitening
 
 HIDDEN_HEAD_DIM = 256
 INITIAL_SCALE = 8.0
@@ -24,7 +25,11 @@ class RelationalTransformer(nn.Module):
         config: sizes and head. ``mlp`` is embed_dim → 256, ReLU, → output without bias; of two
             logits (same, different) the difference is used. ``similarity_start`` adds
             offset - scale * cos(a, b) to the logit, both learned, with the head's last layer zero
-            at the start, so that training begins at plain cosine similarity.
+            at the start, so that training begins at plain cosine similarity. ``whitened`` takes the
+            cosine after the map ``whitening``, the identity until it is replaced.
+
+    Attributes:
+        whitening: the map before the cosine, None unless the similarity start is ``whitened``.
 
     Raises:
         ModelError: the heads cannot share the width equally, or there is no such head.
@@ -51,7 +56,8 @@ class RelationalTransformer(nn.Module):
                 nn.init.zeros_(parameter)
             self.similarity_scale = nn.Parameter(torch.tensor(INITIAL_SCALE))
             self.similarity_offset = nn.Parameter(torch.tensor(INITIAL_OFFSET))
-        self.similarity_start = config.similarity_start
+        self.similarity_start = bool(config.similarity_start)
+        self.whitening = Whitening(feature_dim) if config.similarity_start == "whitened" else None
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Logits (P,) of the pairs of features ``a`` and ``b`` (P, D); high means different."""
@@ -59,7 +65,12 @@ class RelationalTransformer(nn.Module):
         x = torch.cat((self.cls_token.expand(len(pair), -1, -1).to(pair.dtype), pair), dim=1)
         for block in self.blocks:
             x = block(x)
-        return self.relate(x[:, 0], functional.cosine_similarity(a, b))
+        cosine = functional.cosine_similarity(self.similarity_space(a), self.similarity_space(b))
+        return self.relate(x[:, 0], cosine)
+
+    def similarity_space(self, features: Tensor) -> Tensor:
+        """The features (N, D) between which the cosine is taken: those given, or whitened."""
+        return features if self.whitening is None else self.whitening(features)
 
     def relate(self, cls: Tensor, cosine: Tensor) -> Tensor:
         """The logits (P,) from the last block's cls tokens (P, E) and the pairs' cosines (P,)."""

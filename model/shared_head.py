@@ -41,7 +41,7 @@ def first_block(relation: RelationalTransformer, features: Tensor) -> FirstBlock
     """The part of the relational module that depends on one image, for ``features`` (n, D)."""
     # the residual stream stays float32, whatever the type of the matrices
     token = linear(features, relation.proj.weight, relation.proj.bias).float()
-    direction = functional.normalize(features, dim=1)
+    direction = functional.normalize(relation.similarity_space(features), dim=1)
     return FirstBlock(direction, token, *_project(relation.blocks[0], token))
 
 

@@ -114,11 +114,8 @@ def _selected(pack: Pack, selections: Sequence[Selection]) -> list[np.ndarray]:
 
 
 def _rows(pack: Pack, selection: Selection) -> np.ndarray:
-    """The selected rows; PackError, which names the pack, if there are none."""
-    try:
-        rows = selection.rows(pack)
-    except PackError as error:
-        raise PackError(f"{pack.path}: {error}") from error
+    """The selected rows; PackError if there are none."""
+    rows = selection.rows(pack)
     if not len(rows):
         raise PackError(
             f"{pack.path}: no image is selected; select more domains, classes or splits"

@@ -1,7 +1,8 @@
 """Selects samples of a pack by domain, class and split, or by their number within their class."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,6 +68,10 @@ class Selection:
             PackError: the pack lacks a named domain, class or split, or a class does not
                 have the number of images for which ``masks`` or ``leading`` were made.
         """
+        with errors_naming(pack):
+            return self._rows(pack)
+
+    def _rows(self, pack: Pack) -> np.ndarray:
         manifest, index = pack.manifest, pack.index
         chosen = np.ones(len(index), dtype=bool)
         for wanted, known, column, what in (
@@ -108,7 +113,7 @@ class Selection:
         if pack.manifest.rejects:
             raise PackError(
                 "this protocol selects images by their number within a class, but "
-                f"{pack.manifest.rejects} images of {pack.path} were rejected, see rejects.jsonl; "
+                f"{pack.manifest.rejects} images were rejected, see rejects.jsonl; "
                 "fix the tree and pack it again"
             )
         chosen = np.zeros(len(rows), dtype=bool)
@@ -128,6 +133,15 @@ class Selection:
                 "pack the published tree"
             )
         return np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8)).astype(bool)
+
+
+@contextmanager
+def errors_naming(pack: Pack) -> Iterator[None]:
+    """Put the pack's path in front of the message of a PackError."""
+    try:
+        yield
+    except PackError as error:
+        raise PackError(f"{pack.path}: {error}") from error
 
 
 def _groups(pack: Pack, rows: np.ndarray) -> list[np.ndarray]:

@@ -57,7 +57,11 @@ def commands_in(path):
     """The commands that a file documents or runs."""
     text = re.sub(r"\\\n[#\s]*", " ", path.read_text(encoding="utf-8"))
     if path.suffix == ".md":
-        blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        blocks = [
+            block
+            for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S)
+            if not language
+        ]
         spans = re.findall(rf"`((?:{'|'.join(PROGRAMS)}) [^`]+)`", text)
         lines = [*"\n".join(blocks).splitlines(), *(" ".join(span.split()) for span in spans)]
     else:

@@ -125,7 +125,7 @@ class _Counted(NamedTuple):
 
 
 def _count(network: nn.Module, forward: Callable[[], object]) -> _Counted:
-    own = {_storage(parameter) for parameter in network.parameters()}
+    own = {_storage(tensor) for tensor in (*network.parameters(), *network.buffers())}
     kept: dict[int, int] = {}
     tensors: list[Tensor] = []  # kept alive, so that no two storages have the same address
 

@@ -22,6 +22,7 @@ from training.optimization import build_optimizer, num_moments
 from training.run_log import RunLog
 from training.step import Stepper
 from training.validation import Validation
+from training.whitening import whiten
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
     ) as log:
         for line in summary:
             log.say(line)
+        if found is None and isinstance(network, ReSeND) and network.relation.whitening:
+            whiten(network, config, prepared.data, process)
         stepper = Stepper(config, process, network, optimizer, loader)
         return Loop(run, stepper, loader, log).run(start)
 
@@ -155,7 +158,13 @@ def _summary(recipe: TrainConfig, prepared: _Prepared, process: Process) -> list
     if found is not None:
         unverified = "" if found.verified else ", whose checkpoint has no checksums to verify"
         lines.append(f"continuing {config.out} after step {found.step}{unverified}")
-    elif model.pretrained:
+        return lines
+    if config.task == "relation" and model.similarity_start == "whitened":
+        lines.append(
+            "the similarity is whitened by the covariance of the starting backbone's features, "
+            "which are extracted first"
+        )
+    if model.pretrained:
         fetched = " (not fetched in a dry run)" if config.dry_run else ""
         lines.append(f"the backbone starts from timm's weights of {model.backbone}{fetched}")
     elif model.backbone_weights is None:

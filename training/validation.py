@@ -8,7 +8,7 @@ from evaluation.benchmark import BenchmarkConfig, run_benchmark
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
 from evaluation.trained import TrainedNetwork
-from model.config import RENAMED_EVALUATORS
+from model.config import RENAMED_EVALUATORS, WHITENED_COSINE
 from model.errors import EvaluatorError
 from model.evaluators import check_names
 from model.network import Classifier, ReSeND
@@ -24,8 +24,9 @@ class Validation:
     """Evaluates the network that is trained on ``validation.protocol``.
 
     Raises:
-        ConfigError: the run trains a classifier, there is no such evaluator, the protocol cannot
-            be read, or one of its data sets has no pack.
+        ConfigError: the run trains a classifier, there is no such evaluator, it is whitened-cosine
+            and the start is not whitened, the protocol cannot be read, or one of its data sets has
+            no pack.
         PackError: the pack cannot be read.
     """
 
@@ -41,6 +42,11 @@ class Validation:
             check_names((self._evaluator,))
         except EvaluatorError as error:
             raise ConfigError(f"validation.evaluator: {error}") from error
+        if self._evaluator == WHITENED_COSINE and network.relation.whitening is None:
+            raise ConfigError(
+                f"validation.evaluator {WHITENED_COSINE} needs a covariance; set "
+                "model.similarity_start to whitened, or choose another evaluator"
+            )
         self._config, self._network, self._process = config, network, process
         self._pack = pack if settings.pack is None else Pack(settings.pack)
         self._protocol = Protocol.load(settings.protocol)

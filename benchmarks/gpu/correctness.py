@@ -217,7 +217,7 @@ def survive_damage(pack: Pack, damaged: list[int], node: Node, *, check_crc: boo
     """Read an epoch of pairs, in which each image is an anchor at least once.
 
     With checksums each damaged image must be replaced and counted; without, those must be that
-    cannot be decoded at all, and the loader must go on.
+    cannot be decoded at all, and the loader must continue.
     """
     decoding = node.decoding(check_crc=check_crc, max_damaged=10)
     loader = pair_loader(pack, decoding, node.size.pairs)

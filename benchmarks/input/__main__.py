@@ -74,7 +74,7 @@ def _finish(process: subprocess.Popen[str]) -> dict[str, float] | None:
     """What the process measured, or None and one line on standard error; ends its process group."""
     output, errors = process.communicate()
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # workers go on for seconds without their parent
+        os.killpg(process.pid, signal.SIGKILL)  # workers run for seconds without their parent
     if process.returncode:
         print(f"left out: {errors.strip().splitlines()[-1]}", file=sys.stderr)
         return None

@@ -133,10 +133,14 @@ def test_a_pack_that_is_missing_or_there_twice_is_named(
     ("known", "insects", "message"),
     [
         ("some", {}, "known is the word some, expected a list"),
-        (["ant", "fly"], {}, "the pack has no class fly"),
+        (["ant", "fly"], {}, "pack: the pack has no class fly"),
         (["ant"], {"dataset": ["insects"]}, "dataset is a list, expected a name"),
         (["ant"], {"dataset": "spiders"}, "exactly one pack of spiders, 0 of the given"),
-        (["ant"], {"classes": ["ant"]}, "the pack has no class ant; it has: bee, fly, gnat"),
+        (
+            ["ant"],
+            {"classes": ["ant"]},
+            "insects: the pack has no class ant; it has: bee, fly, gnat",
+        ),
     ],
 )
 def test_a_protocol_over_several_packs_is_checked(

@@ -1,6 +1,7 @@
 import json
 import re
-from dataclasses import fields
+import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 import evaluate
 from model.config import EVALUATORS
 from pipelines.selection import Selection
+from sharding.__main__ import main as sharding
+from sharding.format.manifest import Manifest
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "evaluation.md"
 PROTOCOLS = DOCUMENT.with_name("protocols.md")
@@ -33,7 +36,7 @@ def test_the_documented_example_runs_and_is_short(run_folder, tmp_path, monkeypa
 
 
 def test_the_documented_protocol_is_evaluated(pack_path, run_folder, tmp_path):
-    text, _ = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
+    text, _, _ = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
     (tmp_path / "protocol.yaml").write_text(text)
     words = ["--protocol", tmp_path / "protocol.yaml", "--pack", pack_path, "--device", "cpu"]
     words += ["--checkpoint", run_folder, "--out", tmp_path / "out", "--no-cache"]
@@ -46,7 +49,7 @@ def test_the_documented_protocol_is_evaluated(pack_path, run_folder, tmp_path):
 
 
 def test_the_documented_protocol_of_lists_is_evaluated(pack_path, run_folder, tmp_path):
-    _, text = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
+    _, text, _ = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
     (tmp_path / "listed.yaml").write_text(text)
     for order, classes in enumerate(("ant bee cat dog eel", "eel dog cat bee ant")):
         for domain, count in (("day", 3), ("night", 5)):
@@ -67,11 +70,39 @@ def test_the_documented_protocol_of_lists_is_evaluated(pack_path, run_folder, tm
     assert [setting["name"] for setting in benchmark["settings"]] == ["Night"]
 
 
+def test_the_documented_protocol_of_several_packs_is_evaluated(
+    image_tree, insects_path, run_folder, tmp_path
+):
+    _, _, text = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
+    (tmp_path / "textures.yaml").write_text(text)
+    samples = [path.relative_to(image_tree) for path in sorted(image_tree.rglob("*.jpg"))]
+    splits = {"day": "train", "night": "val"}
+    lines = [f"{path},{path.parts[1]},{splits[path.parts[0]]}\n" for path in samples]
+    (tmp_path / "images.csv").write_text("".join(["path,class,split\n", *lines]))
+    pack = ["pack", "table", "--list", tmp_path / "images.csv", "--root", image_tree]
+    pack += ["--name", "imagenet", "--out", tmp_path / "imagenet", "--workers", "1"]
+    assert sharding([str(word) for word in pack]) == 0
+    textures = shutil.copytree(insects_path, tmp_path / "dtd")
+    manifest = Manifest.load(textures)
+    replace(manifest, dataset="dtd").save(textures)
+    words = ["--protocol", tmp_path / "textures.yaml", "--pack", textures, tmp_path / "imagenet"]
+    words += ["--checkpoint", run_folder, "--out", tmp_path / "out", "--no-cache"]
+    assert evaluate.main([str(word) for word in [*words, "--device", "cpu"]]) == 0
+    (benchmark,) = json.loads((tmp_path / "out" / "results.json").read_text())["benchmarks"]
+    # The bees among the second pack's images have the name of a known class.
+    assert benchmark["targets"][0]["counts"] == {
+        "references": 30,
+        "tests": 54,
+        "known": 38,
+        "unknown": 16,
+    }
+
+
 def test_the_documented_keys_of_a_selection_are_all_there_are():
     section = PROTOCOLS.read_text().split("## Selections")[1].split("##")[0]
     first_cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     named = {name for cell in first_cells for name in re.findall(r"`([a-z]+)`", cell)}
-    assert named == {field.name for field in fields(Selection)}
+    assert named == {field.name for field in fields(Selection)} | {"dataset"}
 
 
 def test_the_documents_table_has_the_evaluators_in_their_order():

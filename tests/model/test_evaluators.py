@@ -6,9 +6,11 @@ import torch
 
 from model import evaluators
 from model.config import BASELINES, EVALUATORS, EvaluatorOptions, ModelConfig
+from model.errors import EvaluatorError
 from model.evaluators import References, evaluate, num_pairs
 from model.prototypes import most_significant
 from model.relation import RelationalTransformer
+from model.whitening import ResidualMoments, whitening
 
 K, D, R, T = 4, 6, 30, 9
 GENERATOR = torch.Generator().manual_seed(0)
@@ -17,7 +19,12 @@ FEATURES = torch.randn(R, D, generator=GENERATOR) + 2 * torch.eye(K, D)[CLASSES]
 TESTS = torch.randn(T, D, generator=GENERATOR) + torch.eye(K, D)[torch.arange(T) % K]
 REFERENCES = References(FEATURES, CLASSES, K)
 MEANS = np.stack([FEATURES[number == CLASSES].numpy().mean(axis=0) for number in range(K)])
-OPTIONS = EvaluatorOptions(significant=3, neighbors=5)
+TRAINED = torch.randn(50, D, generator=GENERATOR) @ torch.randn(D, D, generator=GENERATOR)
+WHITENING = whitening(
+    TRAINED.mean(dim=0),
+    ResidualMoments.of(TRAINED, torch.zeros(50, dtype=torch.int64), TRAINED.mean(0, keepdim=True)),
+)
+OPTIONS = EvaluatorOptions(significant=3, neighbors=5, whitening=WHITENING)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +102,28 @@ def test_cosine_is_that_to_the_nearest_mean(relation):
     normality, predicted = score("cosine", relation)
     close(normality, cosines.max(axis=1) - 1)
     assert predicted.tolist() == cosines.argmax(axis=1).tolist()
+
+
+def whitened_cosines() -> np.ndarray:
+    mean, matrix = WHITENING.mean.numpy(), WHITENING.matrix.numpy()
+    tests, means = ((x - mean) @ matrix.T for x in (TESTS.numpy(), MEANS))
+    lengths = np.linalg.norm(tests, axis=1)[:, None] * np.linalg.norm(means, axis=1)[None]
+    return tests @ means.T / lengths
+
+
+def test_whitened_cosine_is_that_after_the_map_of_the_options(relation):
+    normality, predicted = score("whitened-cosine", relation)
+    close(normality, whitened_cosines().max(axis=1) - 1)
+    assert predicted.tolist() == whitened_cosines().argmax(axis=1).tolist()
+
+
+def test_whitened_cosine_takes_the_relations_own_map_where_the_options_have_none():
+    config = ModelConfig(embed_dim=12, depth=1, num_heads=2, similarity_start="whitened")
+    whitened = RelationalTransformer(D, config).eval()
+    whitened.whitening.load_state_dict(WHITENING.state_dict())
+    found = evaluate(["whitened-cosine", "relation-logit"], whitened, REFERENCES, TESTS)
+    close(found["whitened-cosine"].normality, whitened_cosines().max(axis=1) - 1)
+    close(found["relation-logit"].normality, 8 * whitened_cosines().max(axis=1) - 5)
 
 
 def test_euclidean_is_that_to_the_nearest_mean(relation):
@@ -176,3 +205,8 @@ def test_baselines_compare_no_pairs():
 def test_what_cannot_be_scored_is_refused(relation, names, references, message):
     with pytest.raises(ValueError, match=message):
         evaluate(names, relation, references, TESTS, OPTIONS)
+
+
+def test_whitened_cosine_without_a_map_is_refused(relation):
+    with pytest.raises(EvaluatorError, match="the relational module has none"):
+        evaluate(["whitened-cosine"], relation, REFERENCES, TESTS)

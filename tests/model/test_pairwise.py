@@ -10,8 +10,8 @@ from tests.memory import PeakMemory
 def relation(**options) -> RelationalTransformer:
     torch.manual_seed(0)
     module = RelationalTransformer(16, ModelConfig(embed_dim=24, num_heads=3, **options)).eval()
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    for values in (*module.parameters(), *module.buffers()):
+        torch.nn.init.normal_(values, std=0.3)
     return module
 
 
@@ -35,6 +35,7 @@ TESTS, REFERENCES = torch.randn(12, 16, generator=torch.Generator().manual_seed(
         {"depth": 2, "head": "mlp"},
         {"depth": 2, "num_logits": 2},
         {"depth": 2, "similarity_start": True},
+        {"depth": 2, "similarity_start": "whitened"},
     ],
 )
 def test_tiles_equal_the_plain_forward(options):
@@ -90,8 +91,9 @@ def test_progress_is_told_of_every_pair():
     assert len(done) > 1
 
 
-def test_bfloat16_is_near_float32():
-    module = relation(depth=2)
+@pytest.mark.parametrize("options", [{}, {"similarity_start": "whitened"}])
+def test_bfloat16_is_near_float32(options):
+    module = relation(depth=2, **options)
     exact = relational_logits(module, TESTS, REFERENCES)
     rough = relational_logits(module, TESTS, REFERENCES, dtype=torch.bfloat16)
     assert rough.dtype == torch.float32

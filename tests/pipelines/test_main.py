@@ -16,6 +16,13 @@ def test_show_draws_the_pairs_that_training_sees(pack_path, tmp_path, capsys):
         assert len(image.convert("RGB").getcolors(maxcolors=1 << 24)) > 100
 
 
+def test_several_packs_are_shown_as_one(pack_path, insects_path, tmp_path):
+    page = tmp_path / "page.png"
+    packs = [str(pack_path), str(insects_path)]
+    assert main(["show", *packs, "--out", str(page), "--pairs", "2", "--image-size", "32"]) == 0
+    assert page.stat().st_size > 0
+
+
 def test_show_draws_the_pairs_of_a_group(pack_path, tmp_path, capsys):
     options = ["--out", str(tmp_path / "page.png"), "--pairs", "5", "--image-size", "32"]
     assert main(["show", str(pack_path), *options, "--classes", "3", "--images", "2"]) == 0

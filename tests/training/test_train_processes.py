@@ -104,6 +104,14 @@ def test_one_two_and_four_ranks_train_alike_and_continue_each_other(start, confi
     assert_same_weights(tmp_path / "one", tmp_path / "run", rtol=1e-3, atol=1e-5)
 
 
+def test_two_ranks_learn_the_whitening_of_one(start, config_file, tmp_path):
+    options = ["--model.similarity_start=whitened", "--optimizer.lr=0", "--train.iterations=1"]
+    assert main(["--config", str(config_file), "--out", str(tmp_path / "one"), *options]) == 0
+    finish(start(*options, ranks=2))
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    assert_same_weights(tmp_path / "one", tmp_path / "run", rtol=1e-4, atol=1e-4)
+
+
 def test_a_signal_saves_the_step_and_exits_with_its_own_code(start, tmp_path):
     process = start("--train.iterations=100000", "--checkpoint.every=100000")
     wait_for_step(tmp_path / "run", 2, process)
