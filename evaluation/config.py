@@ -80,9 +80,9 @@ class ScoringOptions:
 
     Attributes:
         evaluators: some of relation-softmax, relation-logit, significant-softmax,
-            significant-logit, relation-knn, cosine, whitened-cosine, euclidean, mahalanobis, knn,
-            knn-normalized; or all, of which whitened-cosine is left out where there is nothing to
-            learn it from.
+            significant-logit, relation-knn, cosine, whitened-cosine, euclidean, mahalanobis,
+            mahalanobis-normalized, knn, knn-normalized; or all, of which whitened-cosine is left
+            out where there is nothing to learn it from.
         significant: references per class for significant-*.
         neighbors: k of the k-NN scores.
         resamples: bootstrap resamples for the AUROC's interval.

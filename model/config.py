@@ -26,7 +26,15 @@ RELATIONAL = (
     "relation-knn",
 )
 WHITENED_COSINE = "whitened-cosine"
-BASELINES = ("cosine", WHITENED_COSINE, "euclidean", "mahalanobis", "knn", "knn-normalized")
+BASELINES = (
+    "cosine",
+    WHITENED_COSINE,
+    "euclidean",
+    "mahalanobis",
+    "mahalanobis-normalized",
+    "knn",
+    "knn-normalized",
+)
 EVALUATORS = RELATIONAL + BASELINES  # the keys of model.evaluators.EVALUATORS
 RENAMED_EVALUATORS = {"knn-normalised": "knn-normalized"}  # accepted until 0.3
 

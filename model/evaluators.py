@@ -232,6 +232,13 @@ def mahalanobis(run: Scoring) -> Scores:
     return _nearest(distances.mahalanobis(run.tests, known.features, known.classes, run.means))
 
 
+def mahalanobis_normalized(run: Scoring) -> Scores:
+    """The same on L2-normalized features."""
+    known, tests = _normalized(run)
+    means = class_means(known, run.references.classes, run.references.num_classes)
+    return _nearest(distances.mahalanobis(tests, known, run.references.classes, means))
+
+
 def knn(run: Scoring) -> Scores:
     """Distance to the k-th nearest reference (arXiv 2204.06507)."""
     return _knn(run, "knn", run.references.features, run.tests)
@@ -239,8 +246,13 @@ def knn(run: Scoring) -> Scores:
 
 def knn_normalized(run: Scoring) -> Scores:
     """The same on L2-normalized features."""
+    return _knn(run, "knn-normalized", *_normalized(run))
+
+
+def _normalized(run: Scoring) -> tuple[Tensor, Tensor]:
+    """References (R, D) and tests (T, D) of length 1."""
     known, tests = (functional.normalize(x, dim=1) for x in (run.references.features, run.tests))
-    return _knn(run, "knn-normalized", known, tests)
+    return known, tests
 
 
 def _knn(run: Scoring, name: str, known: Tensor, tests: Tensor) -> Scores:
@@ -298,6 +310,7 @@ EVALUATORS: dict[str, Evaluator] = {
     WHITENED_COSINE: Evaluator(whitened_cosine),
     "euclidean": Evaluator(euclidean),
     "mahalanobis": Evaluator(mahalanobis),
+    "mahalanobis-normalized": Evaluator(mahalanobis_normalized),
     "knn": Evaluator(knn),
     "knn-normalized": Evaluator(knn_normalized),
 }

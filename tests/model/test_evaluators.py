@@ -144,8 +144,13 @@ def test_knn_is_the_distance_to_the_kth_reference(relation):
         assert predicted.tolist() == CLASSES[nearest].tolist()
 
 
-def test_mahalanobis_follows_its_definition(relation):
-    residuals = FEATURES.numpy().astype(float) - MEANS[CLASSES]
+@pytest.mark.parametrize("name", ["mahalanobis", "mahalanobis-normalized"])
+def test_mahalanobis_follows_its_definition(relation, name):
+    features, tests = FEATURES.numpy().astype(float), TESTS.numpy().astype(float)
+    if name == "mahalanobis-normalized":
+        features, tests = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, tests))
+    means = np.stack([features[CLASSES == k].mean(axis=0) for k in range(K)])
+    residuals = features - means[CLASSES]
     sample = residuals.T @ residuals / R
     scale = np.trace(sample) / D
     # Ledoit and Wolf (2004), lemma 3.2 and section 3.3.
@@ -153,9 +158,9 @@ def test_mahalanobis_follows_its_definition(relation):
     noise = sum(((np.outer(r, r) - sample) ** 2).sum() for r in residuals) / R**2
     shrinkage = min(noise, spread) / spread
     inverse = np.linalg.inv((1 - shrinkage) * sample + shrinkage * scale * np.eye(D))
-    differences = TESTS.numpy()[:, None] - MEANS[None]
+    differences = tests[:, None] - means[None]
     distances = np.einsum("tkd,de,tke->tk", differences, inverse, differences)
-    normality, predicted = score("mahalanobis", relation)
+    normality, predicted = score(name, relation)
     close(normality, -distances.min(axis=1))
     assert predicted.tolist() == distances.argmin(axis=1).tolist()
 
