@@ -55,7 +55,8 @@ def workspace(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         # Enough of the demo for pairs of each training class, references and tests.
-        patch.setattr(characters, "SAMPLES_PER_DOMAIN", 2)
+        patch.setattr(characters, "TRAINING_SAMPLES", 2)
+        patch.setattr(characters, "HELD_OUT_SAMPLES", 2)
         patch.setattr(characters, "NUM_REFERENCES", 1)
         yield folder
 

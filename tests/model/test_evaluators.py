@@ -149,7 +149,7 @@ def test_mahalanobis_follows_its_definition(relation, name):
     features, tests = FEATURES.numpy().astype(float), TESTS.numpy().astype(float)
     if name == "mahalanobis-normalized":
         features, tests = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, tests))
-    means = np.stack([features[CLASSES == k].mean(axis=0) for k in range(K)])
+    means = np.stack([features[k == CLASSES].mean(axis=0) for k in range(K)])
     residuals = features - means[CLASSES]
     sample = residuals.T @ residuals / R
     scale = np.trace(sample) / D

@@ -37,7 +37,7 @@ def test_each_held_out_class_has_references_and_tests_in_every_domain() -> None:
     for domain in characters.DOMAINS:
         for number in range(characters.NUM_TRAINING_CLASSES, characters.NUM_CLASSES):
             assert counts[domain, number, "reference"] == characters.NUM_REFERENCES
-            tests = characters.SAMPLES_PER_DOMAIN - characters.NUM_REFERENCES
+            tests = characters.HELD_OUT_SAMPLES - characters.NUM_REFERENCES
             assert counts[domain, number, "test"] == tests
 
 
@@ -45,6 +45,18 @@ def test_class_names_sort_in_the_order_of_their_numbers() -> None:
     names = [characters.class_name(number) for number in range(characters.NUM_CLASSES)]
     assert len(set(names)) == characters.NUM_CLASSES
     assert names == sorted(names)
+
+
+def test_no_two_classes_have_the_same_strokes() -> None:
+    every = {frozenset(characters.strokes_of(0, n)) for n in range(characters.NUM_CLASSES)}
+    assert len(every) == characters.NUM_CLASSES
+
+
+def test_each_held_out_class_shares_all_strokes_but_one_with_a_training_class() -> None:
+    training = [set(characters.strokes_of(0, n)) for n in range(characters.NUM_TRAINING_CLASSES)]
+    for number in range(characters.NUM_TRAINING_CLASSES, characters.NUM_CLASSES):
+        held_out = set(characters.strokes_of(0, number))
+        assert max(len(held_out & other) for other in training) == len(held_out) - 1
 
 
 @pytest.mark.parametrize("domain", characters.DOMAINS)
