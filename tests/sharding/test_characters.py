@@ -79,8 +79,8 @@ def test_each_argument_changes_the_image(domain: str, other: tuple[int, int, int
     assert not np.array_equal(pixels, np.asarray(characters.draw(seed, domain, number, sample)))
 
 
-# The mean color (R, G, B) of sample 11 of class 1600, drawn from seed 0 with NumPy 2 and Pillow 13 by
-# `characters.draw` when classes became combinations of an alphabet's strokes. Exact pixels may
+# The mean color (R, G, B) of sample 11 of class 1600, drawn from seed 0 by `characters.draw` with
+# NumPy 2 and Pillow 13 when classes became combinations of an alphabet's strokes. Exact pixels may
 # differ with the processor; another sequence of random numbers gives another color.
 MEAN_COLORS = {
     "flat": (58.11, 78.70, 139.45),
