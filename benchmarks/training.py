@@ -16,6 +16,8 @@ groups      a step of --groups, P x K x R: P classes with K images each from the
 plain       the relational module alone, forward and backward, on random features and the pairs of
             such a step, each pair on its own
 shared      the same with each image projected once
+frozen      the step of such a group as train_ddp.py does it with train.backbone frozen: the plan,
+            features gathered from random ones of the pack's images, relational module, optimizer
 
 They are measured in turn, several times, and the fastest time of each counts.
 """
@@ -45,13 +47,16 @@ from pipelines.pairs import PairData
 from runtime.config import load_config
 from runtime.distributed import Process, process_group
 from training import task
-from training.config import TrainConfig, resolve
-from training.data import load_pairs, pair_loader
+from training.config import TrainConfig
+from training.data import feature_loader, load_pairs, pair_loader
 from training.optimization import build_optimizer
 from training.pair_loss import PairLoss
+from training.scaling import resolve
 from training.step import Stepper
 
-WAYS = ("synthetic", "pipeline", "original", "groups", "plain", "shared")
+WAYS = ("synthetic", "pipeline", "original", "groups", "plain", "shared", "frozen")
+# What a way's rate is compared with, where that is not the first three.
+COMPARED = {"shared": ("plain",), "frozen": ("shared", "groups")}
 
 
 def main() -> int:
@@ -75,6 +80,7 @@ def main() -> int:
             "groups": lambda: our_step(grouped, process, groups, synthetic=False),
             "plain": lambda: _head(grouped, process, groups, shared=False),
             "shared": lambda: _head(grouped, process, groups, shared=True),
+            "frozen": lambda: _frozen(grouped, process, groups),
         }
         ways = {name: makers[name]() for name in options.ways}
         seconds = dict.fromkeys(ways, float("inf"))
@@ -119,6 +125,19 @@ def our_step(
     if synthetic:
         batches = same_batch(batches)
     stepper = build_stepper(config, process, data, batches)
+    numbers = count(1)
+    return lambda: cast(None, stepper.step(next(numbers)))
+
+
+def _frozen(config: TrainConfig, process: Process, data: PairData) -> Callable[[], None]:
+    config = replace(config, train=replace(config.train, backbone="frozen"))
+    network = cast(ReSeND, task.build(config, data.plan.num_classes)).to(process.device)
+    network.backbone.requires_grad_(False)
+    optimizer = build_optimizer(config.optimizer, task.parameter_groups(network, 1.0))
+    shape = config.train.views, len(data.rows), network.relation.proj.in_features
+    features = torch.randn(shape, device=process.device).half()
+    batches = feature_loader(data, features, config, process, 0)
+    stepper = Stepper(config, process, network, optimizer, batches)
     numbers = count(1)
     return lambda: cast(None, stepper.step(next(numbers)))
 
@@ -226,12 +245,12 @@ def _report(
     )
     rates = {}
     for name, time_ in seconds.items():
-        of_groups = name in ("groups", "plain", "shared")
+        of_groups = name in ("groups", *COMPARED, "plain")
         pairs = pairs_of_group if of_groups else config.train.global_batch
         rates[name] = pairs / time_
         ratios = [
             f"{rates[name] / rates[other]:6.2f} x {other}"
-            for other in (("plain",) if name == "shared" else ("synthetic", "pipeline", "original"))
+            for other in COMPARED.get(name, WAYS[:3])
             if other in rates and name not in ("plain", other)
         ]
         print(f"{name:10} {1000 * time_:9.1f} ms {rates[name]:9.0f} pairs/s", *ratios)

@@ -14,6 +14,7 @@ from evaluation.features import Features
 from evaluation.progress import Progress
 from evaluation.trained import TrainedNetwork
 from model.config import Precision
+from pipelines.augmentation import AugmentedView
 from pipelines.config import Decoding, InputConfig
 from pipelines.loader import ImageLoader
 from pipelines.pack import Pack
@@ -31,11 +32,13 @@ class ExtractionConfig:
         input: how images are decoded; their checksums are compared in any case.
         batch_size: images per batch and process.
         precision: of the backbone's arithmetic.
+        view: how images are augmented; None for the view of evaluation.
     """
 
     input: InputConfig
     batch_size: int = 32
     precision: Precision = "float32"
+    view: AugmentedView | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class FeatureExtractor:
         """
         started = time.perf_counter()
         values = torch.zeros(len(rows), self.width, device=self.process.device)
-        key = self._key(self.cache) if self.cache and self.process.is_first else None
+        key = self.key(self.cache.backbone) if self.cache and self.process.is_first else None
         missing = np.flatnonzero(~self._from_cache(key, rows, values))
         chunk = chunk_of(len(missing), self.process)
         computed = all_gather(self.run(rows[missing[chunk.slice]]), chunk, self.process)
@@ -103,7 +106,9 @@ class FeatureExtractor:
         decoding = Decoding(
             self.network.network.preprocessing, self.config.input, self.process.local_rank
         )
-        loader = ImageLoader(self.pack, rows, decoding, batch_size=self.config.batch_size)
+        loader = ImageLoader(
+            self.pack, rows, decoding, batch_size=self.config.batch_size, view=self.config.view
+        )
         loaded, first = np.full(len(rows), -1, dtype=np.int64), 0
         with (
             Progress("features", len(rows), "image", self.process) as progress,
@@ -125,15 +130,17 @@ class FeatureExtractor:
         """D, the width of a feature."""
         return self.network.network.relation.proj.in_features
 
-    def _key(self, cache: FeatureCache) -> FeatureKey:
+    def key(self, backbone: str) -> FeatureKey:
+        """What the features depend on; ``backbone`` is the sha256 of its name and weights."""
         settings = self.config.input
         return FeatureKey(
-            backbone=cache.backbone,
+            backbone=backbone,
             pack=self.pack.manifest.fingerprint,
             index=_index_sha256(self.pack),
             transform=f"{self.network.network.preprocessing} {settings.dtype} "
             f"on {dali_device(settings.device)}, DALI {dali.__version__}, "
-            f"torch {torch.__version__}",
+            f"torch {torch.__version__}"
+            + ("" if self.config.view is None else f", {self.config.view}"),
             precision=self.config.precision,
             rows=len(self.pack.index),
             width=self.width,

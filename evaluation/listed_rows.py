@@ -1,7 +1,7 @@
 """The rows of a pack that hold the images of a list, matched by their source paths."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -70,6 +70,18 @@ def find_rows(listed: ImageList, pack: Pack, leave_out_rejected: bool) -> Labele
     names = [entry.name or name for entry, name in zip(kept, classes, strict=True)]
     labels = np.array([entry.label for entry in kept], dtype=np.int64)
     return LabeledRows(rows, labels, np.array(names, dtype=object), len(absent))
+
+
+def expect_order(images: LabeledRows, listed: ImageList, known: Sequence[str]) -> None:
+    """Raise PackError if ``images``, those of the list, have a class of one of the ``known`` names
+    with the label of another."""
+    label_of = {name: label for label, name in enumerate(known)}
+    for name, label in sorted(set(zip(images.names, images.labels.tolist(), strict=True))):
+        if label_of.get(name, label) != label:
+            raise PackError(
+                f"list {listed.path}: class {name} has label {label}, but {label_of[name]} by its "
+                "place in `known`; name the known classes in the order of the list's labels"
+            )
 
 
 class _Finder:

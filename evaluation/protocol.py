@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from evaluation.layouts import LAYOUTS
-from evaluation.listed_rows import LabeledRows, find_rows
+from evaluation.listed_rows import LabeledRows, expect_order, find_rows
 from evaluation.lists import PATHS, ImageList
 from evaluation.selection_fields import read_selection
 from evaluation.yaml_fields import Fields
@@ -221,6 +221,7 @@ class _Images:
                 images = self._selected(pack, part.images.rows(pack))
             else:
                 images = find_rows(part.images, pack, self._protocol.leave_out_rejected)
+                expect_order(images, part.images, self.known)
             found.append(images._replace(rows=first_row + images.rows))
         rows, labels, names = (
             np.concatenate([getattr(images, column) for images in found])

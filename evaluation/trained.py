@@ -61,13 +61,12 @@ class Provenance:
         """Hash the weights of ``checkpoint``."""
         weights = checkpoint.weights
         name = checkpoint.setting("model", "backbone") or ModelConfig.backbone
-        backbone = {key: tensor for key, tensor in weights.items() if key.startswith("backbone.")}
         return Provenance(
             path=checkpoint.path,
             step=checkpoint.step,
             verified=checkpoint.verified,
             sha256=_sha256(weights),
-            backbone_sha256=_sha256({**backbone, name: torch.empty(0)}),
+            backbone_sha256=backbone_sha256(name, weights),
             untrained=untrained_parts(weights),
             config=checkpoint.config,
         )
@@ -155,6 +154,12 @@ def _build(checkpoint: Checkpoint) -> ReSeND:
             "--out RUN --backbone NAME --num-heads N` and evaluate RUN"
         ) from error
     return network
+
+
+def backbone_sha256(name: str, weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the backbone's name and its weights among those of a network."""
+    backbone = {key: tensor for key, tensor in weights.items() if key.startswith("backbone.")}
+    return _sha256({**backbone, name: torch.empty(0)})
 
 
 def _sha256(weights: Mapping[str, Tensor]) -> str:

@@ -36,6 +36,11 @@ class ReSeND(nn.Module):
         anchors, partners = self.backbone(images).chunk(2)
         return self.relation(anchors, partners)
 
+    def on_features(self) -> "ReSeND":
+        """The network with the same relational module whose input is features in place of images:
+        its backbone is the identity."""
+        return ReSeND(nn.Identity(), self.relation, self.preprocessing)
+
 
 class Classifier(nn.Module):
     """A backbone with a linear classifier, to learn features before training on pairs."""

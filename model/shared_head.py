@@ -146,12 +146,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Te
 
     In float32 on a CPU it calls oneDNN, which uses AVX-512 on every processor that has it. MKL,
     PyTorch's default, does so only on Intel's processors and is half as fast on AMD's.
+    torch.compile chooses for itself.
     """
     device = x.device.type
     autocast = device != "meta" and torch.is_autocast_enabled(device)
     if not autocast:
         x = x.to(weight.dtype)
-    if _HAS_ONEDNN and device == "cpu" and not autocast and x.dtype == torch.float32:
+    eager = not (autocast or torch.compiler.is_compiling())
+    if _HAS_ONEDNN and device == "cpu" and eager and x.dtype == torch.float32:
         if not torch.is_grad_enabled():
             return _onednn(x, weight, bias, "gelu" if gelu else "none")
         y = _OneDnnLinear.apply(x, weight, bias)

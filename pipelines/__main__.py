@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from model.config import Preprocessing
 from pipelines.config import AugmentConfig, Decoding, InputConfig, SamplingConfig
-from runtime.command import Parser, natural, positive, run_command
+from runtime.command import HelpFormatter, Parser, natural, positive, run_command
 from runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,16 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m pipelines",
         description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, summary in (
         ("show", _show, "draw a contact sheet of pairs as the model sees them"),
         ("bench", _bench, "print the input rate on this machine"),
     ):
-        command = commands.add_parser(
-            name, help=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        command = commands.add_parser(name, help=summary, formatter_class=HelpFormatter)
         command.set_defaults(run=run)
         command.add_argument(
             "pack", type=Path, nargs="+", help="folder of a pack; several are read as one"

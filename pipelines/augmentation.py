@@ -6,12 +6,13 @@ import numpy as np
 
 from model.geometry import View, crop_view
 from pipelines.config import AugmentConfig
-from pipelines.hashing import draw, uniform
+from pipelines.hashing import draw, stream, uniform
 
 _CROP_TRIES = 10  # torchvision.transforms.RandomResizedCrop.get_params
 (_FLIP, _APPLY_JITTER, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _GRAYSCALE) = range(7)
 _CROPS = 7  # from here on four draws per try: area, aspect, top, left
 _NUM_DRAWS = _CROPS + 4 * _CROP_TRIES
+_VIEW = 8  # the purpose of a stream, hashed into its key
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,26 @@ class Augmentation:
     contrast: np.ndarray
     saturation: np.ndarray
     hue: np.ndarray
+
+
+@dataclass(frozen=True)
+class AugmentedView:
+    """One augmented view of each image of a pack, the same in every run.
+
+    Attributes:
+        config: strength of the augmentation.
+        number: which of the views, from 0 on; each has changes of its own.
+    """
+
+    config: AugmentConfig
+    number: int
+
+    def draw(
+        self, image_size: int, rows: np.ndarray, width: np.ndarray, height: np.ndarray
+    ) -> Augmentation:
+        """The augmentation of ``rows``, int64 (n,), by hashing them; see ``draw_augmentation``."""
+        keys = stream(0, rows, np.array(self.number), np.array(_VIEW))
+        return draw_augmentation(self.config, image_size, keys, width, height)
 
 
 def unchanged(view: View) -> Augmentation:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from nvidia.dali import Pipeline
 
+from pipelines.augmentation import AugmentedView
 from pipelines.config import AugmentConfig, Decoding
 from pipelines.graph import image_pipeline
 from pipelines.pack import Pack
-from pipelines.pairs import PairData, Share
+from pipelines.pairs import DrawnPairs, PairData, Share
 from pipelines.source import ImageSource, PairSource
 
 _MAX_STEPS_AHEAD = 2
@@ -24,7 +25,8 @@ class PairBatch:
     Attributes:
         step: the global step.
         images: (n, 3, S, S) on the device, channels-last; nothing overwrites them, so they are safe
-            to keep. Of independent pairs first the p anchors, then their p partners.
+            to keep. Of independent pairs first the p anchors, then their p partners. Of a frozen
+            backbone their features, float32 (n, D).
         left: int64 (p,) on the device, the place in ``images`` of each pair's first image.
         right: int64 (p,) on the device, that of its partner; see ``GroupPairs`` for means.
         different: bool (p,) on the device, True where the two differ in class.
@@ -39,6 +41,27 @@ class PairBatch:
     different: torch.Tensor
     labels: torch.Tensor
     rows: np.ndarray
+
+    @classmethod
+    def of(
+        cls, step: int, images: torch.Tensor, drawn: DrawnPairs, classes: np.ndarray
+    ) -> "PairBatch":
+        """The batch of the pairs ``drawn``, with ``images`` on their device and the plan's
+        ``classes``."""
+
+        def on_device(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(array).to(images.device, non_blocking=True)
+
+        pairs = drawn.pairs
+        return cls(
+            step=step,
+            images=images,
+            left=on_device(pairs.left),
+            right=on_device(pairs.right),
+            different=on_device(pairs.different),
+            labels=on_device(classes[pairs.images].astype(np.int64)),
+            rows=drawn.rows,
+        )
 
 
 @dataclass(frozen=True)
@@ -99,20 +122,7 @@ class PairLoader:
     def __next__(self) -> PairBatch:
         images = self._next_images()
         drawn = self._source.take(self._step)
-        pairs = drawn.pairs
-
-        def on_device(array: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(array).to(images.device, non_blocking=True)
-
-        batch = PairBatch(
-            step=self._step,
-            images=images,
-            left=on_device(pairs.left),
-            right=on_device(pairs.right),
-            different=on_device(pairs.different),
-            labels=on_device(self._data.plan.classes[pairs.images].astype(np.int64)),
-            rows=drawn.rows,
-        )
+        batch = PairBatch.of(self._step, images, drawn, self._data.plan.classes)
         self._step += 1
         return batch
 
@@ -136,8 +146,8 @@ class PairLoader:
 
 
 class ImageLoader:
-    """Iterates over the images of ``rows`` in order, preprocessed for evaluation, in batches of
-    ``batch_size`` images; the last may have fewer.
+    """Iterates over the images of ``rows`` in order, preprocessed for evaluation or augmented as in
+    ``view``, in batches of ``batch_size`` images; the last may have fewer.
 
     Raises:
         ConfigError: a GPU is requested and none is available.
@@ -145,11 +155,17 @@ class ImageLoader:
     """
 
     def __init__(
-        self, pack: Pack, rows: np.ndarray, decoding: Decoding, *, batch_size: int
+        self,
+        pack: Pack,
+        rows: np.ndarray,
+        decoding: Decoding,
+        *,
+        batch_size: int,
+        view: AugmentedView | None = None,
     ) -> None:
         self._pack, self._decoding, self._batch_size = pack, decoding, batch_size
         self._length = -(-len(rows) // batch_size)
-        self._source = ImageSource(pack, rows, decoding, batch_size)
+        self._source = ImageSource(pack, rows, decoding, batch_size, view)
 
     def __len__(self) -> int:
         return self._length

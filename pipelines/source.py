@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from model.geometry import evaluation_view
-from pipelines.augmentation import draw_augmentation, unchanged
+from pipelines.augmentation import Augmentation, AugmentedView, draw_augmentation, unchanged
 from pipelines.config import AugmentConfig, Decoding
 from pipelines.damage import DamageCheck, undecodable
 from pipelines.graph import GraphInputs, graph_inputs
@@ -131,12 +131,26 @@ class PairSource:
 class ImageSource:
     """Feeds the images of ``rows``, int64 (N,), in order; past the end it repeats the last batch.
 
+    Args:
+        pack: holds the images.
+        rows: rows of its index.
+        decoding: how the images are decoded.
+        batch_size: images per batch.
+        view: how they are augmented; None for the view of evaluation.
+
     Raises:
-        PackError: a sample is damaged; evaluation never substitutes an image.
+        PackError: a sample is damaged; its image is never substituted.
     """
 
-    def __init__(self, pack: Pack, rows: np.ndarray, decoding: Decoding, batch_size: int) -> None:
-        self._pack, self._rows, self._decoding = pack, rows, decoding
+    def __init__(
+        self,
+        pack: Pack,
+        rows: np.ndarray,
+        decoding: Decoding,
+        batch_size: int,
+        view: AugmentedView | None = None,
+    ) -> None:
+        self._pack, self._rows, self._decoding, self._view = pack, rows, decoding, view
         self._batch_size = batch_size
         self._check = DamageCheck(pack, check_crc=True)
 
@@ -146,9 +160,14 @@ class ImageSource:
         self._pack.prefetch(self.batch(min(info.iteration + 1, last)))
         images = self._pack.read(rows)
         self._refuse(rows[self._check.items(rows, images)])
-        index = self._pack.index
-        view = evaluation_view(self._decoding.preprocessing, index.width[rows], index.height[rows])
-        return graph_inputs(images, unchanged(view))
+        return graph_inputs(images, self._augmentation(rows))
+
+    def _augmentation(self, rows: np.ndarray) -> Augmentation:
+        preprocessing, index = self._decoding.preprocessing, self._pack.index
+        width, height = index.width[rows], index.height[rows]
+        if self._view is not None:
+            return self._view.draw(preprocessing.image_size, rows, width, height)
+        return unchanged(evaluation_view(preprocessing, width, height))
 
     def batch(self, number: int) -> np.ndarray:
         """int64 (b,), the rows of batch ``number``."""

@@ -29,6 +29,14 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{' '.join(message.split())}; see {self.prog} --help")
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_default = action.default is not None and action.default is not False
+        return super()._get_help_string(action) if has_default else action.help
+
+
 def run_command(action: Callable[[], int]) -> int:
     """Run ``action`` and return the command's exit status.
 

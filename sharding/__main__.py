@@ -51,6 +51,7 @@ def _pack(arguments: argparse.Namespace) -> int:
             max_pixels=arguments.max_pixels,
         ),
     )
+    folder = local_folder(str(arguments.out)) if arguments.repair else _folder_to_write(arguments)
     dataset = SOURCES[arguments.dataset].dataset(arguments.root.absolute(), arguments)
     if arguments.name is not None:
         dataset = replace(dataset, name=arguments.name)
@@ -61,8 +62,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(dataset, options, arguments.root)
     if arguments.repair:
-        return _repair(local_folder(str(arguments.out)), dataset, arguments.workers)
-    folder = _folder_to_write(arguments)
+        return _repair(folder, dataset, arguments.workers)
     out, report = folder.absolute(), _Report(folder)
     execute = _executor(arguments)
     if arguments.part:

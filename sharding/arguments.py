@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from runtime.command import Parser, fraction, natural, positive, size
+from runtime.command import HelpFormatter, Parser, fraction, natural, positive, size
 from runtime.errors import ConfigError
 from sharding.remote.url import PackUrl, is_url
 from sharding.session import Part
@@ -23,7 +23,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
             name,
             help=summary,
             description=summary,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
         )
 
     packing = command("pack", "pack a data set; `pack DATASET --help` lists its options")
@@ -73,7 +73,7 @@ def _add_source(sources: Any, name: str, source: Source) -> argparse.ArgumentPar
         name,
         help=source.layout,
         description=source.layout,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     source.add_options(parser)
     _add_packing(parser)

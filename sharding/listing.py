@@ -186,7 +186,7 @@ def _expect_unique(hashes: np.ndarray, name_end: np.ndarray, names: Path) -> Non
         ]
         if pair[0] == pair[1]:
             raise PackError(
-                f"{os.fsdecode(pair[0])!r} is in the data set twice; rename or remove one of both"
+                f"{os.fsdecode(pair[0])!r} is in the data set twice; rename or remove one of them"
             )
 
 

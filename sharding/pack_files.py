@@ -8,10 +8,12 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from runtime.errors import PackError
+from sharding.dali_index import dali_index_problem
 from sharding.format import index as index_file
 from sharding.format import rejects as rejects_file
 from sharding.format.files import MalformedError, open_regular, regular_size
 from sharding.format.manifest import Manifest, dali_index_name
+from sharding.format.opening import PackContents
 from sharding.format.tar import max_index_bytes
 
 CHUNK = 4 * 1024**2  # bytes read at once
@@ -51,14 +53,16 @@ def pack_files(manifest: Manifest, size_of: Callable[[str], int | None]) -> list
     return files
 
 
-def local_files(pack: Path, manifest: Manifest) -> list[PackFile]:
-    """The files of the pack in the folder ``pack`` but its manifest; PackError where one cannot be
-    right."""
-    problem = rejects_file.rejects_problem(pack, manifest)
+def local_files(contents: PackContents) -> list[PackFile]:
+    """The files of an open pack but its manifest; PackError where one cannot be right."""
+    pack, manifest = contents.path, contents.manifest
     try:
-        if problem:
+        if problem := rejects_file.rejects_problem(pack, manifest):
             raise MalformedError(problem)
-        return pack_files(manifest, lambda name: regular_size(pack / name))
+        files = pack_files(manifest, lambda name: regular_size(pack / name))
+        if problem := dali_index_problem(pack, manifest, contents.index):
+            raise MalformedError(problem)
+        return files
     except MalformedError as error:
         raise PackError(f"{pack}: {error}; run `python -m sharding verify {pack}`") from error
 

@@ -140,13 +140,14 @@ class _LocalPack:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.manifest = open_pack(path).manifest
+        self._contents = open_pack(path)
+        self.manifest = self._contents.manifest
 
     def __str__(self) -> str:
         return str(self._path)
 
     def files(self) -> list[PackFile]:
-        return local_files(self._path, self.manifest)
+        return local_files(self._contents)
 
     def copy(self, files: Sequence[PackFile], folder: Path, bar: tqdm) -> None:
         for file in files:

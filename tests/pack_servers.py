@@ -37,6 +37,17 @@ class Server:
         ]
         self._process = None
 
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
     def start(self):
         self._process = subprocess.Popen(
             self._words, stderr=subprocess.DEVNULL, preexec_fn=_end_with_parent

@@ -1,13 +1,12 @@
-"""The configuration of a training run, and how a recipe scales with the number of devices."""
+"""The configuration of a training run."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from model.config import ModelConfig, ObjectiveConfig, Preprocessing, PreprocessingOptions
 from pipelines.config import MAX_PAIRS, AugmentConfig, InputConfig, SamplingConfig
 from runtime.checks import above, check_numbers, number, whole
-from runtime.errors import ConfigError
 
 MAX_STEPS = 10**8 - 1  # checkpoints are named by eight digits
 
@@ -141,6 +140,12 @@ class LoopConfig:
             precision, with weights and optimizer state in float32.
         compile: compile the network with torch.compile where that works.
         max_loss: a mean loss above this, or one that is not finite, stops the run.
+        backbone: ``frozen`` trains the relational module alone, on features of the training images
+            that are extracted once, before the first step.
+        views: augmented views of each image whose features a frozen backbone gives, of which each
+            step takes one; 1 for the view of evaluation alone.
+        feature_cache: folder where the features of a frozen backbone are kept, on a file system
+            that all nodes share.
     """
 
     iterations: int = 13_000
@@ -152,6 +157,9 @@ class LoopConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     max_loss: float = 1e4
+    backbone: Literal["trained", "frozen"] = "trained"
+    views: int = 4
+    feature_cache: Path = Path("runs/features")
 
     def __post_init__(self) -> None:
         check_numbers(
@@ -164,7 +172,13 @@ class LoopConfig:
             pairs_at_once=whole(1, MAX_PAIRS),
             clip=above(0),
             max_loss=above(0),
+            views=whole(1, 1024),
         )
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the backbone is frozen."""
+        return self.backbone == "frozen"
 
 
 @dataclass(frozen=True)
@@ -326,78 +340,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_numbers("", self, seed=whole(0))
-
-
-def resolve(config: TrainConfig, world_size: int, saved_batch: int | None) -> TrainConfig:
-    """The configuration with the numbers that apply on ``world_size`` devices.
-
-    With ``scale: linear`` and k times the recipe's devices (each micro-batch of a step counts as
-    one), the global batch and the learning rate are multiplied by k, and all step counts are
-    divided by it. A resumed run keeps the global batch that it was started with, ``saved_batch``,
-    and so its sequence of pairs.
-
-    Raises:
-        ConfigError: the devices cannot share the global batch equally, or a scaled number is out
-            of range.
-    """
-    loop, sampling = config.train, config.data.sampling
-    # What the devices share: pairs, or groups of so many pairs.
-    key, count, pairs = "train.global_batch", loop.global_batch, 1
-    if config.data.grouped:
-        key, count, pairs = "data.sampling.groups", sampling.groups, sampling.pairs_per_group
-        config = replace(config, train=replace(loop, global_batch=count * pairs))
-    if config.scale == "linear":
-        if count % loop.recipe_ranks:
-            raise ConfigError(
-                f"{key} {count} is not a multiple of train.recipe_ranks {loop.recipe_ranks}; "
-                "change either"
+        if self.train.frozen and self.task != "relation":
+            raise ValueError(
+                "train.backbone frozen needs task: relation; classification trains the backbone"
             )
-        count = count // loop.recipe_ranks * world_size * loop.accumulate
-        if saved_batch is not None:
-            count = max(1, saved_batch // pairs)
-        try:
-            config = _scaled(config, count * pairs)
-        except ValueError as error:
-            raise ConfigError(f"scale linear on {world_size} devices: {error}") from error
-    micro_batches = world_size * loop.accumulate
-    if count % micro_batches:
-        raise ConfigError(
-            f"{key} {count} cannot be shared equally by "
-            f"{world_size} processes x {loop.accumulate} micro-batches; "
-            f"choose a multiple of {micro_batches}"
-        )
-    return config
-
-
-def scaling_line(recipe: TrainConfig, resolved: TrainConfig) -> str:
-    """How the linear scaling rule changed the recipe, in one line."""
-    return (
-        f"linear scaling, {recipe.train.global_batch} -> {resolved.train.global_batch} pairs per "
-        "step: "
-        f"lr {recipe.optimizer.lr:g} -> {resolved.optimizer.lr:g}, "
-        f"steps {recipe.train.iterations} -> {resolved.train.iterations}, "
-        f"warm-up {recipe.schedule.warmup} -> {resolved.schedule.warmup} (--scale none keeps them)"
-    )
-
-
-def _scaled(config: TrainConfig, batch: int) -> TrainConfig:
-    k = batch / config.train.global_batch
-    data, sampling = config.data, config.data.sampling
-    if data.grouped:
-        sampling = replace(sampling, groups=batch // sampling.pairs_per_group)
-    return replace(
-        config,
-        scale="none",
-        data=replace(data, sampling=sampling),
-        train=replace(
-            config.train,
-            global_batch=batch,
-            iterations=max(1, round(config.train.iterations / k)),
-        ),
-        optimizer=replace(config.optimizer, lr=config.optimizer.lr * k),
-        schedule=replace(
-            config.schedule,
-            warmup=round(config.schedule.warmup / k),
-            milestones=tuple(round(step / k) for step in config.schedule.milestones),
-        ),
-    )

@@ -82,29 +82,30 @@ class SharedPairs(NamedTuple):
 def training_cost(
     network: nn.Module,
     images: int,
-    image_size: int,
+    example: tuple[int, ...],
     moments: int,
     pairs: SharedPairs | None = None,
 ) -> Cost:
     """The cost of a step with ``images`` images, found on the meta device.
 
     Args:
-        network: any network whose input is images; ``ReSeND`` where ``pairs`` are given.
+        network: any network whose input is images, or the features of a frozen backbone;
+            ``ReSeND`` where ``pairs`` are given.
         images: how many images (an even number) a device processes at a time.
-        image_size: their height and width in pixels.
+        example: the shape of the network's input for one image.
         moments: tensors of a parameter's size that the optimizer keeps for it.
         pairs: those of the images; None where the network forms them itself.
     """
     shadow: Any = copy.deepcopy(network).to("meta").train()
     # Two images, and two pairs, suffice: every cost is linear in their number.
-    example = torch.empty(2, 3, image_size, image_size, device="meta")
+    inputs = torch.empty(2, *example, device="meta")
     if pairs is None:
-        per_image = _count(shadow, lambda: shadow(example))
+        per_image = _count(shadow, lambda: shadow(inputs))
         flops, activations = per_image.flops * images / 2, per_image.kept * images // 2
     else:
         relation, places = shadow.relation, torch.empty(2, dtype=torch.long, device="meta")
-        per_image = _count(shadow, lambda: first_block(relation, shadow.backbone(example)))
-        shared = first_block(relation, shadow.backbone(example))
+        per_image = _count(shadow, lambda: first_block(relation, shadow.backbone(inputs)))
+        shared = first_block(relation, shadow.backbone(inputs))
         per_pair = _count(shadow, lambda: pair_logits(relation, shared, places, places))
         flops = (per_image.flops * images + per_pair.flops * pairs.number) / 2
         activations = (per_image.kept * images + per_pair.kept * pairs.at_once) // 2

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from torch import Tensor
+
 from pipelines.config import Decoding
 from pipelines.loader import PairLoader
 from pipelines.pack import Pack
@@ -11,6 +13,7 @@ from pipelines.selection import Selection
 from runtime.distributed import Process
 from sharding.staging import local_pack
 from training.config import TrainConfig
+from training.frozen import FeatureLoader
 
 
 def with_local_packs(config: TrainConfig, process: Process) -> TrainConfig:
@@ -62,12 +65,24 @@ def pair_loader(data: PairData, config: TrainConfig, process: Process, start: in
     Each micro-batch of a step is one step of the loader, so that a step has the same pairs for any
     number of processes and micro-batches.
     """
-    accumulate = config.train.accumulate
-    positions = config.train.global_batch // data.plan.pairs_per_position
     return PairLoader(
         data,
         config.augment,
         Decoding(config.input.preprocessing, config.input, process.local_rank),
-        Share(positions // accumulate, process.rank, process.world_size),
-        start_step=start * accumulate,
+        _share(data, config, process),
+        start_step=start * config.train.accumulate,
     )
+
+
+def feature_loader(
+    data: PairData, features: Tensor, config: TrainConfig, process: Process, start: int
+) -> FeatureLoader:
+    """As ``pair_loader``, of ``features``, float16 (V, N, D), in place of images."""
+    share = _share(data, config, process)
+    return FeatureLoader(data, features, share, start_step=start * config.train.accumulate)
+
+
+def _share(data: PairData, config: TrainConfig, process: Process) -> Share:
+    """This process's part of a micro-batch."""
+    positions = config.train.global_batch // data.plan.pairs_per_position
+    return Share(positions // config.train.accumulate, process.rank, process.world_size)

@@ -12,6 +12,7 @@ from runtime.distributed import Process
 from runtime.stop_signal import StopSignal
 from training import cost, divergence
 from training.config import TrainConfig
+from training.frozen import FeatureLoader
 from training.metrics import StepMetrics
 from training.run_log import LogError, RunLog, remove_report, write_report
 from training.step import Stepper
@@ -53,7 +54,9 @@ class Loop:
         log: where metrics go.
     """
 
-    def __init__(self, run: Run, stepper: Stepper, loader: PairLoader, log: RunLog) -> None:
+    def __init__(
+        self, run: Run, stepper: Stepper, loader: PairLoader | FeatureLoader, log: RunLog
+    ) -> None:
         self._run, self._config, self._process = run, run.config, run.process
         self._stepper, self._loader, self._log = stepper, loader, log
         self._pending: list[StepMetrics] = []

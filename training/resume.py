@@ -88,6 +88,11 @@ def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
         (f"input.{field.name}", getattr(begun_with, field.name), getattr(own, field.name))
         for field in fields(Preprocessing)
     ]
+    # Runs of older versions, without the key, train the backbone.
+    begun_backbone = found.setting("train", "backbone") or "trained"
+    pairs.append(("train.backbone", begun_backbone, config.train.backbone))
+    if config.train.frozen:
+        pairs.append(("train.views", found.setting("train", "views"), config.train.views))
     pairs.append(("train.global_batch", saved_batch(found), config.train.global_batch))
     pairs.append(("the pack's fingerprint", found.training.get("pack"), pack.manifest.fingerprint))
     for name, old, new in pairs:

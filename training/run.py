@@ -3,9 +3,11 @@
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from model.network import Classifier, ReSeND
 from pipelines.class_plan import ClassPlan
+from pipelines.loader import PairLoader
 from pipelines.pairs import PairData
 from pipelines.threads import cores_per_process
 from runtime.checkpoint import Checkpoint
@@ -14,12 +16,14 @@ from runtime.device import dali_device
 from runtime.distributed import Process
 from runtime.run_lock import run_lock
 from training import resume, task
-from training.config import NetworkConfig, TrainConfig, resolve, scaling_line
+from training.config import LoopConfig, NetworkConfig, TrainConfig
 from training.cost import Cost, SharedPairs, training_cost
-from training.data import load_pairs, pair_loader, with_local_packs
+from training.data import feature_loader, load_pairs, pair_loader, with_local_packs
+from training.frozen import FeatureLoader, training_features
 from training.loop import Loop, Run
 from training.optimization import build_optimizer, num_moments
 from training.run_log import RunLog
+from training.scaling import resolve, scaling_line
 from training.step import Stepper
 from training.validation import Validation
 from training.whitening import whiten
@@ -86,13 +90,18 @@ def _cost(
     """Of what a device processes at a time."""
     loop, plan = config.train, data.plan
     pairs = loop.global_batch // process.world_size // loop.accumulate
+    size = config.input.preprocessing.image_size
+    trained: nn.Module = network
+    example: tuple[int, ...] = (3, size, size)
+    if loop.frozen and isinstance(network, ReSeND):
+        trained, example = network.on_features(), (network.relation.proj.in_features,)
     shared = None
     if isinstance(plan, ClassPlan) and isinstance(network, ReSeND):
         shared = SharedPairs(pairs, min(pairs, loop.pairs_at_once or pairs))
     return training_cost(
-        network,
+        trained,
         pairs // plan.pairs_per_position * plan.images_per_position,
-        config.input.preprocessing.image_size,
+        example,
         num_moments(config.optimizer),
         shared,
     )
@@ -110,6 +119,8 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
     found, config, network = prepared.found, prepared.config, prepared.network
     network.to(process.device)
     network.to(memory_format=torch.channels_last)
+    if config.train.frozen:
+        network.backbone.requires_grad_(False)
     optimizer = build_optimizer(
         config.optimizer, task.parameter_groups(network, config.optimizer.backbone_factor)
     )
@@ -120,7 +131,6 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
     validation = None
     if config.validation.protocol is not None:
         validation = Validation(config, network, prepared.data.pack, process)
-    loader = pair_loader(prepared.data, config, process, start)
     step_flops = prepared.cost.flops * config.train.accumulate
     run = Run(config, process, prepared.data, validation, step_flops)
     with RunLog(
@@ -134,8 +144,18 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
             log.say(line)
         if found is None and isinstance(network, ReSeND) and network.relation.whitening:
             whiten(network, config, prepared.data, process)
+        loader = _loader(prepared, process, start)
         stepper = Stepper(config, process, network, optimizer, loader)
         return Loop(run, stepper, loader, log).run(start)
+
+
+def _loader(prepared: _Prepared, process: Process, start: int) -> PairLoader | FeatureLoader:
+    """The batches from step ``start`` on; of a frozen backbone the features are extracted first."""
+    config, data, network = prepared.config, prepared.data, prepared.network
+    if config.train.frozen and isinstance(network, ReSeND):
+        features = training_features(network, config, data, process)
+        return feature_loader(data, features, config, process, start)
+    return pair_loader(data, config, process, start)
 
 
 def _summary(recipe: TrainConfig, prepared: _Prepared, process: Process) -> list[str]:
@@ -153,6 +173,8 @@ def _summary(recipe: TrainConfig, prepared: _Prepared, process: Process) -> list
     ]
     if isinstance(plan, ClassPlan):
         lines.append(_groups_line(config, plan))
+    if isinstance(prepared.network, ReSeND) and loop.frozen:
+        lines.append(_frozen_line(loop, len(prepared.data.rows), prepared.network))
     if config.scale != recipe.scale:
         lines.insert(0, scaling_line(recipe, config))
     if found is not None:
@@ -189,6 +211,16 @@ def _groups_line(config: TrainConfig, plan: ClassPlan) -> str:
             f"{sampling.images} images, which repeat in a group with other augmentations"
         )
     return line
+
+
+def _frozen_line(loop: LoopConfig, num_images: int, network: ReSeND) -> str:
+    views = f"{loop.views} augmented views" if loop.views > 1 else "the view of evaluation"
+    width = network.relation.proj.in_features
+    size = 2 * loop.views * num_images * width / 2**30
+    return (
+        f"the backbone is frozen: features of {views} of each image, {size:.2f} GiB in float16, "
+        f"are kept in {loop.feature_cache} and extracted first where they are not there"
+    )
 
 
 def _input_line(config: TrainConfig) -> str:

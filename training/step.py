@@ -43,7 +43,10 @@ class Stepper:
         self.waiting = DataWait(process.device)
         self.trust: Tensor | None = None
         self._config, self._process, self._batches = config, process, batches
-        self._dtype = getattr(torch, config.train.precision)
+        self._rounded = config.train.precision == "bfloat16"
+        # stored features stay as they are: bfloat16 would round them before they are compared
+        round_input = self._rounded and not config.train.frozen
+        self._input_dtype = torch.bfloat16 if round_input else torch.float32
         if process.device.type == "cuda":
             use_tensor_float32()
         self._wrapped = distribute(
@@ -94,10 +97,8 @@ class Stepper:
         if not last and isinstance(wrapped, nn.parallel.DistributedDataParallel):
             hold = wrapped.no_sync()
         with hold:
-            with torch.autocast(
-                self._process.device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16
-            ):
-                images = batch.images.to(self._process.device, self._dtype)
+            with torch.autocast(self._process.device.type, torch.bfloat16, enabled=self._rounded):
+                images = batch.images.to(self._process.device, self._input_dtype)
                 result = self.task.loss(wrapped, images, batch)
             (result.loss / accumulate).backward()
         return TaskLoss(result.loss.detach(), result.counts)

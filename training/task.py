@@ -48,7 +48,8 @@ class Task(Protocol):
     def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
         """The loss on ``batch`` of ``module``, that of ``self.module`` or around it.
 
-        ``images`` are those of the batch in the data type of the computation.
+        ``images`` are those of the batch in the data type of the computation; of a frozen backbone
+        their features.
         """
 
 
@@ -66,7 +67,7 @@ class Relation:
         return build_network(model, self._config.input.preprocessing, pretrained=model.pretrained)
 
     def module(self, network: ReSeND) -> nn.Module:
-        return network
+        return network.on_features() if self._config.train.frozen else network
 
     def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
         logits = module(images).float()
@@ -79,6 +80,7 @@ class GroupedRelation(Relation):
     def module(self, network: ReSeND) -> nn.Module:
         sampling = self._config.data.sampling
         means_of = sampling.images if sampling.mean_partners else None
+        network = network.on_features() if self._config.train.frozen else network
         return PairLoss(network, self._objective, means_of, self._config.train.pairs_at_once)
 
     def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
@@ -163,8 +165,11 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
 
 
 def parameter_groups(network: ReSeND | Classifier, backbone_factor: float) -> list[ParameterGroup]:
-    """The backbone's parameters and all others, each group with its learning-rate factor."""
+    """The backbone's parameters, unless it is frozen, and all others; each group with its
+    learning-rate factor."""
     backbone = list(network.backbone.parameters())
     known = {id(parameter) for parameter in backbone}
     others = [parameter for parameter in network.parameters() if id(parameter) not in known]
-    return [ParameterGroup(backbone, backbone_factor), ParameterGroup(others, 1.0)]
+    trained = [parameter for parameter in backbone if parameter.requires_grad]
+    groups = [ParameterGroup(trained, backbone_factor), ParameterGroup(others, 1.0)]
+    return groups if trained else groups[1:]

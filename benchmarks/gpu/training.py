@@ -95,7 +95,8 @@ def _values(node: Node, precision: Precision, stepper: Stepper, seconds: float) 
     values: dict[str, Value] = {"pairs/s": size.pairs / seconds, "ms per step": 1000 * seconds}
     peak = peak_flops(device, precision)
     if peak:
-        cost = training_cost(stepper.network, 2 * size.pairs, size.image_size, moments=1)
+        shape = (3, size.image_size, size.image_size)
+        cost = training_cost(stepper.network, 2 * size.pairs, shape, moments=1)
         values["MFU"] = cost.flops / seconds / peak
     values["peak GiB"] = memory_gib(device)
     if node.device == "gpu":

@@ -70,7 +70,7 @@ class _Fetcher:
             path.unlink()
             raise PackError(
                 f"{self.storage.url}/{file.name} does not match its checksum in the manifest; "
-                "push an intact pack, and rerun the same command"
+                "remove it there, push an intact pack, and rerun the same command"
             )
 
     def _complete(self, file: PackFile, local: BinaryIO) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from runtime.errors import PackError
+from sharding.dali_index import dali_index_problem
 from sharding.format import index as index_file
 from sharding.format import manifest as manifest_file
 from sharding.format import rejects as rejects_file
@@ -66,12 +67,14 @@ class RemotePack:
         if problem := rejects_file.rejects_problem(folder, self.manifest):
             raise PackError(f"{self}: {problem}; {_ADVICE}")
         try:
-            problems = Index.read(folder, self.manifest).problems(self.manifest)
-            if problems:
+            index = Index.read(folder, self.manifest)
+            if problems := index.problems(self.manifest):
                 raise MalformedError(problems[0])
         except MalformedError as error:
             raise PackError(f"{self}/{first[0]} is damaged: {error}; {_ADVICE}") from error
         download(self._storage, [file for file in files if file.name not in first], folder, bar)
+        if problem := dali_index_problem(folder, self.manifest, index):
+            raise PackError(f"{self}: {problem}; remove it there, {_ADVICE}")
 
 
 def read_manifest(storage: Storage) -> Manifest | None:

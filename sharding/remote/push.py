@@ -32,7 +32,8 @@ def push(pack: Path, url: PackUrl) -> bool:
     """Write the pack in the folder ``pack`` to ``url``, the manifest last.
 
     A push that was cut short is continued: objects appear when they are complete, so those of the
-    right size are kept if they are of the same pack.
+    right size are kept if they are of the same pack. Objects of a complete pack that are missing or
+    have a different size are replaced.
 
     Returns:
         Whether anything was written; False when the pack already was there.
@@ -43,16 +44,16 @@ def push(pack: Path, url: PackUrl) -> bool:
             fails.
     """
     check_can_push(url)
-    manifest = open_pack(pack).manifest
-    storage = Storage(url)
+    contents = open_pack(pack)
+    manifest, storage = contents.manifest, Storage(url)
     there = read_manifest(storage)
-    if there is not None:
-        if there == manifest:
-            return False
+    if there not in (None, manifest):
         raise PackError(f"{url} has another pack; remove it or choose another URL")
-    files = local_files(pack, manifest)
+    files = local_files(contents)
+    missing = _missing(storage, manifest, files, complete=there is not None)
+    if there is not None and not missing:
+        return False
     with tqdm(total=sum(f.size for f in files), unit="B", unit_scale=True, disable=None) as bar:
-        missing = _missing(storage, manifest, files)
         bar.update(sum(file.size for file in set(files) - set(missing)))
         with Threads(_FILES) as threads:
             threads.run(lambda file: _upload(storage, pack, file, bar), missing)
@@ -66,15 +67,22 @@ def push(pack: Path, url: PackUrl) -> bool:
     return True
 
 
-def _missing(storage: Storage, manifest: Manifest, files: list[PackFile]) -> list[PackFile]:
-    """The files that an earlier, interrupted push of this pack has not written."""
+def _missing(
+    storage: Storage, manifest: Manifest, files: list[PackFile], *, complete: bool
+) -> list[PackFile]:
+    """The files that an earlier push of this pack, ``complete`` or interrupted, has not written, or
+    that have been lost since."""
     fingerprint = manifest.fingerprint.encode()
-    begun = storage.size(_BEGUN) == len(fingerprint)
-    if begun and storage.read(_BEGUN, 0, len(fingerprint)) == fingerprint:
+    if complete or _has_begun(storage, fingerprint):
         found = sizes(storage, manifest)
         return [file for file in files if found[file.name] != file.size]
     storage.write(_BEGUN, fingerprint)
     return files
+
+
+def _has_begun(storage: Storage, fingerprint: bytes) -> bool:
+    size = storage.size(_BEGUN)
+    return size == len(fingerprint) and storage.read(_BEGUN, 0, size) == fingerprint
 
 
 def _upload(storage: Storage, pack: Path, file: PackFile, bar: tqdm) -> None:

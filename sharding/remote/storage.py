@@ -103,11 +103,14 @@ class Storage:
     def _failure(self, name: str, error: BaseException) -> PackError:
         where = f"{self.url}/{name}" if name else str(self.url)
         status, last = _status(error), _chain(error)[-1]
-        if status in (401, 403) or isinstance(error, PermissionError):
-            return PackError(
-                f"access to {where} is denied; check the credentials that {self.url.scheme}:// "
-                "takes from the environment"
+        unauthorized = status in (401, 403) or "Credential" in type(last).__name__
+        if unauthorized or isinstance(error, PermissionError):
+            place = (
+                "in the URL or ~/.netrc"
+                if self.url.driver.package == "aiohttp"
+                else f"that {self.url.scheme}:// takes from the environment"
             )
+            return PackError(f"access to {where} is denied; check the credentials {place}")
         if status == 404 or (status is None and isinstance(last, FileNotFoundError)):
             return _MissingError(f"{where} is missing")
         reason = f"HTTP status {status}" if status else without_secrets(first_line(last))

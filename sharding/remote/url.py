@@ -66,6 +66,8 @@ class PackUrl:
         """Raises ConfigError where ``text`` is not the URL of a folder that a driver can read."""
         found = _URL.match(text)
         scheme = found[1].lower() if found else ""
+        if not scheme:
+            raise ConfigError(f"{text} is not a URL; use e.g. s3://bucket/packs/pacs")
         if scheme not in DRIVERS:
             raise ConfigError(
                 f"packs cannot be read from {scheme}://; use a folder, or a URL of "

@@ -1,6 +1,7 @@
 """An image data set of Hugging Face on disk: Parquet files, each row with an image and a label."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,8 @@ from sharding.sources.containers.files import ContainerFile, container_files
 from sharding.sources.containers.parquet_images import ParquetReader, rows, schema
 from sharding.sources.dataset import Dataset
 from sharding.sources.names import may_be_name
+
+_NUMBERED = re.compile(r"(.*-)(\d{5})-of-(\d{5}).*\.parquet")
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,15 @@ def huggingface(root: Path, options: HuggingFaceOptions) -> Dataset:
     them give the splits. A row without an image or a class is rejected by name.
 
     Raises:
-        PackError: there are no such files, one of them is damaged or lacks a column, or no row has
-            a class.
+        PackError: there are no such files, one of those that a folder's file names count is
+            missing, one of them is damaged or lacks a column, or no row has a class.
     """
     _refuse_arrow(root)
     files = container_files(root, ".parquet")
+    if root.is_dir():
+        _refuse_incomplete(files)
+    for file in files:
+        _expect_columns(file, options)
     columns = [name for name in (options.label_column, options.domain_column) if name is not None]
     names = _names(files, columns)
     return contained_dataset(
@@ -112,6 +119,31 @@ def _class_label(feature: Any) -> tuple[str, ...] | None:
         return None
     sound = names and len(set(names)) == len(names) and all(map(may_be_name, names))
     return tuple(names) if sound else None
+
+
+def _expect_columns(file: ContainerFile, options: HuggingFaceOptions) -> None:
+    there = schema(file.container).names
+    for option, name in vars(options).items():
+        if name is not None and name not in there:
+            raise PackError(
+                f"{file.container.path} has no column {name!r} but {', '.join(map(repr, there))}; "
+                f"say which with --{option.replace('_', '-')}"
+            )
+
+
+def _refuse_incomplete(files: list[ContainerFile]) -> None:
+    there: dict[tuple[str, str], set[int]] = {}
+    for file in files:
+        if found := _NUMBERED.fullmatch(file.name):
+            before, number, count = found.groups()
+            there.setdefault((before, count), set()).add(int(number))
+    for (before, count), numbers in there.items():
+        if missing := sorted(set(range(int(count))) - numbers):
+            raise PackError(
+                f"{len(missing)} of the {int(count)} files {before}*-of-{count} are missing, "
+                f"number {missing[0]} is the first; complete the download, or give a pattern of "
+                "the files to pack"
+            )
 
 
 def _refuse_arrow(root: Path) -> None:

@@ -49,8 +49,8 @@ def imagefolder(root: Path, options: ImageFolderOptions | None = None) -> Datase
         notes = left_out_note(root, found.unused) + loose_images(root)
         dataset = group_tree(_NAME, root, found.groups, found.domains, found.splits, notes=notes)
         folders_read = ", ".join(f"{split}/" for split in found.splits)
-        meaning = "; with `--splits none` they are domains or classes" if names is None else ""
-        return replace(dataset, found=f"{folders_read} are splits{meaning}")
+        meaning = "; `--splits none` reads them as domains or classes" if names is None else ""
+        return replace(dataset, found=f"folders of splits: {folders_read}{meaning}")
     top = content_of(root)
     if not top.folders and top.images:
         raise PackError(

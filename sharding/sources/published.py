@@ -86,8 +86,8 @@ def sun397(root: Path) -> Dataset:
             for class_ in [f"{name}/{part}" for part in parts] or [name]:
                 places[class_] = f"{initial}/{class_}"
     if len(places) != SUN397_NUM_CLASSES:
-        expected = f"{SUN397_NUM_CLASSES} class folders `<initial>/<class>` and not {len(places)}"
-        raise wrong_tree(root, expected, folders(root))
+        expected = f"the {SUN397_NUM_CLASSES} class folders `<initial>/<class>`"
+        raise wrong_tree(root, expected, sorted(places.values()) or folders(root))
     ordered = {class_: places[class_] for class_ in sorted(places)}
     return class_tree("sun397", root, ordered, notes=notes)
 

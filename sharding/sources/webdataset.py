@@ -85,10 +85,11 @@ def _found(
         for key, group in groupby(members(archive, file.container.path), _key):
             if not key:  # files without a dot are not part of a sample
                 continue
-            parts: dict[str, Member] = {}
-            for member in group:
-                if parts.setdefault(member.name[len(key) + 1 :].lower(), member) is not member:
-                    yield Found(member.name, fault="a second file of its kind in the sample")
+            files = list(group)
+            parts = {member.name[len(key) + 1 :].lower(): member for member in files}
+            if len(parts) < len(files):  # which one counts is not certain
+                yield Found(key, fault="two files of the same kind in the sample")
+                continue
             image = next((parts[kind] for kind in kinds if kind in parts), None)
             if image is None:
                 yield Found(key, fault=f"no image: none of {', '.join(kinds)}")

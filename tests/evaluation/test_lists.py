@@ -72,6 +72,12 @@ def test_lists_are_next_to_the_protocol_or_in_the_folder_of_lists(loaded, pack, 
     assert len(protocol.rows(pack, protocol.targets[0]).test) == 24
 
 
+def test_a_known_class_with_the_label_of_another_is_refused(loaded, pack):
+    protocol = loaded(known=["ant", "dog"])
+    with pytest.raises(PackError, match="class ant has label 1, but 0 by its place in `known`"):
+        protocol.rows(pack, protocol.targets[0])
+
+
 def test_names_of_known_classes_may_be_given_and_mixed_with_selections(loaded, pack, tmp_path):
     loaded()
     content = yaml.safe_load((tmp_path / "protocol.yaml").read_text())

@@ -14,12 +14,8 @@ def url(pack_path, tmp_path_factory, monkeypatch):
     root = tmp_path_factory.mktemp("web")
     shutil.copytree(pack_path, root / "pack")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = Server("http", root)
-    try:
-        server.start()
+    with Server("http", root) as server:
         yield f"http://{USER}:{PASSWORD}@{server.address}/pack"
-    finally:
-        server.kill()
 
 
 def test_a_remote_pack_is_copied_and_gives_the_same_scores(url, arguments, tmp_path, refusal):

@@ -13,6 +13,8 @@ def relation(feature_dim=16, **options) -> RelationalTransformer:
     module = RelationalTransformer(feature_dim, ModelConfig(**options))
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.3 if feature_dim == 16 else 0.03)
+    for buffer in module.buffers():
+        torch.nn.init.normal_(buffer)
     return module
 
 
@@ -31,6 +33,7 @@ def logits_and_gradients(score, module, features):
         {"depth": 2},
         {"depth": 3, "head": "mlp"},
         {"depth": 2, "num_logits": 2, "similarity_start": True},
+        {"depth": 2, "similarity_start": "whitened"},
         {"embed_dim": 768, "depth": 4, "num_heads": 12, "feature_dim": 512},
     ],
 )

@@ -1,6 +1,9 @@
 """The members of tar archives are listed completely and safely, or the archive is refused."""
 
+import bz2
+import gzip
 import io
+import lzma
 import struct
 import tarfile
 
@@ -45,6 +48,12 @@ def changed(content, place, value):
     """The archive with ``value`` at ``place`` of its first header."""
     header = content[:place] + value + content[place + len(value) : BLOCK]
     return with_checksum(header) + content[BLOCK:]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_compressed_archive_is_called_so(compress):
+    with pytest.raises(PackError, match="is compressed; decompress it first"):
+        listed(compress(files(("1.jpg", b"image"))))
 
 
 def test_files_are_listed_with_their_places():

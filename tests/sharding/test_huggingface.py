@@ -138,8 +138,12 @@ def test_metadata_without_sound_class_names_do_not_count(features, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--label-column", "fine"], "has no column 'fine'; its columns are image, label, style"),
-        (["--image-column", "img"], "has no column 'img'; its columns are image, label, style"),
+        (
+            ["--label-column", "fine"],
+            "has no column 'fine' but 'image', 'label', 'style'; say which with --label-column",
+        ),
+        (["--image-column", "img"], "; say which with --image-column"),
+        (["--domain-column", "place"], "; say which with --domain-column"),
         (["--image-column", "label"], "column 'label' holds int64; expected encoded images"),
     ],
 )
@@ -147,6 +151,14 @@ def test_unknown_columns_are_one_line(options, message, data, tmp_path, capsys):
     assert pack(data, tmp_path / "pack", *options) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_file_that_the_others_count_is_missed_unless_a_pattern_names_them(data, tmp_path, capsys):
+    (data / "data" / "train-00001-of-00002.parquet").unlink()
+    assert pack(data, tmp_path / "pack") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "1 of the 2 files train-*-of-00002 are missing, number 1 is the first" in line
+    assert pack(data / "data" / "t*.parquet", tmp_path / "pack") == 0
 
 
 def test_arrow_files_and_damaged_files_are_one_line(data, tmp_path, capsys):

@@ -49,26 +49,18 @@ def bucket(buckets):
 @pytest.fixture
 def s3(buckets, monkeypatch):
     """A server, running, and the environment that gives access to it."""
-    server = Server("s3", buckets)
-    for name, value in environment_of(server).items():
-        monkeypatch.setenv(name, value)
-    try:
-        server.start()
+    with Server("s3", buckets) as server:
+        for name, value in environment_of(server).items():
+            monkeypatch.setenv(name, value)
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
 def http(buckets, monkeypatch):
     """A web server with a password, running."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = Server("http", buckets)
-    try:
-        server.start()
+    with Server("http", buckets) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
@@ -213,6 +205,19 @@ def test_a_push_that_is_cut_short_leaves_no_manifest_and_is_continued(
     assert main(["stage", url, str(tmp_path / "local")]) == 0
 
 
+def test_a_push_replaces_what_a_complete_pack_has_lost(
+    s3, stored, url, pack_path, tmp_path, capsys, refused
+):
+    (stored / "shard-000001.tar").unlink()
+    (stored / "shard-000002.tar").write_bytes(b"short")
+    assert "push an intact pack" in refused("stage", url, tmp_path / "local")
+    assert main(["push", str(pack_path), url]) == 0
+    assert "uploaded" in capsys.readouterr().out
+    s3.restart()
+    assert main(["stage", url, str(tmp_path / "local")]) == 0
+    assert files_of(stored) == files_of(pack_path)
+
+
 def test_what_a_push_of_another_pack_left_is_replaced(s3, bucket, pack_path, tmp_path):
     begun = bucket / "pack"
     begun.mkdir()
@@ -248,6 +253,9 @@ def test_a_damaged_pack_is_not_pushed(s3, bucket, pack_path, tmp_path, refused):
         ("shard-000001.tar", lambda right: bytes(len(right)), "does not match its checksum"),
         ("shard-000001.tar", lambda right: None, "is missing"),
         ("shard-000001.idx", lambda right: bytes(10**6), "has 1000000 bytes, more than"),
+        ("shard-000001.idx", lambda right: right.replace(b"8", b"9", 1), "is not the index of"),
+        ("shard-000001.idx", lambda right: right[:-1], "is not the index of"),
+        ("shard-000001.idx", lambda right: b"", "is not the index of"),
         ("index.parquet", lambda right: right[:-1], "does not match its checksum"),
         ("rejects.jsonl", lambda right: None, "is missing"),
     ],
@@ -262,6 +270,7 @@ def test_an_object_that_is_damaged_or_missing_is_named(
     line = refused("stage", url, tmp_path / "local")
     assert name in line
     assert words in line
+    assert not (tmp_path / "local").exists()
 
 
 def test_an_object_that_was_put_right_is_all_that_is_fetched_again(
@@ -284,7 +293,7 @@ def test_access_that_is_denied_is_one_line(url, pack_path, tmp_path, monkeypatch
         assert "is denied; check the credentials" in refused(*words)
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    assert "credentials" in refused("stage", url, tmp_path / "local")
+    assert "is denied; check the credentials" in refused("stage", url, tmp_path / "local")
     assert not list(tmp_path.rglob("*.tar"))
 
 
@@ -365,6 +374,15 @@ def test_commands_that_need_a_folder_refuse_a_url(refused):
         assert "python -m sharding stage" in refused(command, "s3://bucket/pack")
 
 
+def test_a_push_to_a_folder_is_refused(pack_path, tmp_path, refused):
+    assert f"{tmp_path} is not a URL" in refused("push", pack_path, tmp_path)
+
+
+def test_where_a_pack_cannot_be_written_is_said_before_the_data_set_is_listed(tmp_path, refused):
+    for out, words in ((URL, "add --work FOLDER"), ("http://server/pack", "cannot be pushed")):
+        assert words in refused("pack", "imagefolder", "--root", tmp_path / "gone", "--out", out)
+
+
 def test_two_processes_that_stage_to_one_folder_make_one_copy(s3, url, pack_path, tmp_path):
     options = {"cwd": ROOT}
     both = [run_sharding("stage", url, tmp_path / "local", **options) for _ in range(2)]
@@ -380,6 +398,7 @@ def test_a_web_server_with_a_password_serves_packs(http, stored, pack_path, tmp_
     path = f"{http.address}/bucket/pack"
     line = refused("stage", f"http://{path}?{TOKEN}", tmp_path / "local")
     assert f"access to http://{path}/manifest.json is denied" in line
+    assert "check the credentials in the URL or ~/.netrc" in line
     wrong = f"http://{USER}:{PASSWORD[:-1]}@{path}"
     assert "is denied" in refused("stage", wrong, tmp_path / "local")
     right = f"http://{USER}:{PASSWORD}@{path}"

@@ -38,7 +38,7 @@ def test_torchvisions_train_and_val_folders_are_splits(tmp_path):
         "val/ant/2.jpg": ("default", "val", "ant"),
         "test/bee/3.jpg": ("default", "test", "bee"),
     }
-    assert dataset.found.startswith("train/, val/, test/ are splits; with `--splits none`")
+    assert dataset.found.startswith("folders of splits: train/, val/, test/; `--splits none`")
     assert not dataset.notes
 
 

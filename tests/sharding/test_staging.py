@@ -81,6 +81,13 @@ def test_a_pack_with_an_unusable_file_is_not_copied(name, kind, pack, tmp_path, 
     assert not (tmp_path / "local").exists()
 
 
+def test_a_pack_with_the_wrong_dali_index_is_not_copied(pack, tmp_path, error_line):
+    shutil.copy(pack / "shard-000000.idx", pack / "shard-000001.idx")
+    assert stage(pack, tmp_path / "local") == 2
+    assert "shard-000001.idx is not the index of shard-000001.tar; run `python -m" in error_line()
+    assert not (tmp_path / "local").exists()
+
+
 def test_staging_copies_checks_and_recognizes_its_copy(pack_path, tmp_path, capsys):
     local = tmp_path / "node" / "pack"
     assert main(["stage", str(pack_path), str(local)]) == 0

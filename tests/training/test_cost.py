@@ -20,7 +20,7 @@ class Tiny(nn.Module):
 
 
 def test_arithmetic_and_memory_of_a_convolution_are_exact():
-    cost = training_cost(Tiny(), images=8, image_size=16, moments=1)
+    cost = training_cost(Tiny(), images=8, example=(3, 16, 16), moments=1)
     outputs = 4 * 16 * 16
     assert cost.flops == 8 * 3 * 2 * outputs * 3 * 9
     assert cost.parameters == 4 * 3 * 9
@@ -33,7 +33,7 @@ def test_images_and_shared_pairs_each_cost_what_they_take():
     network = build_network(ModelConfig("test_convnext", 48, 2, 2), Preprocessing(image_size=32))
 
     def cost(images, pairs, at_once):
-        return training_cost(network, images, 32, 1, SharedPairs(pairs, at_once))
+        return training_cost(network, images, (3, 32, 32), 1, SharedPairs(pairs, at_once))
 
     few, images, pairs, parts = cost(8, 4, 4), cost(16, 4, 4), cost(8, 8, 8), cost(8, 8, 4)
     both = cost(16, 8, 8)
@@ -42,7 +42,7 @@ def test_images_and_shared_pairs_each_cost_what_they_take():
     assert parts.flops == pairs.flops
     assert parts.activation_bytes == few.activation_bytes < pairs.activation_bytes
     # An image that is in one pair costs no more than where the network forms the pairs.
-    independent = training_cost(network, 8, 32, 1)
+    independent = training_cost(network, 8, (3, 32, 32), 1)
     assert 0.9 * independent.flops < few.flops < independent.flops
 
 

@@ -17,18 +17,9 @@ def buckets(pack_path, tmp_path_factory):
     return root
 
 
-def serve(kind, root):
-    server = Server(kind, root)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
-
-
 @pytest.fixture
 def s3(buckets, monkeypatch):
-    for server in serve("s3", buckets):
+    with Server("s3", buckets) as server:
         for name, value in environment_of(server).items():
             monkeypatch.setenv(name, value)
         yield server
@@ -36,7 +27,8 @@ def s3(buckets, monkeypatch):
 
 @pytest.fixture
 def http(buckets):
-    yield from serve("http", buckets)
+    with Server("http", buckets) as server:
+        yield server
 
 
 def test_a_remote_pack_is_copied_and_trained_on(

@@ -38,6 +38,7 @@ WRONG = [
     ("train.global_batch", 2**40),
     ("train.recipe_ranks", 0),
     ("train.accumulate", 0),
+    ("train.views", 0),
     ("train.pairs_at_once", 0),
     ("train.clip", -1),
     ("train.clip", 0),

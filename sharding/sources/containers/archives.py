@@ -19,6 +19,7 @@ _SHOWN = 40
 _SIZE, _CHECKSUM, _MAGIC = slice(124, 136), slice(148, 156), slice(257, 265)  # of a POSIX header
 _TYPE, _PREFIX = 156, 345
 _AGAIN = "get it again"
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 # What tarfile raises for damaged and for hostile archives.
 _DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, LookupError, RecursionError)
 
@@ -149,7 +150,10 @@ class _Section:
                 f"{self.title} is truncated or damaged {place}: {first_line(error)}; {_AGAIN}"
             )
         self._file.seek(self.start)
-        beginning = self._file.read(_SHOWN).decode("latin-1").split("\n")[0]
+        content = self._file.read(_SHOWN)
+        if content.startswith(_COMPRESSED):
+            return PackError(f"{self.title} is compressed; decompress it first")
+        beginning = content.decode("latin-1").split("\n")[0]
         begins = f", it begins with {beginning!r}" if beginning.isprintable() and beginning else ""
         return PackError(f"{self.title} is not a tar archive{begins}; {_AGAIN}")
 
