@@ -16,7 +16,7 @@ quickstart: $(INSTALLED) packs/demo/manifest.json
 		--model.backbone_weights $(RUN)/backbone
 	$(VENV)/bin/python evaluate.py --protocol configs/benchmarks/demo.yaml --pack packs/demo \
 		--checkpoint $(RUN)/relation --out $(RUN)/results --overwrite --neighbors 5 \
-		--evaluators relation-logit cosine whitened-cosine mahalanobis mahalanobis-normalized \
+		--evaluators whitened-cosine relation-logit cosine mahalanobis mahalanobis-normalized \
 		knn knn-normalized
 
 packs/demo/manifest.json: | $(INSTALLED)
