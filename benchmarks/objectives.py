@@ -153,15 +153,19 @@ def _from_random(name: str, start: str, config: TrainConfig) -> Training:
 def _evaluate(training: Training, options: argparse.Namespace, process: Process) -> Row:
     protocol = Protocol.load(options.protocol)
     config = training.config
-    trained = load_network(config.out, process.device)
-    whitened = trained.network.relation.whitening is not None
+    whitened = config.model.similarity_start == "whitened"
     evaluators = tuple(e for e in EVALUATORS if whitened or e != WHITENED_COSINE)
     auroc = {}
     try:
         found = run_benchmark(
             protocol,
             [target.name for target in protocol.targets],
-            FeatureExtractor(trained, Pack(options.pack), process, ExtractionConfig(config.input)),
+            FeatureExtractor(
+                load_network(config.out, process.device),
+                Pack(options.pack),
+                process,
+                ExtractionConfig(config.input),
+            ),
             BenchmarkConfig(evaluators, EvaluatorOptions(neighbors=5), resamples=1),
         )
     except ValueError as error:

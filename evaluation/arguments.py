@@ -7,6 +7,7 @@ from typing import Any
 from evaluation.config import (
     CovarianceOptions,
     EvaluateConfig,
+    NetworkOptions,
     ReferenceConfig,
     RunOptions,
     ScoringOptions,
@@ -21,6 +22,7 @@ from runtime.options import add_options
 _RENAMED = {"--config": "--protocol", "--neighbours": "--neighbors"}  # accepted until 0.3
 _GROUPS = {
     "what is evaluated": Subject,
+    "which networks are evaluated": NetworkOptions,
     "how it is scored": ScoringOptions,
     "what whitened-cosine learns from": CovarianceOptions,
     "which references are used": ReferenceConfig,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ class BenchmarkResult:
         extraction: the features of all those images.
         targets: in the order they were asked for.
         logit_error: error due to a lower precision, in standard deviations of the logits.
+        network: what the network is called among those evaluated; empty where it has no name.
     """
 
     protocol: Protocol
@@ -56,6 +58,12 @@ class BenchmarkResult:
     extraction: Extraction
     targets: list[TargetResult]
     logit_error: float
+    network: str = ""
+
+
+def by_protocol(results: Sequence[BenchmarkResult]) -> list[list[BenchmarkResult]]:
+    """Consecutive results of one protocol together: those of the networks evaluated on it."""
+    return [list(group) for _, group in groupby(results, lambda result: id(result.protocol))]
 
 
 def run_benchmark(

@@ -29,9 +29,10 @@ def choose_references(rows: ProtocolRows, config: ReferenceConfig) -> ProtocolRo
         raise PackError(
             f"{has}, fewer than --shots {config.shots}; ask for fewer, or --with-replacement"
         )
+    generator = np.random.default_rng(config.seed)  # one for all classes, as in the original
     drawn = np.concatenate(
         [
-            np.random.default_rng(config.seed).choice(
+            generator.choice(
                 np.flatnonzero(rows.reference_class == number),
                 config.shots,
                 replace=config.with_replacement,

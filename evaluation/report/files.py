@@ -11,20 +11,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evaluation.benchmark import BenchmarkResult
+from evaluation.benchmark import BenchmarkResult, by_protocol
+from evaluation.comparison import Comparison
 from evaluation.receipt import Receipt
+from evaluation.report import comparisons as compared
 from evaluation.report import table
-from evaluation.report.text import csv_cell, markdown_cell
+from evaluation.report.text import csv_cell, markdown_cell, plain
 from evaluation.results import KNOWN_IS_POSITIVE, METRICS, means, settings
 from pipelines.pack import Pack
 
 
-def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
+def write_json(
+    path: Path,
+    benchmarks: Sequence[BenchmarkResult],
+    comparisons: Sequence[Comparison],
+    receipt: Receipt,
+) -> None:
     """All metrics, counts and times, and their provenance."""
     content = {
         "positive": KNOWN_IS_POSITIVE,
         **receipt.plain(),
         "benchmarks": [_benchmark(benchmark) for benchmark in benchmarks],
+        "comparisons": [compared.plain_comparison(item) for item in comparisons],
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     # Bytes of a file name that are not UTF-8 become \udcXX, an escape that JSON knows.
@@ -32,22 +40,26 @@ def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Recei
 
 
 def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A row per protocol, target and evaluator, then mean and standard deviation over each
+    """A row per protocol, network, target and evaluator, then mean and standard deviation over each
     repeated setting; the means over everything come last."""
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         counts = ("references", "tests", "known", "unknown")
         writer.writerow(
-            ("benchmark", "target", "setting", "evaluator", "positive", *counts, *METRICS)
+            (
+                *("benchmark", "target", "setting", "network", "evaluator", "positive"),
+                *counts,
+                *METRICS,
+            )
         )
         for benchmark in benchmarks:
-            name = csv_cell(benchmark.protocol.name)
+            name, network = csv_cell(benchmark.protocol.name), csv_cell(benchmark.network)
             for target in benchmark.targets:
                 for evaluator, result in target.evaluators.items():
                     writer.writerow(
                         (
                             *(name, csv_cell(target.name), csv_cell(target.setting or "")),
-                            *(evaluator, "known"),
+                            *(network, evaluator, "known"),
                             *(target.counts[count] for count in counts),
                             *(result.metrics[metric] for metric in METRICS),
                         )
@@ -62,31 +74,41 @@ def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
                 for evaluator, values in of_evaluators.items():
                     writer.writerow(
                         (
-                            *(name, what, setting_name, evaluator, "known", "", "", "", ""),
+                            *(name, what, setting_name, network, evaluator, "known"),
+                            *([""] * len(counts)),
                             *(values.get(metric, "") for metric in METRICS),
                         )
                     )
 
 
-def write_markdown(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A table per protocol, ready to paste."""
+def write_markdown(
+    path: Path, benchmarks: Sequence[BenchmarkResult], comparisons: Sequence[Comparison]
+) -> None:
+    """Two tables per protocol, of the results and of the differences, ready to paste."""
     parts = [
         "Known is positive; all values are fractions of 1, the interval is a 95 % bootstrap.\n"
     ]
-    for benchmark in benchmarks:
-        header = tuple(table.HEADINGS.values())
-        rule = tuple("---" if number < 2 else "---:" for number in range(len(header)))
-        cells = ([markdown_cell(cell) for cell in row] for row in table.rows(benchmark))
+    for networks in by_protocol(benchmarks):
+        header, labels = table.headings(networks), 3 if len(networks) > 1 else 2
+        rule = tuple("---" if number < labels else "---:" for number in range(len(header)))
+        cells = (
+            [markdown_cell(cell) for cell in (row[0], *([network] * (labels - 2)), *row[1:])]
+            for network, row in table.network_rows(networks)
+        )
         lines = "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *cells))
-        parts.append(f"## {markdown_cell(benchmark.protocol.name)}\n\n{lines}\n")
+        name = networks[0].protocol.name
+        parts.append(f"## {markdown_cell(name)}\n\n{lines}\n")
+        if of_protocol := [item for item in comparisons if item.benchmark == name]:
+            parts.append(compared.markdown(of_protocol))
     path.write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")
 
 
 def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A row per protocol, target and test image: what it shows and how it was scored.
+    """A row per protocol, network, target and test image: what it shows and how it was scored.
 
-    Columns: benchmark, target, key, domain, class, known, and for each evaluator
-    ``<evaluator>.normality`` (float32) and ``<evaluator>.class``.
+    Columns: benchmark, network, target, key, domain, class, known, and for each evaluator
+    ``<evaluator>.normality`` (float32) and ``<evaluator>.class``, null where that network has no
+    such score.
     """
     tables = [
         _score_table(benchmark, number)
@@ -94,7 +116,7 @@ def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
         for number in range(len(benchmark.targets))
     ]
     with path.open("wb") as file:  # pyarrow takes only paths that are UTF-8
-        pq.write_table(pa.concat_tables(tables), file)
+        pq.write_table(pa.concat_tables(tables, promote_options="default"), file)
 
 
 def _score_table(benchmark: BenchmarkResult, number: int) -> pa.Table:
@@ -103,6 +125,7 @@ def _score_table(benchmark: BenchmarkResult, number: int) -> pa.Table:
     known = np.array(target.rows.known, dtype=object)
     columns: dict[str, Any] = {
         "benchmark": [benchmark.protocol.name] * len(target.rows.test),
+        "network": [plain(benchmark.network)] * len(target.rows.test),
         "target": [target.name] * len(target.rows.test),
         "key": pack.keys(target.rows.test),
         "domain": np.array(manifest.domains, dtype=object)[index.domain[target.rows.test]],
@@ -124,6 +147,7 @@ def _benchmark(benchmark: BenchmarkResult) -> dict[str, Any]:
     protocol, pack = benchmark.protocol, benchmark.pack
     return {
         "name": protocol.name,
+        "network": benchmark.network,
         "dataset": protocol.dataset,
         "known": protocol.known,
         "pack": {

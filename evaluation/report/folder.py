@@ -8,14 +8,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evaluation.benchmark import BenchmarkResult
+from evaluation.comparison import Comparison
 from evaluation.receipt import Receipt
+from evaluation.report import comparisons as compared
 from evaluation.report import files
 from evaluation.report.page import write_report
 from runtime.errors import ConfigError, first_line
 from runtime.files import sync
 
 _LOCK = ".lock"
-_FILES = ("results.csv", "results.md", "scores.parquet", "report.html", "results.json")
+_FILES = (
+    "results.csv",
+    "comparisons.csv",
+    "results.md",
+    "scores.parquet",
+    "report.html",
+    "results.json",
+)
 
 
 class ResultsFolder:
@@ -29,7 +38,12 @@ class ResultsFolder:
     def __init__(self, out: Path, work: Path) -> None:
         self._out, self._work = out, work
 
-    def write(self, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
+    def write(
+        self,
+        benchmarks: Sequence[BenchmarkResult],
+        comparisons: Sequence[Comparison],
+        receipt: Receipt,
+    ) -> None:
         """Write all files, then rename the folder; results that were there are replaced.
 
         Raises:
@@ -37,10 +51,11 @@ class ResultsFolder:
         """
         with _reporting(self._out):
             files.write_csv(self._work / "results.csv", benchmarks)
-            files.write_markdown(self._work / "results.md", benchmarks)
+            compared.write_csv(self._work / "comparisons.csv", comparisons)
+            files.write_markdown(self._work / "results.md", benchmarks, comparisons)
             files.write_scores(self._work / "scores.parquet", benchmarks)
-            write_report(self._work / "report.html", benchmarks, receipt)
-            files.write_json(self._work / "results.json", benchmarks, receipt)
+            write_report(self._work / "report.html", benchmarks, comparisons, receipt)
+            files.write_json(self._work / "results.json", benchmarks, comparisons, receipt)
             for path in (*self._work.iterdir(), self._work):
                 sync(path)
             previous = _previous(self._out)

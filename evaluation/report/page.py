@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.benchmark import BenchmarkResult
+from evaluation.benchmark import BenchmarkResult, by_protocol
+from evaluation.comparison import Comparison
+from evaluation.networks import NamedNetwork
 from evaluation.receipt import Receipt
+from evaluation.report import comparisons as compared
 from evaluation.report import table
 from evaluation.report.charts import histogram, roc_chart
 from evaluation.report.mistakes import Mistake, confusion, most_confident, thumbnail, typical
@@ -23,15 +26,21 @@ _PALETTE = (
 )  # fmt: skip
 
 
-def write_report(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
-    """Write the page; it needs no other file and no network."""
-    names = ", ".join(benchmark.protocol.name for benchmark in benchmarks)
+def write_report(
+    path: Path,
+    benchmarks: Sequence[BenchmarkResult],
+    comparisons: Sequence[Comparison],
+    receipt: Receipt,
+) -> None:
+    """Write the page; it needs no other file and no connection."""
+    protocols = by_protocol(benchmarks)
+    names = ", ".join(networks[0].protocol.name for networks in protocols)
     body = [
         f"<h1>Evaluation: {html_text(names)}</h1>",
         "<p>Known is the positive class: a high normality means known. An AUROC of .5 is chance. "
         "FPR95 is the share of unknown images accepted when 95 % of the known ones are. "
         "Accuracy is closed-set, on the known images.</p>",
-        *(_benchmark(benchmark) for benchmark in benchmarks),
+        *(_protocol(networks, comparisons) for networks in protocols),
         _receipt(benchmarks, receipt),
     ]
     path.write_text(
@@ -44,27 +53,46 @@ def write_report(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Rec
     )
 
 
-def _benchmark(benchmark: BenchmarkResult) -> str:
-    name = html_text(benchmark.protocol.name)
-    heading = f"<h2>{name}</h2>{_results_table(benchmark)}"
-    return heading + "".join(_target(benchmark, target) for target in benchmark.targets)
+def _protocol(networks: Sequence[BenchmarkResult], comparisons: Sequence[Comparison]) -> str:
+    """The results of one protocol: tables of all networks, then each target of each network."""
+    name = networks[0].protocol.name
+    of_protocol = [item for item in comparisons if item.benchmark == name]
+    heading = f"<h2>{html_text(name)}</h2>{_results_table(networks)}{_comparisons(of_protocol)}"
+    return heading + "".join(
+        _target(network, target, of_network=len(networks) > 1)
+        for network in networks
+        for target in network.targets
+    )
 
 
-def _results_table(benchmark: BenchmarkResult) -> str:
-    rows, previous = [], None
-    for row in table.rows(benchmark):
+def _results_table(networks: Sequence[BenchmarkResult]) -> str:
+    rows, previous, several = [], None, len(networks) > 1
+    for network, row in table.network_rows(networks):
         first = row[0] != previous
         cells = "".join(f'<td class="number">{html_text(cell)}</td>' for cell in row[2:])
         label = html_text(row[0]) if first else ""
         rows.append(
             f'<tr{" class=first" if first else ""}><th scope="row">{label}</th>'
+            f"{f'<td>{html_text(network)}</td>' if several else ''}"
             f"<td>{html_text(row[1])}</td>{cells}</tr>"
         )
         previous = row[0]
-    return _table(table.HEADINGS.values(), rows)
+    return _table(table.headings(networks), rows, "networks" if several else "")
 
 
-def _target(benchmark: BenchmarkResult, target: TargetResult) -> str:
+def _comparisons(comparisons: Sequence[Comparison]) -> str:
+    if not comparisons:
+        return ""
+    rows = []
+    for row in compared.rows(comparisons):
+        names = "".join(f"<td>{html_text(cell)}</td>" for cell in row[1:3])
+        numbers = "".join(f'<td class="number">{html_text(cell)}</td>' for cell in row[3:])
+        rows.append(f'<tr><th scope="row">{html_text(row[0])}</th>{names}{numbers}</tr>')
+    title = f"<summary>Differences of AUROC</summary><p>{compared.NOTE}</p>"
+    return f"<details>{title}{_table(compared.HEADINGS, rows, 'networks')}</details>"
+
+
+def _target(benchmark: BenchmarkResult, target: TargetResult, *, of_network: bool) -> str:
     known = target.rows.test_class >= 0
     counts = target.counts
     scores = {name: result.normality for name, result in target.evaluators.items()}
@@ -81,7 +109,8 @@ def _target(benchmark: BenchmarkResult, target: TargetResult) -> str:
     missing = target.rows.left_out
     left_out = f" {missing} listed images, rejected by packing, are left out." if missing else ""
     return (
-        f"<h3>{html_text(benchmark.protocol.name)}: {html_text(target.name)}</h3>"
+        f"<h3>{html_text(benchmark.protocol.name)}: {html_text(target.name)}"
+        f"{f', {html_text(benchmark.network)}' if of_network else ''}</h3>"
         f"<p>{counts['known']} known and {counts['unknown']} unknown test images of "
         f"{_domains(benchmark, target)}, {counts['references']} references of "
         f"{len(target.rows.known)} known classes.{left_out}</p>"
@@ -176,26 +205,35 @@ def _receipt(benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> str:
         for benchmark in benchmarks
         for pack in benchmark.pack.members
     }
-    network = receipt.network
-    lines = {
-        "command": receipt.command,
-        "checkpoint": str(network.path),
-        "step": "not known" if network.step is None else str(network.step),
-        "checkpoint sha256": network.sha256,
-        **{f"pack {path} sha256": sha256 for path, sha256 in packs.items()},
-    }
-    if network.untrained:
-        lines["random weights"] = " and ".join(network.untrained)
+    lines = [
+        ("command", receipt.command),
+        *(line for network in receipt.networks for line in _origin(network)),
+        *((f"pack {path} sha256", sha256) for path, sha256 in packs.items()),
+    ]
     rows = [
         f'<tr><th scope="row">{html_text(name)}</th><td><code>{html_text(value)}</code></td></tr>'
-        for name, value in lines.items()
+        for name, value in lines
     ]
-    rest = {k: v for k, v in receipt.plain().items() if k not in ("command", "checkpoint")}
+    rest = {name: value for name, value in receipt.plain().items() if name != "command"}
     dump = html.escape(json.dumps(rest, indent=1))
     return (
         f"<h2>Receipt</h2>{_table((), rows, 'receipt')}"
         f"<details><summary>Configuration and versions</summary><pre>{dump}</pre></details>"
     )
+
+
+def _origin(network: NamedNetwork) -> list[tuple[str, str]]:
+    """The lines of the receipt that say where a network comes from."""
+    found = network.provenance
+    lines = [
+        ("network", network.name),
+        ("weights", "published with timm" if found.path is None else str(found.path)),
+        ("step", "not known" if found.step is None else str(found.step)),
+        ("weights sha256", found.sha256),
+    ]
+    if found.untrained:
+        lines.append(("random weights", " and ".join(found.untrained)))
+    return lines
 
 
 def _table(headings: Iterable[str], rows: Sequence[str], kind: str = "") -> str:
@@ -225,6 +263,7 @@ h2{margin-top:2.2em;border-bottom:2px solid var(--line)}h3{margin-top:2em}h5{mar
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:3px 10px;text-align:left;font-weight:normal}thead th{color:var(--soft)}
 tr.first>*{border-top:1px solid var(--line)}.number,thead th:nth-child(n+3){text-align:right}
+.networks thead th:nth-child(3){text-align:left}
 .confusion thead th{text-align:right}.confusion td{background:color-mix(in srgb,
 var(--unknown) calc(var(--share)*.7),transparent)}.confusion td.right{background:
 color-mix(in srgb,var(--known) calc(var(--share)*.5),transparent)}

@@ -1,5 +1,7 @@
 """The table of results in the terminal, the Markdown file and the report."""
 
+from collections.abc import Sequence
+
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +28,9 @@ _TERMINAL = {
     "interval": "95 % interval",
     "fpr95": "FPR95",
     "accuracy": "accuracy",
+}
+_TERMINAL_OF_NETWORKS = {
+    name: _TERMINAL[name] for name in ("target", "evaluator", "auroc", "fpr95")
 }
 
 
@@ -54,23 +59,49 @@ def rows(benchmark: BenchmarkResult, *, repetitions: bool = True) -> list[tuple[
     ]
 
 
-def terminal_table(benchmark: BenchmarkResult) -> Table:
-    """The columns that fit 80 characters, without the repetitions of a setting."""
+def network_rows(
+    networks: Sequence[BenchmarkResult], *, repetitions: bool = True
+) -> list[tuple[str, tuple[str, ...]]]:
+    """The rows of several networks on one protocol, each with the network's name; those of one
+    target follow one another."""
+    found = [
+        (each.network, row) for each in networks for row in rows(each, repetitions=repetitions)
+    ]
+    targets = list(dict.fromkeys(row[0] for _, row in found))
+    return sorted(found, key=lambda item: targets.index(item[1][0]))
+
+
+def headings(networks: Sequence[BenchmarkResult]) -> tuple[str, ...]:
+    """``HEADINGS``, with a column for the network where there are several."""
+    target, *others = HEADINGS.values()
+    return (target, "network", *others) if len(networks) > 1 else (target, *others)
+
+
+def terminal_table(networks: Sequence[BenchmarkResult]) -> Table:
+    """The columns that fit 80 characters, without the repetitions of a setting; ``networks`` are
+    the results of one protocol."""
+    several = len(networks) > 1
     table = Table(
-        title=Text(f"{plain(benchmark.protocol.name)}: known is positive"),
-        caption="accuracy: closed-set, on known images",
+        title=Text(f"{plain(networks[0].protocol.name)}: known is positive"),
+        caption=None if several else "accuracy: closed-set, on known images",
     )
-    for column, heading in _TERMINAL.items():
+    columns = _TERMINAL_OF_NETWORKS if several else _TERMINAL
+    for column, heading in columns.items():
         text = column in ("target", "evaluator")
         table.add_column(heading, justify="left" if text else "right", no_wrap=column != "target")
-    places = [list(HEADINGS).index(column) for column in _TERMINAL]
-    previous = None
-    for row in rows(benchmark, repetitions=False):
-        if previous not in (None, row[0]):
+        if several and column == "target":
+            table.add_column("network")
+    places = [list(HEADINGS).index(column) for column in columns]
+    previous: tuple[str | None, str | None] = (None, None)
+    for network, row in network_rows(networks, repetitions=False):
+        if previous[0] not in (None, row[0]):
             table.add_section()
-        cells = [Text(plain(row[place])) for place in places]
-        table.add_row("" if row[0] == previous else cells[0], *cells[1:])
-        previous = row[0]
+        target, *cells = [Text(plain(row[place])) for place in places]
+        labels = [Text() if row[0] == previous[0] else target]
+        if several:
+            labels.append(Text() if (row[0], network) == previous else Text(plain(network)))
+        table.add_row(*labels, *cells)
+        previous = (row[0], network)
     return table
 
 

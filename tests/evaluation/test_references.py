@@ -43,9 +43,10 @@ def test_the_draw_follows_from_the_seed():
 
 def test_draws_with_replacement_are_those_of_the_original():
     rows = drawn(shots=5, seed=13, with_replacement=True)
+    generator = np.random.default_rng(13)
     for number in range(3):
         ids = ROWS.reference[number == CLASSES]
-        expected = np.random.default_rng(13).choice(ids, 5)
+        expected = generator.choice(ids, 5)
         assert sorted(rows.reference[rows.reference_class == number]) == sorted(expected)
 
 

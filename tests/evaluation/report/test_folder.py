@@ -6,10 +6,18 @@ import signal
 
 import pytest
 
+from evaluation.comparison import compare
 from evaluation.report.folder import reserve
 from runtime.errors import ConfigError
 
-FILES = {"report.html", "results.csv", "results.json", "results.md", "scores.parquet"}
+FILES = {
+    "comparisons.csv",
+    "report.html",
+    "results.csv",
+    "results.json",
+    "results.md",
+    "scores.parquet",
+}
 
 
 @pytest.fixture
@@ -23,7 +31,7 @@ def place(tmp_path):
 def write(results, receipt):
     def write(out, overwrite=False):
         with reserve(out, overwrite) as folder:
-            folder.write(results, receipt)
+            folder.write(results, compare(results, 2), receipt)
 
     return write
 
@@ -41,7 +49,7 @@ def test_all_files_appear_at_once_and_nothing_else_stays(write, place):
 def test_nothing_is_to_be_seen_before_the_end(results, receipt, place):
     with reserve(place / "deep" / "out", False) as folder:
         assert not (place / "deep" / "out").exists()
-        folder.write(results, receipt)
+        folder.write(results, compare(results, 2), receipt)
         assert names(place / "deep" / "out") == FILES
 
 

@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import groupby
 
 import pytest
 import yaml
@@ -107,11 +108,12 @@ def test_the_table_of_values_has_no_formula(output):
     assert not [cell for row in rows for cell in row if cell[:1] in ("=", "+", "-", "@")]
 
 
-def test_the_markdown_table_keeps_its_columns(output):
+def test_the_markdown_tables_keep_their_columns(output):
     lines = (output[0] / "results.md").read_text().splitlines()
-    table = [line for line in lines if line.startswith("|")]
-    columns = [line.replace("\\|", "").count("|") for line in table]
-    assert len(set(columns)) == 1
+    tables = [list(part) for is_table, part in groupby(lines, lambda x: x[:1] == "|") if is_table]
+    assert len(tables) == 2
+    for table in tables:
+        assert len({line.replace("\\|", "").count("|") for line in table}) == 1
     assert not [line for line in lines if "<b>" in line or "\x1b" in line]
 
 
@@ -124,7 +126,7 @@ def test_the_terminal_gets_no_control_characters_and_no_markup(output):
 def test_markup_in_a_table_is_literal(results, capsys):
     protocol = replace(results[0].protocol, name="[red]name[/red]")
     targets = [replace(target, name="[b]x[/b]") for target in results[0].targets]
-    table = terminal_table(replace(results[0], protocol=protocol, targets=targets))
+    table = terminal_table([replace(results[0], protocol=protocol, targets=targets)])
     console = Console(file=io.StringIO(), width=100)
     console.print(table)
     assert "[red]name[/red]: known" in console.file.getvalue()
