@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.config import (
+    ClassifierOptions,
     CovarianceOptions,
     EvaluateConfig,
     ReferenceConfig,
@@ -22,6 +23,7 @@ _RENAMED = {"--config": "--protocol", "--neighbours": "--neighbors"}  # accepted
 _GROUPS = {
     "what is evaluated": Subject,
     "how it is scored": ScoringOptions,
+    "the classifier that some evaluators need": ClassifierOptions,
     "what whitened-cosine learns from": CovarianceOptions,
     "which references are used": ReferenceConfig,
     "how images are prepared (default: as trained)": PreprocessingOptions,

@@ -2,19 +2,20 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from evaluation.bfloat16 import logit_error
-from evaluation.config import RESAMPLES, ReferenceConfig
+from evaluation.config import RESAMPLES, ClassifierOptions, ReferenceConfig
 from evaluation.extractor import Extraction, FeatureExtractor
 from evaluation.features import Features
 from evaluation.progress import Progress
 from evaluation.protocol import Protocol, ProtocolRows, Target
 from evaluation.references import choose_references
 from evaluation.results import EvaluatorResult, TargetResult, measure
+from model.classifier import train_classifier
 from model.config import EvaluatorOptions
 from model.evaluators import References, evaluate, num_pairs
 from pipelines.pack import Pack
@@ -30,12 +31,14 @@ class BenchmarkConfig:
         evaluators: names of ``model.evaluators.EVALUATORS``.
         options: their parameters.
         references: which references are used.
+        classifier: which classifier is trained on the references.
         resamples: bootstrap resamples of the AUROC's interval.
     """
 
     evaluators: tuple[str, ...]
     options: EvaluatorOptions = field(default_factory=EvaluatorOptions)
     references: ReferenceConfig = field(default_factory=ReferenceConfig)
+    classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
     resamples: int = RESAMPLES
 
 
@@ -111,15 +114,16 @@ def _run_target(
     process = extractor.process
     classes = torch.from_numpy(rows.reference_class).to(process.device)
     references = References(features.of(rows.reference), classes, int(classes.max()) + 1)
+    options = _with_classifier(config, references)
     chunk = chunk_of(len(rows.test), process)
-    pairs = num_pairs(config.evaluators, references, len(rows.test), config.options)
+    pairs = num_pairs(config.evaluators, references, len(rows.test), options)
     with Progress(target.name, pairs // process.world_size, "pair", process) as progress:
         scores = evaluate(
             config.evaluators,
             extractor.network.network.relation,
             references,
             features.of(rows.test[chunk.slice]),
-            config.options,
+            options,
             progress=progress.add,
         )
     results: dict[str, EvaluatorResult] = {}
@@ -131,3 +135,13 @@ def _run_target(
         )
     seconds = time.perf_counter() - started
     return TargetResult(target.name, target.setting, rows, results, seconds, pairs)
+
+
+def _with_classifier(config: BenchmarkConfig, references: References) -> EvaluatorOptions:
+    """The evaluators' options, with a classifier of the references if one is asked for."""
+    if config.classifier.classifier is None:
+        return config.options
+    trained = train_classifier(
+        references.features, references.classes, references.num_classes, config.classifier.budget
+    )
+    return replace(config.options, classifier=trained)

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from model.config import (
     EVALUATORS,
@@ -81,8 +82,9 @@ class ScoringOptions:
     Attributes:
         evaluators: some of relation-softmax, relation-logit, significant-softmax,
             significant-logit, relation-knn, cosine, whitened-cosine, euclidean, mahalanobis,
-            mahalanobis-normalized, knn, knn-normalized; or all, of which whitened-cosine is left
-            out where there is nothing to learn it from.
+            mahalanobis-normalized, relative-mahalanobis, relative-mahalanobis-normalized, knn,
+            knn-normalized, msp, max-logit, energy, gen, gradnorm, react, vim, nnguide, she, fdbd;
+            or all, of which those are left out that lack a whitening or a --classifier.
         significant: references per class for significant-*.
         neighbors: k of the k-NN scores.
         resamples: bootstrap resamples for the AUROC's interval.
@@ -115,6 +117,19 @@ class CovarianceOptions:
 
 
 @dataclass(frozen=True)
+class ClassifierOptions:
+    """The classifier of the known classes that msp and the evaluators after it need.
+
+    Attributes:
+        classifier: head trains a linear layer on the features of the references of each target.
+        budget: training steps of 64 references each.
+    """
+
+    classifier: Literal["head"] | None = None
+    budget: int = 100
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """How the evaluation is run.
 
@@ -139,7 +154,13 @@ class RunOptions:
 # Fields come in the reverse order of the bases: those of Subject first.
 @dataclass(frozen=True)
 class EvaluateConfig(
-    RunOptions, PreprocessingOptions, ReferenceConfig, CovarianceOptions, ScoringOptions, Subject
+    RunOptions,
+    PreprocessingOptions,
+    ReferenceConfig,
+    CovarianceOptions,
+    ClassifierOptions,
+    ScoringOptions,
+    Subject,
 ):
     """The options of ``evaluate.py``.
 

@@ -13,7 +13,13 @@ from rich.console import Console
 
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.cache import FeatureCache
-from evaluation.config import BATCH_SIZE, CovarianceOptions, EvaluateConfig, ReferenceConfig
+from evaluation.config import (
+    BATCH_SIZE,
+    ClassifierOptions,
+    CovarianceOptions,
+    EvaluateConfig,
+    ReferenceConfig,
+)
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.ooddb import PREFIX, ooddb_protocol
 from evaluation.protocol import Protocol
@@ -23,7 +29,13 @@ from evaluation.report.table import terminal_table
 from evaluation.report.text import plain
 from evaluation.trained import Provenance, TrainedNetwork, build_trained, read_checkpoint
 from evaluation.training_images import TrainingImages
-from model.config import EVALUATORS, WHITENED_COSINE, EvaluatorOptions, PreprocessingOptions
+from model.config import (
+    EVALUATORS,
+    WHITENED_COSINE,
+    WITH_CLASSIFIER,
+    EvaluatorOptions,
+    PreprocessingOptions,
+)
 from model.errors import EvaluatorError
 from model.whitening import Whitening
 from pipelines.config import InputConfig
@@ -57,6 +69,7 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
             cannot be computed from the references.
     """
     started = time.perf_counter()
+    _check_classifier(options)
     jobs = _jobs(options, process)
     training_images = _training_images(options, jobs, process)
     checkpoint = read_checkpoint(options.checkpoint)
@@ -185,11 +198,27 @@ def _training_images(
     return images
 
 
+def _check_classifier(options: EvaluateConfig) -> None:
+    """Raise ConfigError where an evaluator lacks its classifier or a classifier its evaluator."""
+    named = [name for name in options.evaluators if name in WITH_CLASSIFIER]
+    if named and not options.classifier:
+        raise ConfigError(
+            f"{named[0]} needs a classifier of the known classes; add --classifier head"
+        )
+    if options.classifier and not named and "all" not in options.evaluators:
+        raise ConfigError(
+            f"no evaluator reads the --classifier; add some of {', '.join(WITH_CLASSIFIER)} to "
+            "--evaluators, or leave it out"
+        )
+
+
 def _evaluators(options: EvaluateConfig, network: TrainedNetwork) -> tuple[str, ...]:
     """The names of the evaluators; of all of them, those that can be computed."""
     can_whiten = options.covariance_pack or network.network.relation.whitening
     if "all" in options.evaluators:
-        return tuple(name for name in EVALUATORS if can_whiten or name != WHITENED_COSINE)
+        lacking = [] if options.classifier else [*WITH_CLASSIFIER]
+        lacking += [] if can_whiten else [WHITENED_COSINE]
+        return tuple(name for name in EVALUATORS if name not in lacking)
     if WHITENED_COSINE in options.evaluators and not can_whiten:
         raise ConfigError(
             f"{WHITENED_COSINE} has no covariance: the checkpoint was not trained from a whitened "
@@ -219,6 +248,7 @@ def _benchmark_config(
             whitening=whitening,
         ),
         references=_part(options, ReferenceConfig),
+        classifier=_part(options, ClassifierOptions),
         resamples=options.resamples,
     )
 

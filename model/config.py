@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from model.errors import ModelError
 
 if TYPE_CHECKING:
+    from model.classifier import LinearClassifier
     from model.whitening import Whitening
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -32,10 +33,25 @@ BASELINES = (
     "euclidean",
     "mahalanobis",
     "mahalanobis-normalized",
+    "relative-mahalanobis",
+    "relative-mahalanobis-normalized",
     "knn",
     "knn-normalized",
 )
-EVALUATORS = RELATIONAL + BASELINES  # the keys of model.evaluators.EVALUATORS
+WITH_CLASSIFIER = (  # of features and a linear classifier of the known classes on them
+    "msp",
+    "max-logit",
+    "energy",
+    "gen",
+    "gradnorm",
+    "react",
+    "vim",
+    "nnguide",
+    "she",
+    "fdbd",
+)
+# The keys of model.evaluators.EVALUATORS.
+EVALUATORS = RELATIONAL + BASELINES + WITH_CLASSIFIER
 RENAMED_EVALUATORS = {"knn-normalised": "knn-normalized"}  # accepted until 0.3
 
 Precision = Literal["float32", "bfloat16"]
@@ -244,6 +260,7 @@ class EvaluatorOptions:
             ``model.pairwise.tile_memory`` of the device.
         precision: data type of the relational module's matrix products.
         whitening: the map of ``whitened-cosine``; None takes that of the relational module.
+        classifier: of the known classes on the same features, for ``WITH_CLASSIFIER``.
     """
 
     significant: int = 5
@@ -251,3 +268,4 @@ class EvaluatorOptions:
     memory: int | None = None
     precision: Precision = "float32"
     whitening: "Whitening | None" = None
+    classifier: "LinearClassifier | None" = None

@@ -8,7 +8,7 @@ from evaluation.benchmark import BenchmarkConfig, run_benchmark
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
 from evaluation.trained import TrainedNetwork
-from model.config import RENAMED_EVALUATORS, WHITENED_COSINE
+from model.config import RENAMED_EVALUATORS, WHITENED_COSINE, WITH_CLASSIFIER
 from model.errors import EvaluatorError
 from model.evaluators import check_names
 from model.network import Classifier, ReSeND
@@ -24,9 +24,9 @@ class Validation:
     """Evaluates the network that is trained on ``validation.protocol``.
 
     Raises:
-        ConfigError: the run trains a classifier, there is no such evaluator, it is whitened-cosine
-            and the start is not whitened, the protocol cannot be read, or one of its data sets has
-            no pack.
+        ConfigError: the run trains a classifier, there is no such evaluator, it needs a classifier
+            or is whitened-cosine and the start is not whitened, the protocol cannot be read, or one
+            of its data sets has no pack.
         PackError: the pack cannot be read.
     """
 
@@ -46,6 +46,11 @@ class Validation:
             raise ConfigError(
                 f"validation.evaluator {WHITENED_COSINE} needs a covariance; set "
                 "model.similarity_start to whitened, or choose another evaluator"
+            )
+        if self._evaluator in WITH_CLASSIFIER:
+            raise ConfigError(
+                f"validation.evaluator {self._evaluator} needs a classifier, which validation does "
+                "not train; choose another evaluator"
             )
         self._config, self._network, self._process = config, network, process
         self._pack = pack if settings.pack is None else Pack(settings.pack)

@@ -80,8 +80,11 @@ def test_the_pack_that_is_given_comes_before_the_map_of_the_checkpoint(
     assert not np.allclose(scores(tmp_path / "given")[name], scores(tmp_path / "stored")[name])
 
 
-def test_all_evaluators_include_it_where_there_is_a_map(arguments, whitened_run, tmp_path):
-    assert evaluate.main(arguments(evaluators="all", checkpoint=whitened_run, target="day")) == 0
+def test_all_evaluators_are_computed_where_there_are_a_map_and_a_classifier(
+    arguments, whitened_run, tmp_path
+):
+    options = {"evaluators": "all", "classifier": "head", "target": "day"}
+    assert evaluate.main(arguments(checkpoint=whitened_run, **options)) == 0
     columns = [name for name in scores(tmp_path / "out") if name.endswith(".normality")]
     assert columns == [f"{name}.normality" for name in EVALUATORS]
 
