@@ -83,8 +83,8 @@ class ScoringOptions:
         evaluators: some of relation-softmax, relation-logit, significant-softmax,
             significant-logit, relation-knn, cosine, whitened-cosine, euclidean, mahalanobis,
             mahalanobis-normalized, relative-mahalanobis, relative-mahalanobis-normalized, knn,
-            knn-normalized, msp, max-logit, energy, gen, gradnorm, react, vim, nnguide, she, fdbd;
-            or all, of which those are left out that lack a whitening or a --classifier.
+            knn-normalized, msp, max-logit, energy, gen, gradnorm, react, vim, nnguide, she, fdbd,
+            odin, gram; or all, of which those are left out that lack a whitening or a --classifier.
         significant: references per class for significant-*.
         neighbors: k of the k-NN scores.
         resamples: bootstrap resamples for the AUROC's interval.
@@ -121,11 +121,12 @@ class ClassifierOptions:
     """The classifier of the known classes that msp and the evaluators after it need.
 
     Attributes:
-        classifier: head trains a linear layer on the features of the references of each target.
+        classifier: head trains a linear layer on the features of the references of each target,
+            full the backbone as well, on their images; odin and gram need full.
         budget: training steps of 64 references each.
     """
 
-    classifier: Literal["head"] | None = None
+    classifier: Literal["head", "full"] | None = None
     budget: int = 100
 
 

@@ -31,8 +31,9 @@ from evaluation.trained import Provenance, TrainedNetwork, build_trained, read_c
 from evaluation.training_images import TrainingImages
 from model.config import (
     EVALUATORS,
+    NEED_CLASSIFIER,
     WHITENED_COSINE,
-    WITH_CLASSIFIER,
+    WITH_IMAGES,
     EvaluatorOptions,
     PreprocessingOptions,
 )
@@ -200,14 +201,20 @@ def _training_images(
 
 def _check_classifier(options: EvaluateConfig) -> None:
     """Raise ConfigError where an evaluator lacks its classifier or a classifier its evaluator."""
-    named = [name for name in options.evaluators if name in WITH_CLASSIFIER]
+    named = [name for name in options.evaluators if name in NEED_CLASSIFIER]
+    of_images = [name for name in named if name in WITH_IMAGES]
+    if of_images and options.classifier != "full":
+        raise ConfigError(
+            f"{of_images[0]} reads gradients or hidden layers of a classifier trained with its "
+            "backbone; add --classifier full"
+        )
     if named and not options.classifier:
         raise ConfigError(
             f"{named[0]} needs a classifier of the known classes; add --classifier head"
         )
     if options.classifier and not named and "all" not in options.evaluators:
         raise ConfigError(
-            f"no evaluator reads the --classifier; add some of {', '.join(WITH_CLASSIFIER)} to "
+            f"no evaluator reads the --classifier; add some of {', '.join(NEED_CLASSIFIER)} to "
             "--evaluators, or leave it out"
         )
 
@@ -216,8 +223,9 @@ def _evaluators(options: EvaluateConfig, network: TrainedNetwork) -> tuple[str, 
     """The names of the evaluators; of all of them, those that can be computed."""
     can_whiten = options.covariance_pack or network.network.relation.whitening
     if "all" in options.evaluators:
-        lacking = [] if options.classifier else [*WITH_CLASSIFIER]
-        lacking += [] if can_whiten else [WHITENED_COSINE]
+        lacking = [] if can_whiten else [WHITENED_COSINE]
+        if options.classifier != "full":
+            lacking += WITH_IMAGES if options.classifier else NEED_CLASSIFIER
         return tuple(name for name in EVALUATORS if name not in lacking)
     if WHITENED_COSINE in options.evaluators and not can_whiten:
         raise ConfigError(

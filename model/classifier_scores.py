@@ -5,7 +5,7 @@ detector with the parameters that its authors recommend.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from model.classifier import LinearClassifier
 from model.errors import EvaluatorError
+from model.image_scores import ODIN_TEMPERATURE, ImageStatistics
 from model.prototypes import class_means
 
 _GEN_CLASSES, _GEN_GAMMA = 100, 0.1
@@ -32,12 +33,14 @@ class Classified:
         references: float32 (R, D).
         classes: int64 (R,), those of the references.
         tests: float32 (T, D).
+        images: what odin and gram read of the tests' images.
     """
 
     classifier: LinearClassifier
     references: Tensor
     classes: Tensor
     tests: Tensor
+    images: ImageStatistics = field(default_factory=ImageStatistics)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -168,6 +171,28 @@ def boundary_distance(run: Classified) -> Tensor:
     return to_boundaries / (run.tests - center).norm(dim=1).clamp_min(tiny)
 
 
+def perturbed_softmax(run: Classified) -> Tensor:
+    """The largest softmax probability at temperature 1000 of the perturbed image (ODIN, arXiv
+    1706.02690); EvaluatorError where there is none."""
+    logits = run.classifier.logits(_of_images(run.images.perturbed, "odin"))
+    return (logits.double() / ODIN_TEMPERATURE).softmax(dim=1).amax(dim=1).float()
+
+
+def gram_deviation(run: Classified) -> Tensor:
+    """Minus the sum over the hidden layers of how far the Gram matrices are outside their bounds
+    (arXiv 1912.12510); EvaluatorError where there are none."""
+    return -_of_images(run.images.deviations, "gram").sum(dim=1)
+
+
+def _of_images(given: Tensor | None, name: str) -> Tensor:
+    if given is None:
+        raise EvaluatorError(
+            f"{name} needs images and a classifier that was trained with its backbone; features "
+            "and a linear classifier do not do"
+        )
+    return given
+
+
 CLASSIFIER_SCORES: dict[str, Callable[[Classified], Tensor]] = {
     "msp": max_softmax,
     "max-logit": max_logit,
@@ -179,4 +204,6 @@ CLASSIFIER_SCORES: dict[str, Callable[[Classified], Tensor]] = {
     "nnguide": guided_energy,
     "she": stored_pattern,
     "fdbd": boundary_distance,
+    "odin": perturbed_softmax,
+    "gram": gram_deviation,
 }

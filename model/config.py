@@ -9,6 +9,7 @@ from model.errors import ModelError
 
 if TYPE_CHECKING:
     from model.classifier import LinearClassifier
+    from model.image_scores import ImageStatistics
     from model.whitening import Whitening
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -50,8 +51,9 @@ WITH_CLASSIFIER = (  # of features and a linear classifier of the known classes 
     "she",
     "fdbd",
 )
-# The keys of model.evaluators.EVALUATORS.
-EVALUATORS = RELATIONAL + BASELINES + WITH_CLASSIFIER
+WITH_IMAGES = ("odin", "gram")  # of a classifier that is trained with its backbone
+NEED_CLASSIFIER = WITH_CLASSIFIER + WITH_IMAGES
+EVALUATORS = RELATIONAL + BASELINES + NEED_CLASSIFIER  # the keys of model.evaluators.EVALUATORS
 RENAMED_EVALUATORS = {"knn-normalised": "knn-normalized"}  # accepted until 0.3
 
 Precision = Literal["float32", "bfloat16"]
@@ -260,7 +262,8 @@ class EvaluatorOptions:
             ``model.pairwise.tile_memory`` of the device.
         precision: data type of the relational module's matrix products.
         whitening: the map of ``whitened-cosine``; None takes that of the relational module.
-        classifier: of the known classes on the same features, for ``WITH_CLASSIFIER``.
+        classifier: of the known classes on the same features, for ``NEED_CLASSIFIER``.
+        images: what ``WITH_IMAGES`` read of the same tests.
     """
 
     significant: int = 5
@@ -269,3 +272,4 @@ class EvaluatorOptions:
     precision: Precision = "float32"
     whitening: "Whitening | None" = None
     classifier: "LinearClassifier | None" = None
+    images: "ImageStatistics | None" = None

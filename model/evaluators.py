@@ -21,6 +21,7 @@ from model import distances, scoring
 from model.classifier_scores import CLASSIFIER_SCORES, Classified
 from model.config import WHITENED_COSINE, EvaluatorOptions
 from model.errors import EvaluatorError
+from model.image_scores import ImageStatistics
 from model.pairwise import relational_logits, relational_tiles
 from model.prototypes import class_means, most_significant
 from model.relation import RelationalTransformer
@@ -101,7 +102,8 @@ class Scoring:
                 f"{', '.join(CLASSIFIER_SCORES)} need a classifier of the known classes, and the "
                 "options give none"
             )
-        return Classified(classifier, known.features, known.classes, self.tests)
+        images = self.options.images or ImageStatistics()
+        return Classified(classifier, known.features, known.classes, self.tests, images)
 
     @cached_property
     def means(self) -> Tensor:
@@ -301,7 +303,9 @@ def _by_class(normality: Tensor, to_classes: Tensor) -> Scores:
 
 
 def _by_classifier(score: Callable[[Classified], Tensor]) -> "Evaluator":
-    return Evaluator(lambda run: Scores(score(run.classified), run.classified.predicted))
+    return Evaluator(
+        lambda run: _by_class(score(run.classified), scoring.normality(run.classified.logits))
+    )
 
 
 def _no_columns(references: References, options: EvaluatorOptions) -> int:

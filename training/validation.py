@@ -8,7 +8,7 @@ from evaluation.benchmark import BenchmarkConfig, run_benchmark
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
 from evaluation.trained import TrainedNetwork
-from model.config import RENAMED_EVALUATORS, WHITENED_COSINE, WITH_CLASSIFIER
+from model.config import NEED_CLASSIFIER, RENAMED_EVALUATORS, WHITENED_COSINE
 from model.errors import EvaluatorError
 from model.evaluators import check_names
 from model.network import Classifier, ReSeND
@@ -47,7 +47,7 @@ class Validation:
                 f"validation.evaluator {WHITENED_COSINE} needs a covariance; set "
                 "model.similarity_start to whitened, or choose another evaluator"
             )
-        if self._evaluator in WITH_CLASSIFIER:
+        if self._evaluator in NEED_CLASSIFIER:
             raise ConfigError(
                 f"validation.evaluator {self._evaluator} needs a classifier, which validation does "
                 "not train; choose another evaluator"

@@ -139,11 +139,9 @@ def test_boundaries_between_equal_classes_count_nothing():
             "energy",
             "NaN or infinite logits for 25 of 25 images",
         ),
-        (
-            replace(RUN, references=FEATURES[:1].expand(R, D)),
-            "vim",
-            "no virtual logit",
-        ),
+        (replace(RUN, references=FEATURES[:1].expand(R, D)), "vim", "no virtual logit"),
+        (RUN, "odin", "odin needs images"),
+        (RUN, "gram", "gram needs images"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(run, name, message):

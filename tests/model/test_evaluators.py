@@ -9,6 +9,7 @@ from model.classifier import train_classifier
 from model.config import BASELINES, EVALUATORS, EvaluatorOptions, ModelConfig
 from model.errors import EvaluatorError
 from model.evaluators import References, evaluate, num_pairs
+from model.image_scores import ImageStatistics
 from model.prototypes import most_significant
 from model.relation import RelationalTransformer
 from model.whitening import ResidualMoments, whitening
@@ -30,6 +31,7 @@ OPTIONS = EvaluatorOptions(
     neighbors=5,
     whitening=WHITENING,
     classifier=train_classifier(FEATURES, CLASSES, K, 20),
+    images=ImageStatistics(TESTS + 0.1, torch.rand(T, 3, generator=GENERATOR)),
 )
 
 
