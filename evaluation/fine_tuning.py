@@ -64,9 +64,10 @@ def fine_tune(
     labels = classes[drawn.flatten().to(classes.device)]
     part = _largest_divisor(size, extractor.config.batch_size)
     source = replace(extractor, config=replace(extractor.config, batch_size=part))
-    with torch.enable_grad(), extractor.autocast():
+    with torch.enable_grad():
         for places, images in source.images(rows[drawn.flatten().numpy()], "fine-tuning"):
-            logits = layer(backbone(images))
+            with extractor.autocast():  # which keeps the weights that it has cast until it ends
+                logits = layer(backbone(images))
             loss = functional.cross_entropy(logits.float(), labels[places], reduction="sum")
             (loss / BATCH_SIZE).backward()
             if places.stop % size == 0:

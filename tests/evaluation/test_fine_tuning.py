@@ -75,6 +75,12 @@ def test_it_trains_the_backbone_and_the_layer_as_whole_batches_do(extractor, row
     torch.testing.assert_close(tuned.extractor.run(rows.reference), expected, rtol=1e-3, atol=1e-5)
 
 
+def test_a_lower_precision_trains_the_same_but_for_rounding(extractor, rows, tuned):
+    config = replace(extractor.config, precision="bfloat16")
+    rounded = tune(replace(extractor, config=config), rows).classifier.weight
+    assert (rounded - tuned.classifier.weight).norm() < 0.05 * tuned.classifier.weight.norm()
+
+
 def test_the_network_that_was_given_is_not_changed(extractor, tuned, run_folder):
     fresh = load_network(run_folder, ALONE.device).network.state_dict()
     for name, values in extractor.network.network.state_dict().items():
