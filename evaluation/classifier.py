@@ -17,7 +17,7 @@ from model.config import EvaluatorOptions
 from model.evaluators import References
 
 
-class Comparison(NamedTuple):
+class EvaluatorInput(NamedTuple):
     """What evaluators compare.
 
     Attributes:
@@ -32,13 +32,13 @@ class Comparison(NamedTuple):
 
 
 def with_classifier(
-    given: Comparison,
+    given: EvaluatorInput,
     rows: ProtocolRows,
     own_tests: np.ndarray,
     extractor: FeatureExtractor,
     options: ClassifierOptions,
     evaluators: Collection[str],
-) -> Comparison:
+) -> EvaluatorInput:
     """``given`` with a classifier that is trained on its references; all processes call it.
 
     After fine-tuning, the features are those of the trained backbone.
@@ -66,7 +66,7 @@ def with_classifier(
     everything = np.unique(np.concatenate((rows.reference, rows.test)))
     features = tuned.extractor.extract(everything).features
     images = image_statistics(tuned, rows, own_tests, evaluators)
-    return Comparison(
+    return EvaluatorInput(
         replace(known, features=features.of(rows.reference)),
         features.of(own_tests),
         replace(given.options, classifier=tuned.classifier, images=images),
