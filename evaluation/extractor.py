@@ -128,7 +128,7 @@ class FeatureExtractor:
     @property
     def width(self) -> int:
         """D, the width of a feature."""
-        return self.network.network.relation.proj.in_features
+        return self.network.network.width
 
     def key(self, backbone: str) -> FeatureKey:
         """What the features depend on; ``backbone`` is the sha256 of its name and weights."""

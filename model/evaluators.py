@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model import distances, scoring
-from model.config import WHITENED_COSINE, EvaluatorOptions
+from model.config import BASELINES, WHITENED_COSINE, EvaluatorOptions
 from model.errors import EvaluatorError
 from model.pairwise import relational_logits, relational_tiles
 from model.prototypes import class_means, most_significant
@@ -57,7 +57,7 @@ class Scoring:
     """T test images to be scored against references, and intermediate values evaluators share.
 
     Args:
-        relation: the relational module, in evaluation mode.
+        relation: the relational module, in evaluation mode; None for a bare backbone.
         references: of the known classes.
         tests: float32 (T, D), the test images' features.
         options: the evaluators' parameters.
@@ -66,13 +66,13 @@ class Scoring:
 
     def __init__(
         self,
-        relation: RelationalTransformer,
+        relation: RelationalTransformer | None,
         references: References,
         tests: Tensor,
         options: EvaluatorOptions,
         progress: Callable[[int], object],
     ) -> None:
-        self.relation, self.references, self.tests = relation, references, tests
+        self._relation, self.references, self.tests = relation, references, tests
         self.options, self.progress = options, progress
 
     @property
@@ -80,9 +80,19 @@ class Scoring:
         return getattr(torch, self.options.precision)
 
     @property
+    def relation(self) -> RelationalTransformer:
+        """The relational module; EvaluatorError where there is none."""
+        if self._relation is None:
+            raise EvaluatorError(
+                f"a bare backbone has no relational module; choose from {', '.join(BASELINES)}"
+            )
+        return self._relation
+
+    @property
     def whitening(self) -> Whitening:
         """The options' whitening or else the relation's; EvaluatorError where both have none."""
-        found = self.options.whitening or self.relation.whitening
+        stored = None if self._relation is None else self._relation.whitening
+        found = self.options.whitening or stored
         if found is None:
             raise EvaluatorError(
                 f"{WHITENED_COSINE} needs a whitening: the relational module has none, and the "
@@ -135,7 +145,7 @@ class Scoring:
 
 def evaluate(
     names: Sequence[str],
-    relation: RelationalTransformer,
+    relation: RelationalTransformer | None,
     references: References,
     tests: Tensor,
     options: EvaluatorOptions | None = None,
@@ -148,8 +158,8 @@ def evaluate(
     number of pairs compared since its last call.
 
     Raises:
-        EvaluatorError: an unknown name, a class without a reference, or fewer references than
-            neighbors.
+        EvaluatorError: an unknown name, a class without a reference, fewer references than
+            neighbors, or a relational evaluator where ``relation`` is None.
     """
     check_names(names)
     run = Scoring(relation, references, tests, options or EvaluatorOptions(), progress)

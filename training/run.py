@@ -214,6 +214,11 @@ def _groups_line(config: TrainConfig, plan: ClassPlan) -> str:
         f"= {sampling.groups * sampling.images_per_group:,} images per step, of which "
         f"{config.train.global_batch:,} pairs are formed"
     )
+    if sampling.hard_negatives:
+        line += (
+            f"; {sampling.hard_negatives:,} of the {sampling.negatives:,} negatives of each "
+            "positive pair are chosen by similarity"
+        )
     if plan.num_small:
         line += (
             f"; {plan.num_small:,} of {plan.num_classes:,} classes have fewer than "

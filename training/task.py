@@ -1,5 +1,6 @@
 """What a network is trained for: building it, its loss and its accuracies."""
 
+import contextlib
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -16,9 +17,10 @@ from model.errors import ModelError
 from model.network import Classifier, ReSeND, build_network
 from model.objectives import build_objective
 from pipelines.loader import PairBatch
-from runtime.errors import ConfigError, first_line
-from runtime.weights import load_backbone
+from runtime.errors import ConfigError
+from runtime.weights import fetching, load_backbone
 from training.config import TrainConfig
+from training.hard_negatives import HardNegatives
 from training.optimization import ParameterGroup
 from training.pair_loss import PairLoss
 
@@ -87,8 +89,9 @@ class GroupedRelation(Relation):
     def module(self, network: ReSeND) -> nn.Module:
         sampling = self._config.data.sampling
         means_of = sampling.images if sampling.mean_partners else None
+        hard = HardNegatives(sampling) if sampling.hard_negatives else None
         network = network.on_features() if self._config.train.frozen else network
-        return PairLoss(network, self._objective, means_of, self._config.train.pairs_at_once)
+        return PairLoss(network, self._objective, means_of, self._config.train.pairs_at_once, hard)
 
     def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
         different = batch.different
@@ -155,17 +158,12 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
         CheckpointError: the backbone's weights are missing, damaged or do not fit.
     """
     settings = config.model
-    try:
-        network = create_task(config).network(num_classes)
-    except ModelError as error:
-        raise ConfigError(f"model: {error}") from error
-    except (OSError, RuntimeError) as error:
-        if not settings.pretrained:
-            raise
-        raise ConfigError(
-            f"cannot fetch the weights of {settings.backbone} ({first_line(error)}); "
-            "without network access, give a file as model.backbone_weights"
-        ) from error
+    fetched = fetching(settings.backbone, "model.backbone_weights")
+    with fetched if settings.pretrained else contextlib.nullcontext():
+        try:
+            network = create_task(config).network(num_classes)
+        except ModelError as error:
+            raise ConfigError(f"model: {error}") from error
     if settings.backbone_weights is not None:
         load_backbone(network.backbone, settings.backbone_weights)
     return network

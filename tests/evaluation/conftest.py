@@ -9,12 +9,13 @@ import yaml
 
 import evaluate
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
-from evaluation.config import EvaluateConfig
+from evaluation.config import EvaluateConfig, NetworkOptions
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
+from evaluation.networks import load_networks
 from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
-from evaluation.trained import Provenance, load_network, read_checkpoint
-from model.config import PAPER_PREPROCESSING, ModelConfig
+from evaluation.trained import load_network
+from model.config import ModelConfig, PreprocessingOptions
 from model.network import build_network
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
@@ -68,9 +69,11 @@ def results(pack_path, protocol_file, run_folder) -> list[BenchmarkResult]:
 
 @pytest.fixture(scope="session")
 def receipt(pack_path, protocol_file, run_folder) -> Receipt:
-    provenance = Provenance.of(read_checkpoint(run_folder))
-    options = EvaluateConfig(protocol=(protocol_file,), pack=(pack_path,), checkpoint=run_folder)
-    return Receipt("evaluate.py", provenance, PAPER_PREPROCESSING, options, ALONE, 1.0)
+    options = EvaluateConfig(
+        protocol=(str(protocol_file),), pack=(str(pack_path),), checkpoint=(run_folder,)
+    )
+    networks = load_networks(options.part(NetworkOptions), PreprocessingOptions(), ALONE.device)
+    return Receipt("evaluate.py", networks, options, ALONE, 1.0)
 
 
 @pytest.fixture
@@ -91,6 +94,8 @@ def arguments(pack_path, protocol_file, run_folder, tmp_path):
         }
         words = []
         for name, value in values.items():
+            if value is None:
+                continue
             words.append("--" + name.replace("_", "-"))
             if value is not True:
                 words += value.split() if isinstance(value, str) else [str(value)]
