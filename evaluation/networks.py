@@ -45,7 +45,8 @@ class NamedNetwork:
         if found.step is None and self.is_bare:
             return f"backbone {found.backbone}: {found.path}"
         of_step = "" if found.step is None else f" of step {found.step}"
-        notes = "" if found.verified else ", which has no checksums to verify"
+        notes = ", averaged weights" if found.averaged else ""
+        notes += "" if found.verified else ", which has no checksums to verify"
         bare = ", whose backbone is evaluated alone" if self.is_bare else ""
         return f"checkpoint{of_step}: {found.path}{notes}{bare}"
 

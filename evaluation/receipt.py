@@ -62,6 +62,7 @@ def _network(network: NamedNetwork) -> dict[str, Any]:
         "checkpoint": {
             "path": None if found.path is None else str(found.path),
             "step": found.step,
+            "averaged": found.averaged,
             "sha256": found.sha256,
             "verified": found.verified,
             "untrained": list(found.untrained),

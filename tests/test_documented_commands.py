@@ -40,6 +40,7 @@ def command_in(line):
     """The words of the command in ``line``, or None."""
     for name, value in VARIABLES.items():
         line = line.replace(name, value)
+    line = re.sub(r"docker run .* resend ", "python ", line)  # the image's entry point
     found = COMMAND.search(line)
     if found is None:
         return None
