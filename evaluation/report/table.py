@@ -90,7 +90,7 @@ def terminal_table(networks: Sequence[BenchmarkResult]) -> Table:
         text = column in ("target", "evaluator")
         table.add_column(heading, justify="left" if text else "right", no_wrap=column != "target")
         if several and column == "target":
-            table.add_column("network")
+            table.add_column("network", overflow="fold")
     places = [list(HEADINGS).index(column) for column in columns]
     previous: tuple[str | None, str | None] = (None, None)
     for network, row in network_rows(networks, repetitions=False):
