@@ -52,6 +52,15 @@ def parse(arguments: Sequence[str], description: str) -> EvaluateConfig:
         for name, value in vars(options).items()
     }
     try:
-        return EvaluateConfig(**values)
+        config = EvaluateConfig(**values)
     except ModelError as error:
         raise ConfigError(str(error)) from error
+    _check_seeds(config)
+    return config
+
+
+def _check_seeds(config: ReferenceConfig) -> None:
+    if len(set(config.seed)) < len(config.seed):
+        raise ConfigError("--seed has a number twice; each repetition needs another one")
+    if len(config.seed) > 1 and not config.shots:
+        raise ConfigError("several numbers for --seed repeat the draw of --shots; add --shots N")

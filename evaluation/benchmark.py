@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
@@ -48,7 +48,7 @@ class BenchmarkResult:
         protocol: what was evaluated.
         pack: the images it was evaluated on.
         extraction: the features of all those images.
-        targets: in the order they were asked for.
+        targets: in the order they were asked for, each once per draw of few-shot references.
         logit_error: error due to a lower precision, in standard deviations of the logits.
         network: what the network is called among those evaluated; empty where it has no name.
     """
@@ -76,25 +76,27 @@ def run_benchmark(
             has no known or no unknown test image.
         EvaluatorError: an evaluator cannot be computed from these references (e.g. too few).
     """
-    chosen = {
-        name: _target_rows(protocol, name, extractor.pack, config.references) for name in targets
-    }
-    everything = [rows for part in chosen.values() for rows in (part.reference, part.test)]
+    chosen = [
+        draw
+        for name in targets
+        for draw in _draws(protocol, protocol.target(name), extractor.pack, config.references)
+    ]
+    everything = [rows for _, part in chosen for rows in (part.reference, part.test)]
     rows = np.unique(np.concatenate(everything))
     error = 0.0 if extractor.config.precision == "float32" else logit_error(extractor, rows)
     extraction = extractor.extract(rows)
     results = [
-        _run_target(protocol.target(name), part, extraction.features, extractor, config)
-        for name, part in chosen.items()
+        _run_target(target, part, extraction.features, extractor, config) for target, part in chosen
     ]
     return BenchmarkResult(protocol, extractor.pack, extraction, results, error)
 
 
-def _target_rows(
-    protocol: Protocol, name: str, pack: Pack, config: ReferenceConfig
-) -> ProtocolRows:
-    rows = protocol.rows(pack, protocol.target(name))
-    where = f"protocol {protocol.name}, target {name}"
+def _draws(
+    protocol: Protocol, target: Target, pack: Pack, config: ReferenceConfig
+) -> list[tuple[Target, ProtocolRows]]:
+    """The target with its samples; with several seeds, a repetition of it for each."""
+    rows = protocol.rows(pack, target)
+    where = f"protocol {protocol.name}, target {target.name}"
     for what, absent in (("known", rows.test_class < 0), ("unknown", rows.test_class >= 0)):
         if absent.all():
             raise PackError(
@@ -102,9 +104,16 @@ def _target_rows(
                 "change the target's test selections or the known classes"
             )
     try:
-        return choose_references(rows, config)
+        drawn = [choose_references(rows, config, seed) for seed in config.seed]
     except PackError as error:
         raise PackError(f"{where}: {error}") from error
+    if len(drawn) == 1:
+        return [(target, drawn[0])]
+    setting = target.setting or f"{target.name}, {len(drawn)} draws"
+    return [
+        (replace(target, name=f"{target.name}, seed {seed}", setting=setting), part)
+        for seed, part in zip(config.seed, drawn, strict=True)
+    ]
 
 
 def _run_target(
@@ -135,7 +144,11 @@ def _run_target(
         normality = all_gather(of_own.normality, chunk, process).cpu().numpy()
         predicted = all_gather(of_own.predicted, chunk, process).cpu().numpy()
         results[evaluator] = measure(
-            rows.test_class, normality, predicted, resamples=config.resamples
+            rows.test_class,
+            normality,
+            predicted,
+            groups=rows.groups,
+            resamples=config.resamples,
         )
     seconds = time.perf_counter() - started
     return TargetResult(target.name, target.setting, rows, results, seconds, pairs)

@@ -61,8 +61,9 @@ def compare(results: Sequence[BenchmarkResult], resamples: int) -> list[Comparis
     """Compare each evaluator with the same one of the first network, and with the first evaluator
     of the same network; per target, and as a mean over the targets where there are several.
 
-    The targets of a mean are resampled independently of each other, and a repeated setting counts
-    once, as in ``means``.
+    The targets of a mean are resampled independently of each other, except that those with the
+    same tests, such as few-shot draws, share their resamples; a repeated setting counts once, as in
+    ``means``.
 
     Args:
         results: those of one protocol follow one another, with the same targets.
@@ -103,8 +104,9 @@ def _pairs(networks: Sequence[BenchmarkResult]) -> list[tuple[Score, Score]]:
 
 
 def _areas(networks: Sequence[BenchmarkResult], number: int, resamples: int) -> _Areas:
-    """Those of all scores on target ``number``, whose resamples follow from that number."""
-    known = networks[0].targets[number].rows.test_class >= 0
+    """Those of all scores on target ``number``; equal tests have equal resamples."""
+    targets = networks[0].targets
+    known = targets[number].rows.test_class >= 0
     results = {
         Score(result.network, name): of_evaluator
         for result in networks
@@ -112,8 +114,15 @@ def _areas(networks: Sequence[BenchmarkResult], number: int, resamples: int) -> 
     }
     value = np.array([result.metrics["auroc"] for result in results.values()])
     normality = np.stack([result.normality for result in results.values()])
-    resampled = resampled_aurocs(known, normality, resamples=resamples, seed=number)
+    seed = next(place for place, t in enumerate(targets) if _same_tests(t, targets[number]))
+    resampled = resampled_aurocs(known, normality, resamples=resamples, seed=seed)
     return _Areas(list(results), value, resampled)
+
+
+def _same_tests(first: TargetResult, second: TargetResult) -> bool:
+    return np.array_equal(first.rows.test, second.rows.test) and np.array_equal(
+        first.rows.test_class, second.rows.test_class
+    )
 
 
 def _mean(areas: Sequence[_Areas], weights: np.ndarray) -> _Areas:

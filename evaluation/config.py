@@ -12,7 +12,7 @@ from model.config import (
     Precision,
     PreprocessingOptions,
 )
-from runtime.command import DeviceName, current_name
+from runtime.command import DeviceName, current_name, natural
 from runtime.errors import ConfigError
 
 T = TypeVar("T")
@@ -49,13 +49,13 @@ class ReferenceConfig:
 
     Attributes:
         shots: references drawn per class; 0 takes all.
-        seed: random seed of the --shots draw.
+        seed: random seed of the --shots draw; several repeat it, for mean and standard deviation.
         with_replacement: draw with replacement, as published few-shot numbers were.
         min_references: refuse a class with fewer references in the protocol.
     """
 
     shots: int = 0
-    seed: int = 0
+    seed: tuple[int, ...] = field(default=(0,), metadata={"type": natural})
     with_replacement: bool = False
     min_references: int = 2
 

@@ -36,6 +36,20 @@ class NamedNetwork:
         """Whether it has no relational module."""
         return self.trained.network.relation is None
 
+    @property
+    def origin(self) -> str:
+        """Which files it was read from."""
+        found = self.provenance
+        if found.path is None:
+            return f"backbone {found.backbone}: the weights that timm publishes"
+        if found.step is None and self.is_bare:
+            return f"backbone {found.backbone}: {found.path}"
+        of_step = "" if found.step is None else f" of step {found.step}"
+        notes = ", averaged weights" if found.averaged else ""
+        notes += "" if found.verified else ", which has no checksums to verify"
+        bare = ", whose backbone is evaluated alone" if self.is_bare else ""
+        return f"checkpoint{of_step}: {found.path}{notes}{bare}"
+
 
 class _Loaded(NamedTuple):
     """A network that has no name yet: ``short`` unless another has the same, then ``full``."""

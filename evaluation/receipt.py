@@ -3,7 +3,8 @@
 import importlib.metadata
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 from nvidia import dali
@@ -26,6 +27,7 @@ class Receipt:
         options: the command's options.
         process: the one that writes the results.
         seconds: how long the command took.
+        date: when it ended, with the time zone.
     """
 
     command: str
@@ -33,6 +35,7 @@ class Receipt:
     options: EvaluateConfig
     process: Process
     seconds: float
+    date: datetime = field(default_factory=lambda: datetime.now().astimezone(), init=False)
 
     def plain(self) -> dict[str, Any]:
         """The receipt as the JSON document that ``results.json`` holds."""
@@ -45,6 +48,7 @@ class Receipt:
             "processes": self.process.world_size,
             "python": platform.python_version(),
             "versions": versions | {"nvidia-dali": dali.__version__},
+            "date": self.date.isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),
         }
 
@@ -58,6 +62,7 @@ def _network(network: NamedNetwork) -> dict[str, Any]:
         "checkpoint": {
             "path": None if found.path is None else str(found.path),
             "step": found.step,
+            "averaged": found.averaged,
             "sha256": found.sha256,
             "verified": found.verified,
             "untrained": list(found.untrained),

@@ -14,7 +14,6 @@ from evaluation.benchmark import BenchmarkResult, by_protocol
 from evaluation.cache import FeatureCache
 from evaluation.comparison import Comparison, compare
 from evaluation.config import CovarianceOptions, EvaluateConfig
-from evaluation.networks import NamedNetwork
 from evaluation.ooddb import PREFIX, ooddb_protocol
 from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
@@ -133,7 +132,7 @@ def _introduce(subjects: Sequence[Subject], options: EvaluateConfig) -> None:
     """Say what was read, what is unusual about it, and what is not computed for it."""
     for network in (subject.network for subject in subjects):
         found = network.provenance
-        print(_origin(network))
+        print(plain(network.origin))
         if found.untrained:
             print(f"warning: untrained, with random weights: {' and '.join(found.untrained)}")
         left_out = [name for name in options.evaluators or () if name in RELATIONAL]
@@ -142,19 +141,6 @@ def _introduce(subjects: Sequence[Subject], options: EvaluateConfig) -> None:
                 f"note: {plain(network.name)} has no relational module: {', '.join(left_out)} "
                 "left out"
             )
-
-
-def _origin(network: NamedNetwork) -> str:
-    """Which files the network was read from."""
-    found = network.provenance
-    if found.path is None:
-        return f"backbone {found.backbone}: the weights that timm publishes"
-    if found.step is None and network.is_bare:
-        return f"backbone {found.backbone}: {plain(str(found.path))}"
-    of_step = "" if found.step is None else f" of step {found.step}"
-    notes = "" if found.verified else ", which has no checksums to verify"
-    bare = ", whose backbone is evaluated alone" if network.is_bare else ""
-    return f"checkpoint{of_step}: {plain(str(found.path))}{notes}{bare}"
 
 
 def _training_images(

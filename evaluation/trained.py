@@ -49,6 +49,7 @@ class Provenance:
         backbone: timm's name of the backbone.
         path: the checkpoint's folder or file that was read; None for weights that timm fetched.
         step: training steps behind the weights; None where that is not known.
+        averaged: whether the weights are those averaged over the training steps.
         verified: whether the files were compared with the checkpoint's checksums.
         sha256: sha256 of all weights.
         backbone_sha256: sha256 of the backbone's name and weights.
@@ -59,6 +60,7 @@ class Provenance:
     backbone: str
     path: Path | None
     step: int | None
+    averaged: bool
     verified: bool
     sha256: str
     backbone_sha256: str
@@ -74,6 +76,7 @@ class Provenance:
             backbone=name,
             path=checkpoint.path,
             step=checkpoint.step,
+            averaged=checkpoint.is_averaged,
             verified=checkpoint.verified,
             sha256=_sha256(weights),
             backbone_sha256=backbone_sha256(name, weights),
@@ -88,6 +91,7 @@ class Provenance:
             backbone=name,
             path=path,
             step=None,
+            averaged=False,
             verified=False,
             sha256=_sha256(weights),
             backbone_sha256=backbone_sha256(name, weights),

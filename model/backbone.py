@@ -79,6 +79,21 @@ def create_backbone(
     return backbone
 
 
+def checkpoint_activations(backbone: nn.Module) -> None:
+    """Let a backbone keep only few activations for the backward pass and recompute the others
+    there, as timm divides the model; outputs and gradients stay the same.
+
+    Modules that keep statistics of their inputs, such as BatchNorm, see each input twice.
+
+    Raises:
+        ModelError: timm cannot do so with this model.
+    """
+    try:
+        cast(Any, backbone).set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:  # not there, or there to refuse
+        raise ModelError("the backbone does not support it; choose another") from error
+
+
 def resize_input(backbone: nn.Module, image_size: int) -> None:
     """Let a backbone take images of a different size; position embeddings are interpolated.
 

@@ -59,4 +59,4 @@ def _keywords(field: "dataclasses.Field[Any]", hint: Any, explanation: str) -> d
 def _default(value: Any) -> str:
     if value is None or value is dataclasses.MISSING:
         return ""
-    return f" (default: {' '.join(value) if isinstance(value, tuple) else value})"
+    return f" (default: {' '.join(map(str, value)) if isinstance(value, tuple) else value})"

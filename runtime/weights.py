@@ -10,7 +10,7 @@ from pathlib import Path
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from runtime.checkpoint import WEIGHTS, load_weights
+from runtime.checkpoint import AVERAGED, WEIGHTS, load_weights
 from runtime.checksums import CHECKSUMS
 from runtime.errors import CheckpointError, ConfigError, first_line
 from runtime.tensor_files import read_state_dict
@@ -123,7 +123,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    in_checkpoint = path.name == WEIGHTS and os.path.exists(path.parent / CHECKSUMS)
+    in_checkpoint = path.name in (WEIGHTS, AVERAGED) and os.path.exists(path.parent / CHECKSUMS)
     if os.path.isdir(path) or in_checkpoint:
         return load_weights(path).weights
     if not os.path.exists(path):

@@ -7,7 +7,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from model.backbone import backbone_preprocessing, create_backbone, feature_dim
+from model.backbone import (
+    backbone_preprocessing,
+    checkpoint_activations,
+    create_backbone,
+    feature_dim,
+)
 from model.errors import ModelError
 from model.network import Classifier, ReSeND, build_network
 from model.objectives import build_objective
@@ -26,10 +31,12 @@ class TaskLoss(NamedTuple):
     Attributes:
         loss: scalar, the mean over the batch.
         counts: float32 (A, 2), (correct, total) of each of the task's A accuracies.
+        logits: float32 (p,) of the batch's pairs, without gradient; None where none are formed.
     """
 
     loss: Tensor
     counts: Tensor
+    logits: Tensor | None = None
 
 
 class Task(Protocol):
@@ -95,7 +102,7 @@ class GroupedRelation(Relation):
 def _judged(loss: Tensor, logits: Tensor, different: Tensor) -> TaskLoss:
     correct = (logits > 0) == different
     counts = torch.stack([correct & ~different, ~different, correct & different, different])
-    return TaskLoss(loss, counts.sum(1).float().view(2, 2))
+    return TaskLoss(loss, counts.sum(1).float().view(2, 2), logits.detach())
 
 
 class Classification:
@@ -160,6 +167,21 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
     if settings.backbone_weights is not None:
         load_backbone(network.backbone, settings.backbone_weights)
     return network
+
+
+def save_memory(network: ReSeND | Classifier, config: TrainConfig) -> None:
+    """Let the network keep fewer activations where the configuration asks for it.
+
+    Raises:
+        ConfigError: its backbone does not support that.
+    """
+    if config.train.activation_checkpointing:
+        try:
+            checkpoint_activations(network.backbone)
+        except ModelError as error:
+            raise ConfigError(
+                f"train.activation_checkpointing with {config.model.backbone}: {error}"
+            ) from error
 
 
 def parameter_groups(network: ReSeND | Classifier, backbone_factor: float) -> list[ParameterGroup]:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,17 @@ from evaluation.receipt import Receipt
 from evaluation.report import comparisons as compared
 from evaluation.report import table
 from evaluation.report.text import csv_cell, markdown_cell, plain
-from evaluation.results import KNOWN_IS_POSITIVE, METRICS, means, settings
+from evaluation.results import (
+    KNOWN_IS_POSITIVE,
+    METRICS,
+    ByEvaluator,
+    common_groups,
+    means,
+    settings,
+)
 from pipelines.pack import Pack
+
+_COUNTS = ("references", "tests", "known", "unknown")
 
 
 def write_json(
@@ -40,45 +49,42 @@ def write_json(
 
 
 def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A row per protocol, network, target and evaluator, then mean and standard deviation over each
-    repeated setting; the means over everything come last."""
+    """A row per protocol, network, target, group of unknown classes and evaluator, then mean and
+    standard deviation over each repeated setting; the means over everything come last."""
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
-        counts = ("references", "tests", "known", "unknown")
-        writer.writerow(
-            (
-                *("benchmark", "target", "setting", "network", "evaluator", "positive"),
-                *counts,
-                *METRICS,
-            )
-        )
+        labels = ("benchmark", "target", "setting", "group", "network", "evaluator", "positive")
+        writer.writerow((*labels, *_COUNTS, *METRICS))
         for benchmark in benchmarks:
-            name, network = csv_cell(benchmark.protocol.name), csv_cell(benchmark.network)
-            for target in benchmark.targets:
-                for evaluator, result in target.evaluators.items():
-                    writer.writerow(
-                        (
-                            *(name, csv_cell(target.name), csv_cell(target.setting or "")),
-                            *(network, evaluator, "known"),
-                            *(target.counts[count] for count in counts),
-                            *(result.metrics[metric] for metric in METRICS),
-                        )
-                    )
-            summaries = [
-                (what, csv_cell(setting.name), values)
-                for setting in settings(benchmark.targets)
-                for what, values in ((table.MEAN, setting.mean), (table.STD, setting.std))
-            ]
-            summaries.append((table.MEAN, "", means(benchmark.targets)))
-            for what, setting_name, of_evaluators in summaries:
+            for names, counts, of_evaluators in _csv_parts(benchmark):
+                names = (benchmark.protocol.name, *names, benchmark.network)
                 for evaluator, values in of_evaluators.items():
                     writer.writerow(
                         (
-                            *(name, what, setting_name, network, evaluator, "known"),
-                            *([""] * len(counts)),
+                            *(csv_cell(name or "") for name in names),
+                            *(evaluator, "known"),
+                            *(counts.get(count, "") for count in _COUNTS),
                             *(values.get(metric, "") for metric in METRICS),
                         )
                     )
+
+
+def _csv_parts(
+    benchmark: BenchmarkResult,
+) -> Iterator[tuple[tuple[str | None, ...], dict[str, int], ByEvaluator]]:
+    """Target, setting and group of each part of the table, its counts and metrics."""
+    targets = benchmark.targets
+    for target in targets:
+        yield (target.name, target.setting, None), target.counts, target.metrics()
+        for group in target.rows.groups:
+            names = target.name, target.setting, group
+            yield names, target.group_counts(group), target.metrics(group)
+    for setting in settings(targets):
+        yield (table.MEAN, setting.name, setting.group), {}, setting.mean
+        yield (table.STD, setting.name, setting.group), {}, setting.std
+    yield (table.MEAN, None, None), {}, means(targets)
+    for group in common_groups(targets):
+        yield (table.MEAN, None, group), {}, means(targets, group)
 
 
 def write_markdown(
@@ -89,18 +95,22 @@ def write_markdown(
         "Known is positive; all values are fractions of 1, the interval is a 95 % bootstrap.\n"
     ]
     for networks in by_protocol(benchmarks):
-        header, labels = table.headings(networks), 3 if len(networks) > 1 else 2
-        rule = tuple("---" if number < labels else "---:" for number in range(len(header)))
-        cells = (
-            [markdown_cell(cell) for cell in (row[0], *([network] * (labels - 2)), *row[1:])]
-            for network, row in table.network_rows(networks)
+        header = table.headings(networks)
+        rule = tuple("---:" if name in table.VALUES.values() else "---" for name in header)
+        rows = (
+            (*map(markdown_cell, row.names(networks)), *map(_markdown_value, row.cells))
+            for row in table.rows(networks)
         )
-        lines = "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *cells))
+        lines = "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *rows))
         name = networks[0].protocol.name
         parts.append(f"## {markdown_cell(name)}\n\n{lines}\n")
         if of_protocol := [item for item in comparisons if item.benchmark == name]:
             parts.append(compared.markdown(of_protocol))
     path.write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")
+
+
+def _markdown_value(cell: table.Cell) -> str:
+    return f"**{cell.text}**" if cell.best else cell.text
 
 
 def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
@@ -169,10 +179,21 @@ def _benchmark(benchmark: BenchmarkResult) -> dict[str, Any]:
                 "left_out": target.rows.left_out,
                 "seconds": round(target.seconds, 3),
                 "relational_pairs": target.pairs,
-                "evaluators": {name: result.metrics for name, result in target.evaluators.items()},
+                "evaluators": target.metrics(),
+                "groups": [
+                    {
+                        "name": group,
+                        "counts": target.group_counts(group),
+                        "evaluators": target.metrics(group),
+                    }
+                    for group in target.rows.groups
+                ],
             }
             for target in benchmark.targets
         ],
         "settings": [asdict(setting) for setting in settings(benchmark.targets)],
         "mean": means(benchmark.targets),
+        "group_means": {
+            group: means(benchmark.targets, group) for group in common_groups(benchmark.targets)
+        },
     }

@@ -12,6 +12,7 @@ from evaluation.comparison import Comparison
 from evaluation.receipt import Receipt
 from evaluation.report import comparisons as compared
 from evaluation.report import files
+from evaluation.report.figures import Figures, most_telling_first, write_figures
 from evaluation.report.page import write_report
 from runtime.errors import ConfigError, first_line
 from runtime.files import sync
@@ -25,6 +26,7 @@ _FILES = (
     "report.html",
     "results.json",
 )
+_FIGURES = "figures"
 
 
 class ResultsFolder:
@@ -54,9 +56,12 @@ class ResultsFolder:
             compared.write_csv(self._work / "comparisons.csv", comparisons)
             files.write_markdown(self._work / "results.md", benchmarks, comparisons)
             files.write_scores(self._work / "scores.parquet", benchmarks)
-            write_report(self._work / "report.html", benchmarks, comparisons, receipt)
+            ranked = [most_telling_first(benchmark) for benchmark in benchmarks]
+            figures = Figures.draw(ranked)
+            write_figures(self._work / _FIGURES, ranked, figures)
+            write_report(self._work / "report.html", ranked, comparisons, receipt, figures)
             files.write_json(self._work / "results.json", benchmarks, comparisons, receipt)
-            for path in (*self._work.iterdir(), self._work):
+            for path in (*self._work.rglob("*"), self._work):
                 sync(path)
             previous = _previous(self._out)
             if self._out.exists():
@@ -128,7 +133,9 @@ def _lock(work: Path) -> int:
             _take(lock)
             if _is_file(lock, work / _LOCK):
                 for path in work.iterdir():  # of a killed evaluation
-                    if path.name != _LOCK:
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    elif path.name != _LOCK:
                         path.unlink()
                 return lock
         except BaseException:
@@ -176,12 +183,19 @@ def _check(target: Path, overwrite: bool) -> None:
     if not target.is_dir():
         raise ConfigError(f"{target} is not a folder; choose another --out")
     names = {path.name for path in target.iterdir()}
-    if foreign := sorted(names - set(_FILES) - {_LOCK}):
+    ours = {*_FILES, _LOCK} | ({_FIGURES} if _has_figures(target) else set())
+    if foreign := sorted(names - ours):
         raise ConfigError(
             f"{target} holds files other than results, such as {foreign[0]}; choose another --out"
         )
     if names and not overwrite:
         raise ConfigError(f"{target} holds results; choose another --out, or give --overwrite")
+
+
+def _has_figures(target: Path) -> bool:
+    """Whether its folder of figures belongs to results."""
+    figures, complete = target / _FIGURES, (target / "results.json").exists()
+    return complete and figures.is_dir() and all(p.suffix == ".svg" for p in figures.iterdir())
 
 
 def _previous(target: Path) -> Path:

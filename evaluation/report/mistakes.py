@@ -66,9 +66,9 @@ def confusion(test_class: np.ndarray, result: EvaluatorResult, num_classes: int)
     return np.bincount(truth * size + given, minlength=size * size).reshape(size, size)
 
 
-def typical(features: Tensor) -> int:
-    """Position of the feature, of (n, D), that is nearest to their mean."""
-    return int(torch.linalg.vector_norm(features - features.mean(dim=0), dim=1).argmin())
+def nearest(feature: Tensor, features: Tensor) -> int:
+    """Position of that of the ``features`` (n, D) with the highest cosine to ``feature`` (D,)."""
+    return int(torch.cosine_similarity(features, feature, dim=1).argmax())
 
 
 def thumbnail(pack: Pack, row: int) -> str:

@@ -98,5 +98,15 @@ def test_the_mean_of_independent_targets_is_known_better_than_each(networks):
     assert widths[None] < 0.85 * min(widths["day"], widths["night"])
 
 
+def test_a_mean_over_repetitions_on_the_same_tests_is_known_no_better(networks):
+    repeated = [
+        replace(each, targets=[replace(each.targets[0], name=name, setting="s") for name in "xyz"])
+        for each in networks
+    ]
+    found = [c.auroc for c in compare(repeated, 50) if c.score == Score(SECOND, "knn")]
+    once, mean = found[0], found[-1]
+    assert mean == pytest.approx(once)
+
+
 def test_one_evaluator_of_one_network_is_compared_with_nothing(results):
     assert compare(results, 9) == []

@@ -52,7 +52,7 @@ def test_every_file_is_written_and_agrees(arguments, tmp_path):
     assert len(lines) == 1 + 2 * 3 + 3
     results = json.loads((out / "results.json").read_text())
     auroc = results["benchmarks"][0]["targets"][0]["evaluators"]["cosine"]["auroc"]
-    assert f"| day | cosine | {auroc:.4f} |" in (out / "results.md").read_text()
+    assert f"| day | cosine | **{auroc:.4f}** |" in (out / "results.md").read_text()
 
 
 def test_scores_do_not_depend_on_the_batch_size(arguments, tmp_path):

@@ -17,8 +17,8 @@ ROWS = ProtocolRows(
 )
 
 
-def drawn(**options):
-    return choose_references(ROWS, ReferenceConfig(**options))
+def drawn(seed=0, **options):
+    return choose_references(ROWS, ReferenceConfig(**options), seed)
 
 
 def test_all_references_are_used_by_default():

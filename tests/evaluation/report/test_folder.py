@@ -12,6 +12,7 @@ from runtime.errors import ConfigError
 
 FILES = {
     "comparisons.csv",
+    "figures",
     "report.html",
     "results.csv",
     "results.json",
@@ -38,6 +39,10 @@ def write(results, receipt):
 
 def names(folder) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_all_files_appear_at_once_and_nothing_else_stays(write, place):
@@ -80,6 +85,19 @@ def test_other_files_are_never_replaced(write, place):
     assert not [name for name in names(place.parent) if name.startswith(".place")]
 
 
+@pytest.mark.parametrize("complete", [False, True])
+def test_other_figures_are_never_replaced(write, place, complete):
+    out = place / "out"
+    name = "photo.jpg" if complete else "mine.svg"
+    if complete:
+        write(out)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    (out / "figures" / name).write_text("years")
+    with pytest.raises(ConfigError, match="holds files other than results, such as figures"):
+        write(out, overwrite=True)
+    assert (out / "figures" / name).read_text() == "years"
+
+
 def test_an_empty_folder_is_used_and_a_link_leads_to_its_target(write, place):
     (place / "real").mkdir()
     (place / "link").symlink_to("real")
@@ -108,6 +126,8 @@ def test_an_evaluation_that_was_killed_blocks_nobody(write, place):
     if not child:
         with reserve(place / "out", False):
             (place / ".out.partial" / "results.csv").write_text("half")
+            (place / ".out.partial" / "figures").mkdir()
+            (place / ".out.partial" / "figures" / "a.svg").write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
@@ -128,7 +148,7 @@ def test_results_whose_replacement_was_killed_come_back(write, place):
 @pytest.mark.parametrize("limit", [0, 1000, 10_000])
 def test_a_full_disk_leaves_the_earlier_results(write, place, limit):
     write(place / "out")
-    before = {path.name: path.read_bytes() for path in (place / "out").iterdir()}
+    before = contents(place / "out")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
@@ -137,4 +157,4 @@ def test_a_full_disk_leaves_the_earlier_results(write, place, limit):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert names(place) == {"out"}
-    assert {path.name: path.read_bytes() for path in (place / "out").iterdir()} == before
+    assert contents(place / "out") == before
