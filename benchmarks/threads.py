@@ -77,8 +77,9 @@ def _measure(way: str, options: argparse.Namespace) -> tuple[float, float]:
     from benchmarks.training import our_step, recipe
     from runtime.distributed import process_group
     from training.data import load_pairs
+    from training.scaling import resolve
 
-    config = recipe(options.config, options.pack, ["--input.device=cpu"])
+    config = resolve(recipe(options.config, options.pack, ["--input.device=cpu"]), 1, None)
     with process_group("cpu") as process:
         step = our_step(config, process, load_pairs(config), synthetic=False)
 

@@ -1,12 +1,12 @@
 """The training step: synthetic images, the real pipeline, groups of classes, and the original's
 step, as ratios.
 
-    python -m benchmarks.training --pack packs/demo [--config configs/quickstart.yaml] [--steps 20]
+    python -m benchmarks.training --pack packs/demo --train.global_batch=64 --steps 20
 
 The ways to train, on the GPU where there is one:
 
-synthetic   one batch of independent pairs that is already on the device: what the network alone
-            can do
+synthetic   one batch of independent pairs, whatever the recipe's sampling, that is already on the
+            device: what the network alone can do
 pipeline    the same step fed by the pack, as train_ddp.py does it
 original    the original's step: float32, backbone and relational module each with
             its own DistributedDataParallel and find_unused_parameters, anomaly detection, images
@@ -62,6 +62,7 @@ COMPARED = {"shared": ("plain",), "frozen": ("shared", "groups")}
 def main() -> int:
     options = _options()
     config = recipe(options.config, options.pack, options.override)
+    config = replace(config, data=replace(config.data, sampling=SamplingConfig()))
     with process_group(config.input.device) as process:
         data = load_pairs(config)
         grouped = with_groups(config, options.groups)
@@ -213,7 +214,7 @@ def head_step(
         network.zero_grad()
         with torch.autocast(process.device.type, torch.bfloat16, enabled=rounded):
             if shared:
-                loss, _ = pair_loss(features, left, right, different)
+                loss, _, _ = pair_loss(features, left, right, different)
             else:
                 loss = objective(relation(features[left], features[right]).float(), different)
         loss.backward()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.config import (
+    ClassifierOptions,
     CovarianceOptions,
     EvaluateConfig,
     NetworkOptions,
@@ -24,6 +25,7 @@ _GROUPS = {
     "what is evaluated": Subject,
     "which networks are evaluated": NetworkOptions,
     "how it is scored": ScoringOptions,
+    "the classifier that some evaluators need": ClassifierOptions,
     "what whitened-cosine learns from": CovarianceOptions,
     "which references are used": ReferenceConfig,
     "how images are prepared (default: as trained)": PreprocessingOptions,

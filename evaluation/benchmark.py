@@ -1,7 +1,7 @@
 """Scores a protocol's targets with the requested evaluators."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -9,15 +9,16 @@ import numpy as np
 import torch
 
 from evaluation.bfloat16 import logit_error
-from evaluation.config import RESAMPLES, ReferenceConfig
+from evaluation.classifier import EvaluatorInput, with_classifier
+from evaluation.config import RESAMPLES, ClassifierOptions, ReferenceConfig
 from evaluation.extractor import Extraction, FeatureExtractor
 from evaluation.features import Features
 from evaluation.progress import Progress
 from evaluation.protocol import Protocol, ProtocolRows, Target
 from evaluation.references import choose_references
 from evaluation.results import EvaluatorResult, TargetResult, measure
-from model.config import EvaluatorOptions
-from model.evaluators import References, evaluate, num_pairs
+from model.config import NEED_CLASSIFIER, EvaluatorOptions
+from model.evaluators import References, Scores, evaluate, num_pairs
 from pipelines.pack import Pack
 from runtime.errors import PackError
 from runtime.gather import all_gather, chunk_of
@@ -31,12 +32,14 @@ class BenchmarkConfig:
         evaluators: names of ``model.evaluators.EVALUATORS``.
         options: their parameters.
         references: which references are used.
+        classifier: which classifier is trained on the references.
         resamples: bootstrap resamples of the AUROC's interval.
     """
 
     evaluators: tuple[str, ...]
     options: EvaluatorOptions = field(default_factory=EvaluatorOptions)
     references: ReferenceConfig = field(default_factory=ReferenceConfig)
+    classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
     resamples: int = RESAMPLES
 
 
@@ -75,6 +78,7 @@ def run_benchmark(
         PackError: the pack does not hold what the protocol names, an image is damaged, or a target
             has no known or no unknown test image.
         EvaluatorError: an evaluator cannot be computed from these references (e.g. too few).
+        ConfigError: see ``evaluation.classifier.with_classifier``.
     """
     chosen = [
         draw
@@ -129,18 +133,17 @@ def _run_target(
     classes = torch.from_numpy(rows.reference_class).to(process.device)
     references = References(features.of(rows.reference), classes, int(classes.max()) + 1)
     chunk = chunk_of(len(rows.test), process)
+    own_tests = rows.test[chunk.slice]
+    given = EvaluatorInput(references, features.of(own_tests), config.options)
+    groups = list(_groups(given, rows, own_tests, extractor, config))
     pairs = num_pairs(config.evaluators, references, len(rows.test), config.options)
+    relation, scores = extractor.network.network.relation, dict[str, Scores]()
     with Progress(target.name, pairs // process.world_size, "pair", process) as progress:
-        scores = evaluate(
-            config.evaluators,
-            extractor.network.network.relation,
-            references,
-            features.of(rows.test[chunk.slice]),
-            config.options,
-            progress=progress.add,
-        )
+        for names, compared in groups:
+            scores |= evaluate(names, relation, *compared, progress=progress.add)
     results: dict[str, EvaluatorResult] = {}
-    for evaluator, of_own in scores.items():
+    for evaluator in config.evaluators:
+        of_own = scores[evaluator]
         normality = all_gather(of_own.normality, chunk, process).cpu().numpy()
         predicted = all_gather(of_own.predicted, chunk, process).cpu().numpy()
         results[evaluator] = measure(
@@ -152,3 +155,22 @@ def _run_target(
         )
     seconds = time.perf_counter() - started
     return TargetResult(target.name, target.setting, rows, results, seconds, pairs)
+
+
+def _groups(
+    given: EvaluatorInput,
+    rows: ProtocolRows,
+    own_tests: np.ndarray,
+    extractor: FeatureExtractor,
+    config: BenchmarkConfig,
+) -> Iterator[tuple[list[str], EvaluatorInput]]:
+    """The evaluators with what they compare: for those that read a classifier, it is trained."""
+    by_classifier = [name for name in config.evaluators if name in NEED_CLASSIFIER]
+    others = [name for name in config.evaluators if name not in NEED_CLASSIFIER]
+    if others:
+        yield others, given
+    if by_classifier:
+        yield (
+            by_classifier,
+            with_classifier(given, rows, own_tests, extractor, config.classifier, by_classifier),
+        )

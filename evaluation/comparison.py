@@ -10,7 +10,7 @@ from evaluation.results import TargetResult, settings
 from model.paired_bootstrap import Difference, difference, resampled_aurocs
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Score:
     """An evaluator of a network."""
 

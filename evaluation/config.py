@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from model.config import (
     EVALUATORS,
@@ -16,6 +16,7 @@ from runtime.command import DeviceName, current_name, natural
 from runtime.errors import ConfigError
 
 T = TypeVar("T")
+ClassifierName = Literal["head", "full"]
 
 RESAMPLES = 1000
 
@@ -123,9 +124,11 @@ class ScoringOptions:
     Attributes:
         evaluators: some of relation-softmax, relation-logit, significant-softmax,
             significant-logit, relation-knn, cosine, whitened-cosine, euclidean, mahalanobis,
-            mahalanobis-normalized, knn, knn-normalized; or all that can be computed. By default
-            relation-softmax, relation-logit and cosine; for a bare backbone cosine, euclidean,
-            mahalanobis, mahalanobis-normalized, knn and knn-normalized.
+            mahalanobis-normalized, relative-mahalanobis, relative-mahalanobis-normalized, knn,
+            knn-normalized, msp, max-logit, energy, gen, gradnorm, react, vim, nnguide, she, fdbd,
+            odin, gram; or all that can be computed. By default relation-softmax, relation-logit and
+            cosine; for a bare backbone cosine, euclidean, mahalanobis, mahalanobis-normalized, knn
+            and knn-normalized.
         significant: references per class for significant-*.
         neighbors: k of the k-NN scores.
         resamples: bootstrap resamples for the intervals of the AUROC and of its differences.
@@ -153,6 +156,20 @@ class CovarianceOptions:
     covariance_domains: tuple[str, ...] | None = None
     covariance_classes: tuple[str, ...] | None = None
     covariance_splits: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """The classifier of the known classes that msp and the evaluators after it need.
+
+    Attributes:
+        classifier: head trains a linear layer on the features of the references of each target,
+            full the backbone as well, on their images; odin and gram need full.
+        budget: training steps of 64 references each.
+    """
+
+    classifier: ClassifierName | None = None
+    budget: int = 100
 
 
 @dataclass(frozen=True)
@@ -184,6 +201,7 @@ class EvaluateConfig(
     PreprocessingOptions,
     ReferenceConfig,
     CovarianceOptions,
+    ClassifierOptions,
     ScoringOptions,
     NetworkOptions,
     Subject,

@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation.config import CovarianceOptions, evaluator_name
-from model.config import EvaluatorOptions, Precision, PreprocessingOptions
+from model.config import (
+    BASELINES,
+    NEED_CLASSIFIER,
+    RELATIONAL,
+    EvaluatorOptions,
+    Precision,
+    PreprocessingOptions,
+)
 from runtime.command import DeviceName, fraction
 
 PREDICTION_FORMATS = (".csv", ".jsonl", ".parquet")
@@ -16,6 +23,11 @@ def one_evaluator(text: str) -> str:
     name = evaluator_name(text)
     if name == "all":
         raise argparse.ArgumentTypeError("a detector has one evaluator, not all")
+    if name in NEED_CLASSIFIER:
+        raise argparse.ArgumentTypeError(
+            f"{name} needs a classifier of the known classes, which a detector does not have; "
+            f"choose from {', '.join(RELATIONAL + BASELINES)}"
+        )
     return name
 
 
@@ -79,8 +91,8 @@ class RuleOptions:
     """How images are compared with the references.
 
     Attributes:
-        evaluator: one of evaluate.py's evaluators; by default relation-logit, for a bare backbone
-            cosine.
+        evaluator: one of evaluate.py's evaluators that need no classifier; by default
+            relation-logit, for a bare backbone cosine.
         significant: references per class for significant-*.
         neighbors: k of the k-NN scores.
         prototypes_only: keep the mean feature of each class instead of all its references, if the

@@ -12,7 +12,7 @@ from typing import Any
 from nvidia import dali
 
 from evaluation.detector import KnownClass, NetworkOrigin, Rule, Threshold
-from model.config import EVALUATORS, EvaluatorOptions, Preprocessing
+from model.config import BASELINES, RELATIONAL, EvaluatorOptions, Preprocessing
 from model.errors import ModelError
 from sharding.format.files import MalformedError
 from sharding.format.strict_json import MAX_NAME, exact_keys, integer, names, parse, sha256
@@ -105,7 +105,7 @@ def parse_record(content: bytes) -> DetectorRecord:
         raise MalformedError("it was altered: it does not have the sha256 that it states")
     keys = {"format", "network", "preprocessing", "evaluator", "options", "classes"}
     exact_keys(fields, keys | {"only_means", "threshold", "files", "versions"}, "it")
-    if fields["evaluator"] not in EVALUATORS:
+    if fields["evaluator"] not in RELATIONAL + BASELINES:
         raise MalformedError(f"its evaluator {fields['evaluator']!a:.80} does not exist")
     options = fields["options"]
     exact_keys(options, {"significant", "neighbors"}, "options")

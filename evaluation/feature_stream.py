@@ -61,10 +61,10 @@ class FeatureStream:
         self._stream = ImageStream(images, decoding, batch_size=config.batch_size)
 
     def __iter__(self) -> Iterator[StreamedFeatures]:
-        device, seen = self._process.device, 0
+        seen = 0
         with Progress("features", len(self._images), "image", self._process) as progress:
             for batch in self._stream:
-                values = self._network.features(batch.images, device, self._config.precision)
+                values = self._features(batch.images)
                 self._check_finite(values, batch.items)
                 yield StreamedFeatures(batch.items, values)
                 progress.add(int(batch.items[-1]) + 1 - seen)
@@ -83,6 +83,12 @@ class FeatureStream:
     def all(self) -> StreamedFeatures:
         """The features of all readable images."""
         return StreamedFeatures.joined(self)
+
+    @torch.no_grad()
+    def _features(self, images: Tensor) -> Tensor:
+        device, precision = self._process.device, getattr(torch, self._config.precision)
+        with self._config.autocast(device):
+            return self._network.extractor(images.to(device, precision)).float()
 
     def _check_finite(self, values: Tensor, items: np.ndarray) -> None:
         broken = ~torch.isfinite(values).all(dim=1)

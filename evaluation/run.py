@@ -14,6 +14,7 @@ from evaluation.benchmark import BenchmarkResult, by_protocol
 from evaluation.cache import FeatureCache
 from evaluation.comparison import Comparison, compare
 from evaluation.config import CovarianceOptions, EvaluateConfig
+from evaluation.evaluator_choice import check_classifier
 from evaluation.ooddb import PREFIX, ooddb_protocol
 from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
@@ -43,6 +44,7 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
             cannot be computed from the references.
     """
     started = time.perf_counter()
+    check_classifier(options.evaluators or (), options.classifier)
     jobs = _jobs(options, process)
     training_images = _training_images(options, jobs, process)
     subjects = load_subjects(options, jobs[0].pack, process)

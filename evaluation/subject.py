@@ -6,7 +6,13 @@ from functools import partial
 
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.cache import FeatureCache
-from evaluation.config import BATCH_SIZE, EvaluateConfig, NetworkOptions, ReferenceConfig
+from evaluation.config import (
+    BATCH_SIZE,
+    ClassifierOptions,
+    EvaluateConfig,
+    NetworkOptions,
+    ReferenceConfig,
+)
 from evaluation.evaluator_choice import choose_evaluators
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.networks import NamedNetwork, load_networks
@@ -76,7 +82,10 @@ def load_subjects(options: EvaluateConfig, pack: Pack, process: Process) -> list
         partial(load_networks, options.part(NetworkOptions), preprocessing, process.device)
     )
     evaluators = choose_evaluators(
-        networks, options.evaluators, learns_whitening=options.covariance_pack is not None
+        networks,
+        options.evaluators,
+        learns_whitening=options.covariance_pack is not None,
+        classifier=options.classifier,
     )
     return [
         Subject(network, _extractor(network, options, pack, process), _config(options, names))
@@ -107,5 +116,6 @@ def _config(options: EvaluateConfig, evaluators: tuple[str, ...]) -> BenchmarkCo
             precision=options.precision,
         ),
         references=options.part(ReferenceConfig),
+        classifier=options.part(ClassifierOptions),
         resamples=options.resamples,
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import for_inference, resize_input
-from model.config import ModelConfig, Precision, Preprocessing, PreprocessingOptions
+from model.config import ModelConfig, Preprocessing, PreprocessingOptions
 from model.errors import ModelError
 from model.network import BareBackbone, ReSeND, build_bare, build_network, untrained_parts
 from runtime.checkpoint import Checkpoint, load_weights
@@ -39,13 +39,6 @@ class TrainedNetwork:
         network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
         extractor = for_inference(network.backbone).to(memory_format=torch.channels_last)
         return TrainedNetwork(network, extractor)
-
-    @torch.no_grad()
-    def features(self, images: Tensor, device: torch.device, precision: Precision) -> Tensor:
-        """Features, float32 (n, D) on ``device``, of preprocessed ``images`` (n, 3, S, S)."""
-        dtype = getattr(torch, precision)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return self.extractor(images.to(device, dtype)).float()
 
 
 @dataclass(frozen=True)

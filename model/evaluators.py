@@ -5,7 +5,8 @@ the names for callers that must not import torch. What several evaluators need, 
 to the class means, is a cached property, computed for the first of them.
 
 The class of a test image is that of the nearest prototype or, for the k-NN scores, of the nearest
-reference.
+reference; with a classifier it is that of the largest logit. Scores that need a classifier are in
+``model.classifier_scores``.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from model import distances, scoring
+from model.classifier_scores import CLASSIFIER_SCORES, Classified
 from model.config import BASELINES, WHITENED_COSINE, EvaluatorOptions
 from model.errors import EvaluatorError
+from model.image_scores import ImageStatistics
 from model.pairwise import relational_logits, relational_tiles
 from model.prototypes import class_means, most_significant
 from model.relation import RelationalTransformer
@@ -118,6 +121,18 @@ class Scoring:
                 "options give none"
             )
         return found
+
+    @cached_property
+    def classified(self) -> Classified:
+        """References and tests with the options' classifier; EvaluatorError if they have none."""
+        known, classifier = self.references, self.options.classifier
+        if classifier is None:
+            raise EvaluatorError(
+                f"{', '.join(CLASSIFIER_SCORES)} need a classifier of the known classes, and the "
+                "options give none"
+            )
+        images = self.options.images or ImageStatistics()
+        return Classified(classifier, known.features, known.classes, self.tests, images)
 
     @cached_property
     def means(self) -> Tensor:
@@ -263,9 +278,20 @@ def mahalanobis(run: Scoring) -> Scores:
 
 def mahalanobis_normalized(run: Scoring) -> Scores:
     """The same on L2-normalized features."""
-    known, tests = _normalized(run)
-    means = class_means(known, run.references.classes, run.references.num_classes)
-    return _nearest(distances.mahalanobis(tests, known, run.references.classes, means))
+    return _nearest(distances.mahalanobis(*_normalized_with_means(run)))
+
+
+def relative_mahalanobis(run: Scoring) -> Scores:
+    """``mahalanobis`` minus the distance to the mean of all references under their covariance."""
+    known = run.references
+    return _nearest(
+        distances.relative_mahalanobis(run.tests, known.features, known.classes, run.means)
+    )
+
+
+def relative_mahalanobis_normalized(run: Scoring) -> Scores:
+    """The same on L2-normalized features."""
+    return _nearest(distances.relative_mahalanobis(*_normalized_with_means(run)))
 
 
 def knn(run: Scoring) -> Scores:
@@ -282,6 +308,13 @@ def _normalized(run: Scoring) -> tuple[Tensor, Tensor]:
     """References (R, D) and tests (T, D) of length 1."""
     known, tests = (functional.normalize(x, dim=1) for x in (run.references.features, run.tests))
     return known, tests
+
+
+def _normalized_with_means(run: Scoring) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tests and references of length 1, the references' classes, and the means of these classes."""
+    known, tests = _normalized(run)
+    classes = run.references.classes
+    return tests, known, classes, class_means(known, classes, run.references.num_classes)
 
 
 def _knn(run: Scoring, name: str, known: Tensor, tests: Tensor) -> Scores:
@@ -314,6 +347,12 @@ def _ranking(to_classes: Tensor) -> Ranking:
     count = min(_RANKED, to_classes.shape[1])
     nearest = torch.topk(to_classes, count, dim=1, largest=False)
     return Ranking(nearest.indices, scoring.normality(nearest.values))
+
+
+def _by_classifier(score: Callable[[Classified], Tensor]) -> "Evaluator":
+    return Evaluator(
+        lambda run: _by_class(score(run.classified), scoring.normality(run.classified.logits))
+    )
 
 
 def _no_columns(references: References, options: EvaluatorOptions) -> int:
@@ -358,6 +397,9 @@ EVALUATORS: dict[str, Evaluator] = {
     "euclidean": Evaluator(euclidean),
     "mahalanobis": Evaluator(mahalanobis),
     "mahalanobis-normalized": Evaluator(mahalanobis_normalized),
+    "relative-mahalanobis": Evaluator(relative_mahalanobis),
+    "relative-mahalanobis-normalized": Evaluator(relative_mahalanobis_normalized),
     "knn": Evaluator(knn),
     "knn-normalized": Evaluator(knn_normalized),
+    **{name: _by_classifier(score) for name, score in CLASSIFIER_SCORES.items()},
 }

@@ -69,6 +69,7 @@ def difference(value: float, resampled: np.ndarray) -> Difference:
     never below 2 / (B + 1).
     """
     low, high = np.quantile(resampled, (0.025, 0.975))
+    resampled = resampled.round(12)  # a mean over targets is seldom exactly zero
     tail = min(int((resampled <= 0).sum()), int((resampled >= 0).sum()))
     p_value = min(1.0, 2 * (tail + 1) / (len(resampled) + 1))
     return Difference(value, float(low), float(high), p_value)

@@ -10,7 +10,7 @@ from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
 from evaluation.results import means
 from evaluation.trained import TrainedNetwork
-from model.config import RENAMED_EVALUATORS, WHITENED_COSINE
+from model.config import NEED_CLASSIFIER, RENAMED_EVALUATORS, WHITENED_COSINE
 from model.errors import EvaluatorError
 from model.evaluators import check_names
 from model.network import Classifier, ReSeND
@@ -28,9 +28,9 @@ class Validation:
     """Evaluates the network that is trained on ``validation.protocol``.
 
     Raises:
-        ConfigError: the run trains a classifier, there is no such evaluator, it is whitened-cosine
-            and the start is not whitened, the protocol cannot be read, or one of its data sets has
-            no pack.
+        ConfigError: the run trains a classifier, there is no such evaluator, it needs a classifier
+            or is whitened-cosine and the start is not whitened, the protocol cannot be read, or one
+            of its data sets has no pack.
         PackError: the pack cannot be read.
     """
 
@@ -53,6 +53,11 @@ class Validation:
             raise ConfigError(
                 f"validation.evaluator {WHITENED_COSINE} needs a covariance; set "
                 "model.similarity_start to whitened, or choose another evaluator"
+            )
+        if with_classifier := [name for name in self._evaluators if name in NEED_CLASSIFIER]:
+            raise ConfigError(
+                f"validation.evaluator {with_classifier[0]} needs a classifier, which validation "
+                "does not train; choose another evaluator"
             )
         self._config, self._process = config, process
         self._pack = pack if settings.pack is None else Pack(settings.pack)

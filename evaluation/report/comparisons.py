@@ -22,7 +22,7 @@ NOTE = (
 
 def rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
     """The values of ``HEADINGS`` as text."""
-    several = len({score.network for item in comparisons for score in _scores(item)}) > 1
+    several = _has_several_networks(comparisons)
     return [
         (
             MEAN if item.target is None else item.target,
@@ -69,19 +69,47 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
 
 
 def terminal_comparisons(comparisons: Sequence[Comparison]) -> Table:
-    """Those of one protocol: of the means where there are any, else of its target."""
-    means = [item for item in comparisons if item.target is None]
-    name = plain(comparisons[0].benchmark)
-    kind = "mean over the targets, " if means else ""
-    table = Table(title=Text(f"{name}: differences of AUROC"), caption=f"{kind}bootstrap")
+    """Those of one protocol, of the means where there are any, in 80 characters; with several
+    networks, a row per score."""
+    shown = [item for item in comparisons if item.target is None] or comparisons
+    table = Table(title=Text(f"{plain(shown[0].benchmark)}: differences of AUROC"))
+    what = "of the means over the targets, " if shown[0].target is None else ""
+    table.caption = f"{what}with p-values of a bootstrap"
+    if _has_several_networks(shown):
+        _fill_by_score(table, shown)
+        return table
     for heading in HEADINGS[1:]:
-        if heading in HEADINGS[:3]:
-            table.add_column(heading, overflow="fold")
-        else:
-            table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows(means or comparisons):
+        table.add_column(heading, justify="left" if heading in HEADINGS[:3] else "right")
+    for row in rows(shown):
         table.add_row(*(Text(plain(cell)) for cell in row[1:]))
     return table
+
+
+def _fill_by_score(table: Table, comparisons: Sequence[Comparison]) -> None:
+    """A row per score: its difference from the first network's, and from the first evaluator's."""
+    table.add_column("network", overflow="fold")
+    table.add_column("evaluator", no_wrap=True)
+    for heading in ("minus 1st\nnetwork", "p", "minus 1st\nevaluator", "p"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    found: dict[Score, dict[bool, Comparison]] = {}
+    for item in comparisons:
+        same_network = item.score.network == item.baseline.network
+        found.setdefault(item.score, {})[same_network] = item
+    previous: str | None = None
+    for score, of_score in found.items():
+        if previous not in (None, score.network):
+            table.add_section()
+        cells = []
+        for same_network in (False, True):
+            auroc = of_score[same_network].auroc if same_network in of_score else None
+            cells += [f"{auroc.value:+.4f}", f"{auroc.p_value:.3f}"] if auroc else ["", ""]
+        name = "" if score.network == previous else plain(score.network)
+        table.add_row(Text(name), score.evaluator, *cells)
+        previous = score.network
+
+
+def _has_several_networks(comparisons: Sequence[Comparison]) -> bool:
+    return len({score.network for item in comparisons for score in _scores(item)}) > 1
 
 
 def _name(score: Score, several_networks: bool) -> str:

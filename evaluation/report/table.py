@@ -96,7 +96,7 @@ def terminal_table(networks: Sequence[BenchmarkResult]) -> Table:
     )
     table.add_column("target")
     if several:
-        table.add_column("network")
+        table.add_column("network", overflow="fold")
     table.add_column("evaluator", no_wrap=True)
     columns = _TERMINAL_OF_NETWORKS if several else _TERMINAL
     for heading in columns.values():

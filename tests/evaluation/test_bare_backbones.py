@@ -12,6 +12,7 @@ import evaluate
 from evaluation.config import BARE_DEFAULT, RELATIONAL_DEFAULT
 from evaluation.networks import unique_names
 from model.backbone import backbone_preprocessing, create_backbone
+from model.config import EVALUATORS, RELATIONAL
 from model.network import Classifier
 from runtime import checkpoint
 from tests.evaluation.scores import assert_equal_scores, scores
@@ -83,6 +84,13 @@ def test_a_backbone_is_evaluated_by_distances_with_its_own_preprocessing(
     shown = capsys.readouterr().out
     assert f"backbone {BACKBONE}: {weights}" in shown
     assert "random weights: backbone" in shown
+
+
+def test_a_classifier_is_trained_on_it(bare, tmp_path):
+    assert evaluate.main(bare(evaluators="all", classifier="full", budget=1)) == 0
+    (benchmark,) = results_of(tmp_path / "out")["benchmarks"]
+    left_out = {*RELATIONAL, "whitened-cosine"}
+    assert set(benchmark["targets"][0]["evaluators"]) == {*EVALUATORS} - left_out
 
 
 def test_a_classification_run_is_evaluated_as_its_backbone(

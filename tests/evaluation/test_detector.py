@@ -320,6 +320,7 @@ def test_the_only_class_cannot_be_removed(changeable, detector_refusal):
         (["--evaluator", "knn", "--prototypes-only"], "knn compares with single references"),
         (["--evaluator", "knn"], "knn needs 50 neighbors, but there are 30 references"),
         (["--evaluator", "all"], "one evaluator"),
+        (["--evaluator", "msp"], "msp needs a classifier of the known classes"),
         (["--evaluator", "nothing"], "no evaluator is called nothing"),
         (["--evaluator", "whitened-cosine"], "whitened-cosine has no covariance"),
         (["--backbone", "resnet18"], "give a --checkpoint or a --backbone"),

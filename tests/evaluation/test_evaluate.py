@@ -9,7 +9,7 @@ import yaml
 
 import evaluate
 from evaluation.arguments import parse
-from model.config import EVALUATORS, ModelConfig
+from model.config import EVALUATORS, NEED_CLASSIFIER, ModelConfig
 from model.network import build_network
 from runtime import checkpoint
 from runtime.original import export_original
@@ -29,7 +29,8 @@ def test_results_say_what_was_scored_and_from_what(arguments, tmp_path, capsys):
     assert [target["name"] for target in benchmark["targets"]] == ["day", "night"]
     day = benchmark["targets"][0]
     assert day["counts"] == {"references": 18, "tests": 30, "known": 18, "unknown": 12}
-    assert set(day["evaluators"]) == set(EVALUATORS) - {"whitened-cosine"}  # nothing to learn from
+    lacking = {"whitened-cosine", *NEED_CLASSIFIER}  # nothing to learn from, no --classifier
+    assert set(day["evaluators"]) == set(EVALUATORS) - lacking
     for values in day["evaluators"].values():
         assert values["auroc_low"] <= values["auroc"] <= values["auroc_high"]
     mean = np.mean([target["evaluators"]["cosine"]["auroc"] for target in benchmark["targets"]])

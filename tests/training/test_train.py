@@ -142,6 +142,21 @@ def test_each_evaluator_of_validation_is_measured_as_evaluation_does(
     assert measured["auroc"] == measured["validation/auroc/relation-softmax"]
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--validation.evaluators=[cosine, nearest]", "no evaluator is called nearest; choose"),
+        ("--validation.targets=[dusk]", "dusk"),
+    ],
+)
+def test_a_mistake_in_validation_is_one_line_before_the_first_step(
+    train, protocol_file, tmp_path, error_line, option, words
+):
+    assert train(f"--validation.protocol={protocol_file}", option) == 2
+    assert words in error_line()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_old_evaluator_names_of_a_recipe_work_with_a_hint(train, protocol_file, capsys):
     options = [f"--validation.protocol={protocol_file}", "--train.iterations=1"]
     assert train("--validation.evaluator=knn-normalised", *options) == 2
