@@ -136,7 +136,7 @@ def _run_target(
     own_tests = rows.test[chunk.slice]
     given = EvaluatorInput(references, features.of(own_tests), config.options)
     groups = list(_groups(given, rows, own_tests, extractor, config))
-    pairs = num_pairs(config.evaluators, references, len(rows.test), config.options)
+    pairs = num_pairs(config.evaluators, classes, len(rows.test), config.options)
     relation, scores = extractor.network.network.relation, dict[str, Scores]()
     with Progress(target.name, pairs // process.world_size, "pair", process) as progress:
         for names, compared in groups:

@@ -187,7 +187,7 @@ def test_all_at_once_equal_each_alone_and_share_their_pairs(relation):
     assert list(found) == list(EVALUATORS)
     for name in EVALUATORS:
         close(found[name].normality, score(name, relation)[0])
-    assert sum(done) == num_pairs(EVALUATORS, REFERENCES, T, OPTIONS) == T * (K + 3 * K + R)
+    assert sum(done) == num_pairs(EVALUATORS, CLASSES, T, OPTIONS) == T * (K + 3 * K + R)
 
 
 def test_scores_do_not_depend_on_the_order_of_the_references(relation):
@@ -205,7 +205,7 @@ def test_the_names_known_without_torch_are_the_registry():
 
 
 def test_baselines_compare_no_pairs():
-    assert num_pairs(BASELINES, REFERENCES, T, OPTIONS) == 0
+    assert num_pairs(BASELINES, CLASSES, T, OPTIONS) == 0
 
 
 @pytest.mark.parametrize(
