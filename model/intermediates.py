@@ -108,7 +108,7 @@ class Scoring:
         return nearest(
             self.tests,
             self.references.features,
-            self.best[name].positions,
+            self.best[name],
             self.num_neighbors(name),
             normalized=name == "knn-normalized",
             memory=self._memory,
