@@ -20,7 +20,7 @@ from model.classifier_scores import CLASSIFIER_SCORES, Classified, guided_energy
 from model.config import NEED_CLASSIFIER, WHITENED_COSINE, EvaluatorOptions
 from model.errors import EvaluatorError
 from model.feature_space import References
-from model.intermediates import Scoring
+from model.intermediates import Scoring, check_top
 from model.neighbors import Nearest
 from model.pairwise import relational_tiles
 from model.relation import RelationalTransformer
@@ -85,6 +85,7 @@ def num_pairs(
         num_tests: T.
         options: of the evaluators.
     """
+    check_top(options.top, int(classes.max()) + 1)
     columns = {EVALUATORS[name].num_columns for name in names}
     return num_tests * sum(count(classes, options) for count in columns)
 

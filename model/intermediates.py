@@ -180,6 +180,6 @@ def check_top(count: int | None, num_classes: int) -> None:
     """Raise EvaluatorError if there are fewer classes than the option ``top`` asks for."""
     if count is not None and not 1 <= count <= num_classes:
         raise EvaluatorError(
-            f"the {count} nearest classes (top) were asked for, but {num_classes} are known; "
-            f"choose between 1 and {num_classes}"
+            f"top is {count}, but there are {num_classes} known classes; choose between 1 and "
+            f"{num_classes}"
         )

@@ -94,12 +94,29 @@ def best_references(
             products = linear(some, block, some.new_zeros(len(block)))
             for name, (scale, offset, count) in criteria.items():
                 values = torch.addcmul(offset[part], products, scale[part])
-                top = torch.topk(values, min(count, len(block)), dim=1)
-                found = Best(top.values, top.indices + start)
+                top = _top(values, count)
+                found = top._replace(positions=top.positions + start)
                 best[name] = _merged(best[name], found, count) if start else found
         for name, found in best.items():
             parts[name].append(found)
     return {name: Best(*map(torch.cat, zip(*found, strict=True))) for name, found in parts.items()}
+
+
+def _top(values: Tensor, count: int) -> Best:
+    """The ``count`` largest of ``values`` (t, m), which are among those of the ``count`` groups of
+    eight with the largest maxima."""
+    groups = values.shape[1] // 8
+    if groups < count:
+        return Best(*torch.topk(values, min(count, values.shape[1]), dim=1))
+    maxima = values[:, : 8 * groups]
+    while maxima.shape[1] > groups:  # of each value and the one half a width to its right
+        maxima = torch.maximum(*maxima.chunk(2, dim=1))
+    chosen = maxima.topk(count, dim=1, sorted=False).indices
+    members = torch.arange(8, device=values.device)[:, None] * groups + chosen[:, None]
+    rest = torch.arange(8 * groups, values.shape[1], device=values.device)
+    columns = torch.cat((members.flatten(1), rest.expand(len(values), -1)), dim=1)
+    top = values.gather(1, columns).topk(count, dim=1)
+    return Best(top.values, columns.gather(1, top.indices))
 
 
 def _merged(first: Best, second: Best, count: int) -> Best:
