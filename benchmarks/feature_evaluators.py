@@ -11,7 +11,8 @@ process took beyond the features.
 import argparse
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ def draw(count: int, width: int, centers: Tensor) -> tuple[Tensor, Tensor]:
     return features.add_(centers[classes]).relu_(), classes
 
 
+@torch.no_grad()
 def product(tests: Tensor, references: Tensor) -> None:
     """All inner products, in tiles of 12 MiB."""
     for some in tests.split(256):
@@ -53,30 +55,26 @@ def compare(references: References, tests: Tensor, rounds: int) -> str:
         "all by distances": distances,
         "all, with a classifier": [*distances, *WITH_CLASSIFIER],
     }
-    device = tests.device
-    before = peak_memory()
-    seconds: dict[str, list[float]] = {"product": []} | {name: [] for name in sets}
+    ways: dict[str, Callable[[], object]] = {"product": partial(product, tests, known.features)}
+    for name, names in sets.items():
+        ways[name] = partial(evaluate, names, None, known, tests, options)
+    before, device = peak_memory(), tests.device
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     peaks: dict[str, float] = {}
     for _ in range(rounds):
-        with torch.no_grad():
-            took = seconds_of(lambda: product(tests, known.features), device)
-        seconds["product"].append(took)
-        for name, names in sets.items():
-            took = seconds_of(
-                lambda names=names: evaluate(names, None, known, tests, options), device
-            )
-            seconds[name].append(took)
+        for name, way in ways.items():
+            seconds[name].append(seconds_of(way, device))
             peaks.setdefault(name, peak_memory() - before)
     rows = [
         (
             name,
             f"{statistics.median(took):.1f}",
             f"{median_ratio(took, seconds['product']):.2f}",
-            f"{peaks[name]:.0f}" if name in peaks else "",
+            f"{peaks[name]:.0f}",
         )
         for name, took in seconds.items()
     ]
-    columns = ("evaluators", "seconds", "x product", "peak MB so far")
+    columns = ("evaluators", "seconds", "x product", "MB, at most so far")
     return (
         f"{len(tests)} tests x {len(known.features)} references x {tests.shape[1]}; tiles of "
         f"{tile_memory(device) >> 20} MiB\n\n{markdown_table(columns, rows)}"

@@ -1,5 +1,7 @@
 """Each evaluator against the same thing written out slowly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -233,3 +235,34 @@ def test_what_cannot_be_scored_is_refused(relation, names, references, message):
 def test_whitened_cosine_without_a_map_is_refused(relation):
     with pytest.raises(EvaluatorError, match="the relational module has none"):
         evaluate(["whitened-cosine"], relation, REFERENCES, TESTS)
+
+
+@pytest.mark.parametrize("memory", [1, None])
+@pytest.mark.parametrize("top", [1, 3, K])
+def test_relations_of_the_top_classes_are_those_nearest_by_cosine(relation, top, memory):
+    tests = TESTS.numpy()
+    cosines = tests @ MEANS.T / np.linalg.norm(MEANS, axis=1)
+    beyond = np.argsort(np.argsort(-cosines, axis=1), axis=1) >= top
+    options = replace(OPTIONS, top=top, memory=memory)
+    names = ["relation-softmax", "relation-logit", "significant-softmax", "significant-logit"]
+    done: list[int] = []
+    found = evaluate(names, relation, REFERENCES, TESTS, options, progress=done.append)
+    for family, z in (
+        ("relation", logits_to_means(relation)),
+        ("significant", logits_to_significant(relation)),
+    ):
+        z[beyond] = np.inf
+        close(found[f"{family}-softmax"].normality, largest_softmax(z))
+        close(found[f"{family}-logit"].normality, (-z).max(axis=1))
+        assert found[f"{family}-logit"].predicted.tolist() == z.argmin(axis=1).tolist()
+    assert sum(done) == num_pairs(names, CLASSES, T, options) == T * (top + 3 * top)
+
+
+@pytest.mark.parametrize("top", [0, K + 1])
+def test_more_top_classes_than_there_are_are_refused(relation, top):
+    for action in (
+        lambda options: evaluate(["relation-logit"], relation, REFERENCES, TESTS, options),
+        lambda options: num_pairs(["relation-logit"], CLASSES, T, options),
+    ):
+        with pytest.raises(EvaluatorError, match=f"top is {top}, but there are 4 known classes"):
+            action(replace(OPTIONS, top=top))
