@@ -73,10 +73,10 @@ def _terminal_table(name: str, rows: Sequence[ReproducedRow]) -> Table:
     for heading in _NUMBERS:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("note", overflow="fold")
-    for _, of_target in groupby(rows, lambda row: row.target):
-        for row in of_target:
+    for target, of_target in groupby(rows, lambda row: row.target):
+        for number, row in enumerate(of_target):
             note = "failed" if row.failed else _note(row)
-            texts = (row.target, row.network, row.evaluator, *_cells(row), note)
+            texts = ("" if number else target, row.network, row.evaluator, *_cells(row), note)
             table.add_row(*(Text(plain(text)) for text in texts))
         table.add_section()
     return table

@@ -281,15 +281,15 @@ def test_the_published_results_are_complete():
     assert list(counts["Across domains"].values()) == [10] * 6
     assert list(counts["Several source domains"]) == ["ArtPainting", "Cartoon", "Photo", "Sketch"]
     texture = tables["Within a domain"].targets[0].results
-    best = next(r for r in texture if r.network.name == "hinge, margin 0.01")
+    best = next(r for r in texture if r.network.name == "hinge, m = 0.01")
     assert best.metrics == {"auroc": 0.688, "fpr95_original": 0.885}
 
 
 def test_the_follow_ups_averages_are_those_of_the_results():
     """The README of the follow-up's code gives, for each row, the mean over the targets."""
     averages = {
-        "Within a domain": {"hinge, margin 0.01": (0.711, 0.841), "BCE": (0.642, 0.892)},
-        "Across domains": {"hinge, margin 0.01": (0.641, 0.905), "BCE": (0.622, 0.917)},
+        "Within a domain": {"hinge, m = 0.01": (0.711, 0.841), "BCE": (0.642, 0.892)},
+        "Across domains": {"hinge, m = 0.01": (0.641, 0.905), "BCE": (0.622, 0.917)},
     }
     for table in load_published(PUBLISHED):
         for network, expected in averages.get(table.name, {}).items():
