@@ -214,7 +214,7 @@ def head_step(
         network.zero_grad()
         with torch.autocast(process.device.type, torch.bfloat16, enabled=rounded):
             if shared:
-                loss, _ = pair_loss(features, left, right, different)
+                loss, _, _ = pair_loss(features, left, right, different)
             else:
                 loss = objective(relation(features[left], features[right]).float(), different)
         loss.backward()

@@ -41,6 +41,11 @@ class ExtractionConfig:
     precision: Precision = "float32"
     view: AugmentedView | None = None
 
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context of the backbone's arithmetic on ``device``."""
+        precision = getattr(torch, self.precision)
+        return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
 
 @dataclass(frozen=True)
 class Extraction:
@@ -135,9 +140,7 @@ class FeatureExtractor:
 
     def autocast(self) -> torch.autocast:
         """The context of the backbone's arithmetic."""
-        precision = getattr(torch, self.config.precision)
-        enabled = precision != torch.float32
-        return torch.autocast(self.process.device.type, precision, enabled=enabled)
+        return self.config.autocast(self.process.device)
 
     @property
     def width(self) -> int:

@@ -11,6 +11,7 @@ reference; with a classifier it is that of the largest logit. Scores that need a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,22 @@ from model.neighbors import Nearest
 from model.pairwise import relational_tiles
 from model.relation import RelationalTransformer
 
+_RANKED = 3
+
+
+class Ranking(NamedTuple):
+    """The n known classes nearest to each of T test images, nearest first; n is 3, or K if that is
+    less.
+
+    Attributes:
+        classes: int64 (T, n).
+        scores: float32 (T, n), the negative distance or logit, high for near; of the k-NN scores
+            that of the nearest reference of the class, or -inf where none is among the k.
+    """
+
+    classes: Tensor
+    scores: Tensor
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -33,10 +50,12 @@ class Scores:
     Attributes:
         normality: float32 (T,), high for known.
         predicted: int64 (T,), the known class that each is nearest to.
+        ranking: the nearest known classes.
     """
 
     normality: Tensor
     predicted: Tensor
+    ranking: Ranking
 
 
 def evaluate(
@@ -124,7 +143,7 @@ def relation_knn(run: Scoring) -> Scores:
         best[tile.tests], order = torch.topk(values, count, dim=1, largest=False)
         nearest[tile.tests] = candidates.gather(1, order)
         run.progress(tile.logits.numel())
-    return Scores(scoring.mean_of_best(best), known.classes[nearest[:, 0]])
+    return _by_neighbor(scoring.mean_of_best(best), best, nearest, known)
 
 
 def cosine(run: Scoring) -> Scores:
@@ -179,8 +198,8 @@ def nnguide(run: Scoring) -> Scores:
 
 
 def _knn(run: Scoring, found: Nearest) -> Scores:
-    predicted = run.references.classes[found.positions[:, 0]]
-    return Scores(scoring.normality(found.distances[:, -1]), predicted)
+    normality = scoring.normality(found.distances[:, -1])
+    return _by_neighbor(normality, found.distances, found.positions, run.references)
 
 
 def _nearest(to_classes: Tensor) -> Scores:
@@ -188,7 +207,25 @@ def _nearest(to_classes: Tensor) -> Scores:
 
 
 def _by_class(normality: Tensor, to_classes: Tensor) -> Scores:
-    return Scores(normality, to_classes.argmin(dim=1))
+    return Scores(normality, to_classes.argmin(dim=1), _ranking(to_classes))
+
+
+def _by_neighbor(
+    normality: Tensor, to_nearest: Tensor, positions: Tensor, references: References
+) -> Scores:
+    """The scores of distances ``to_nearest`` (T, k), ascending, to the references at ``positions``,
+    int64 (T, k)."""
+    classes = references.classes[positions]
+    to_classes = to_nearest.new_full((len(classes), references.num_classes), torch.inf)
+    to_classes.scatter_reduce_(1, classes, to_nearest, "amin")
+    return Scores(normality, classes[:, 0], _ranking(to_classes))
+
+
+def _ranking(to_classes: Tensor) -> Ranking:
+    """The ranking by distances or logits (T, K) to the classes."""
+    count = min(_RANKED, to_classes.shape[1])
+    nearest = torch.topk(to_classes, count, dim=1, largest=False)
+    return Ranking(nearest.indices, scoring.normality(nearest.values))
 
 
 def _by_classifier(run: Scoring, normality: Tensor) -> Scores:

@@ -4,11 +4,13 @@ import argparse
 import dataclasses
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import docstring_parser
 
 from runtime.command import natural, positive
+
+T = TypeVar("T")
 
 _METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 
@@ -30,6 +32,15 @@ def add_options(group: argparse._ArgumentGroup, kind: type) -> None:
     for field in dataclasses.fields(kind):
         option = f"--{field.name.replace('_', '-')}"
         group.add_argument(option, **_keywords(field, hints[field.name], helps[field.name]))
+
+
+def from_options(kind: type[T], options: argparse.Namespace) -> T:
+    """The dataclass ``kind`` from ``options``, among which are those that ``add_options`` added."""
+    values = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+    }
+    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
 
 
 def _keywords(field: "dataclasses.Field[Any]", hint: Any, explanation: str) -> dict[str, Any]:

@@ -38,8 +38,9 @@ class PairLoss(nn.Module):
 
     def forward(
         self, images: Tensor, left: Tensor, right: Tensor, different: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The mean loss, a scalar, and the logits, float32 (P,), which have no gradient.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean loss, a scalar; the logits, float32 (P,), which have no gradient; and the places
+        of the partners, int64 (P,), which are ``right`` unless hard negatives were chosen.
 
         Args:
             images: (n, 3, H, W).
@@ -55,9 +56,9 @@ class PairLoss(nn.Module):
             features = with_means(features, self._means_of)
         if len(left) <= self._at_once:
             logits = pair_logits(relation, first_block(relation, features), left, right).float()
-            return self._objective(logits, different), logits.detach()
+            return self._objective(logits, different), logits.detach(), right
         parameters = tuple(relation.parameters())
-        return _InParts.apply(self, (left, right, different), features, *parameters)
+        return *_InParts.apply(self, (left, right, different), features, *parameters), right
 
     def in_parts(
         self, pairs: tuple[Tensor, ...], features: Tensor, parameters: tuple[Tensor, ...]

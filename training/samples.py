@@ -19,8 +19,8 @@ class JudgedPairs(NamedTuple):
     """The pairs of a training step, as the network saw and judged them.
 
     Attributes:
-        batch: their images.
-        logits: float32 (p,), high for pairs that look different.
+        batch: their images; ``right`` has the partners that were judged.
+        logits: float32 (p,), without gradient, high for pairs that look different.
     """
 
     batch: PairBatch

@@ -85,9 +85,10 @@ class Stepper:
         for micro_batch in range(loop.accumulate):
             with self.waiting, record_function("wait for data"):
                 batch = next(self._batches)
-            done.append(self._backward(batch, last=micro_batch + 1 == loop.accumulate))
-        if sample and done[-1].logits is not None:
-            self._judged = JudgedPairs(batch, done[-1].logits)
+            part = self._backward(batch, last=micro_batch + 1 == loop.accumulate)
+            judged = part.judged
+            done.append(part._replace(judged=None))  # frees the images
+        self._judged = judged if sample else None
         norm = nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if loop.clip is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, loop.clip, norm)

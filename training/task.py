@@ -23,6 +23,7 @@ from training.config import TrainConfig
 from training.hard_negatives import HardNegatives
 from training.optimization import ParameterGroup
 from training.pair_loss import PairLoss
+from training.samples import JudgedPairs
 
 
 class TaskLoss(NamedTuple):
@@ -31,12 +32,12 @@ class TaskLoss(NamedTuple):
     Attributes:
         loss: scalar, the mean over the batch.
         counts: float32 (A, 2), (correct, total) of each of the task's A accuracies.
-        logits: float32 (p,) of the batch's pairs, without gradient; None where none are formed.
+        judged: the pairs; None where none are formed.
     """
 
     loss: Tensor
     counts: Tensor
-    logits: Tensor | None = None
+    judged: JudgedPairs | None = None
 
 
 class Task(Protocol):
@@ -80,7 +81,8 @@ class Relation:
 
     def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
         logits = module(images).float()
-        return _judged(self._objective(logits, batch.different), logits, batch.different)
+        loss = self._objective(logits, batch.different)
+        return _with_accuracies(loss, JudgedPairs(batch, logits.detach()))
 
 
 class GroupedRelation(Relation):
@@ -94,15 +96,15 @@ class GroupedRelation(Relation):
         return PairLoss(network, self._objective, means_of, self._config.train.pairs_at_once, hard)
 
     def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
-        different = batch.different
-        loss, logits = module(images, batch.left, batch.right, different)
-        return _judged(loss, logits, different)
+        loss, logits, right = module(images, batch.left, batch.right, batch.different)
+        return _with_accuracies(loss, JudgedPairs(replace(batch, right=right), logits))
 
 
-def _judged(loss: Tensor, logits: Tensor, different: Tensor) -> TaskLoss:
-    correct = (logits > 0) == different
+def _with_accuracies(loss: Tensor, judged: JudgedPairs) -> TaskLoss:
+    different = judged.batch.different
+    correct = (judged.logits > 0) == different
     counts = torch.stack([correct & ~different, ~different, correct & different, different])
-    return TaskLoss(loss, counts.sum(1).float().view(2, 2), logits.detach())
+    return TaskLoss(loss, counts.sum(1).float().view(2, 2), judged)
 
 
 class Classification:

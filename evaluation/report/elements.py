@@ -1,9 +1,20 @@
-"""Elements of the page."""
+"""Elements of pages, and the page around them."""
 
 from collections.abc import Iterable, Sequence
 
+from evaluation.report.style import STYLE
 from evaluation.report.svg import Series
 from evaluation.report.text import html_text
+
+
+def document(title: str, body: Iterable[str]) -> str:
+    """A page of the elements ``body``, which needs no other file."""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html_text(title)}</title><style>{STYLE}</style></head>"
+        f"<body><main>{''.join(body)}</main></body></html>\n"
+    )
 
 
 def html_table(headings: Iterable[str], rows: Sequence[str], kind: str = "") -> str:

@@ -73,7 +73,12 @@ def nearest(feature: Tensor, features: Tensor) -> int:
 
 def thumbnail(pack: Pack, row: int) -> str:
     """A small JPEG of the image as a ``data:`` URL."""
-    with Image.open(io.BytesIO(pack.read(np.array([row]))[0].tobytes())) as image:
+    return data_url(pack.read(np.array([row]))[0].tobytes())
+
+
+def data_url(encoded: bytes) -> str:
+    """A small JPEG of an encoded image as a ``data:`` URL."""
+    with Image.open(io.BytesIO(encoded)) as image:
         small = image.convert("RGB")
     small.thumbnail((_THUMBNAIL, _THUMBNAIL))
     stream = io.BytesIO()

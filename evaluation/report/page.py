@@ -12,9 +12,8 @@ from evaluation.receipt import Receipt
 from evaluation.report import comparisons as compared
 from evaluation.report import table
 from evaluation.report.details import Section, section_html
-from evaluation.report.elements import evaluator, html_table
+from evaluation.report.elements import document, evaluator, html_table
 from evaluation.report.figures import Figures
-from evaluation.report.style import STYLE
 from evaluation.report.svg import Series
 from evaluation.report.text import html_text
 
@@ -28,9 +27,9 @@ def write_report(
 ) -> None:
     """Write the page; it needs no other file and no connection."""
     protocols = by_protocol(results)
-    names = html_text(", ".join(networks[0].protocol.name for networks in protocols))
+    title = f"Evaluation: {', '.join(networks[0].protocol.name for networks in protocols)}"
     sections = _sections(results, figures)
-    body = [f'<h1 id="top">Evaluation: {names}</h1>', _head(receipt)]
+    body = [f'<h1 id="top">{html_text(title)}</h1>', _head(receipt)]
     for networks, chart in zip(protocols, figures.overviews, strict=True):
         protocol = networks[0].protocol
         links = _links([s for s in sections if s.result.protocol is protocol])
@@ -43,14 +42,7 @@ def write_report(
         ]
     body += ["<h2>Details</h2>", *(section_html(section, figures.series) for section in sections)]
     body.append(_receipt(results, receipt))
-    path.write_text(
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Evaluation: {names}</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(body)}</main></body></html>\n",
-        encoding="utf-8",
-        errors="backslashreplace",
-    )
+    path.write_text(document(title, body), encoding="utf-8", errors="backslashreplace")
 
 
 _NOTE = (

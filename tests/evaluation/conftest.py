@@ -8,6 +8,8 @@ import torch
 import yaml
 
 import evaluate
+import predict
+from evaluation.__main__ import main as evaluation
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
 from evaluation.config import EvaluateConfig, NetworkOptions
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
@@ -110,6 +112,35 @@ def refusal(error_line):
 
     def refuse(words: list[str]) -> str:
         assert evaluate.main(words) == 2
+        return error_line()
+
+    return refuse
+
+
+def fit_words(checkpoint: Path, references: Path, out: Path, *options: str) -> list[str]:
+    """The arguments of `python -m evaluation fit`; of a pack, ants, bees and cats are known."""
+    words = ["fit", "--checkpoint", checkpoint, "--references", references, "--out", out]
+    known = ["--classes", "ant", "bee", "cat"] if (references / "manifest.json").exists() else []
+    return [*map(str, words), *known, "--device", "cpu", *options]
+
+
+@pytest.fixture(scope="session")
+def fitted(run_folder, pack_path, tmp_path_factory) -> Path:
+    """A detector of ants, bees and cats, by cosine; not to be changed by a test."""
+    out = tmp_path_factory.mktemp("detectors") / "fitted"
+    assert evaluation(fit_words(run_folder, pack_path, out, "--evaluator", "cosine")) == 0
+    return out
+
+
+@pytest.fixture
+def detector_refusal(error_line):
+    """Runs `python -m evaluation` or, if the words name no command of it, `predict.py`, which must
+    exit with 2; returns its line on standard error."""
+
+    def refuse(*words: str | Path) -> str:
+        given = [str(word) for word in words]
+        command = evaluation if given[0] in ("fit", "add-class", "remove-class") else predict.main
+        assert command(given) == 2
         return error_line()
 
     return refuse

@@ -237,6 +237,44 @@ def test_whitened_cosine_without_a_map_is_refused(relation):
         evaluate(["whitened-cosine"], relation, REFERENCES, TESTS)
 
 
+@pytest.mark.parametrize("name", ["relation-softmax", "significant-logit", "euclidean"])
+def test_the_ranking_has_the_three_nearest_classes(name, relation):
+    found = evaluate([name], relation, REFERENCES, TESTS, OPTIONS)[name]
+    if name == "euclidean":
+        distances = np.linalg.norm(TESTS.numpy()[:, None] - MEANS[None], axis=2)
+    else:
+        z = logits_to_means if name.startswith("relation") else logits_to_significant
+        distances = z(relation)
+    order = distances.argsort(axis=1)[:, :3]
+    assert found.ranking.classes.tolist() == order.tolist()
+    close(found.ranking.scores, -np.take_along_axis(distances, order, axis=1))
+
+
+@pytest.mark.parametrize("name", ["knn", "relation-knn"])
+def test_the_ranking_of_neighbors_takes_the_nearest_of_each_class(name, relation):
+    found = evaluate([name], relation, REFERENCES, TESTS, OPTIONS)[name]
+    if name == "knn":
+        distances = np.linalg.norm(TESTS.numpy()[:, None] - FEATURES.numpy()[None], axis=2)
+    else:
+        distances = np.array([[logit(relation, t, f) for f in FEATURES] for t in TESTS])
+    for test in range(T):
+        neighbors = distances[test].argsort()[: OPTIONS.neighbors]
+        nearest = {}
+        for neighbor in neighbors:
+            nearest.setdefault(int(CLASSES[neighbor]), -distances[test, neighbor])
+        expected = list(nearest.items())[:3]
+        count = len(expected)
+        assert found.ranking.classes[test, :count].tolist() == [pair[0] for pair in expected]
+        close(found.ranking.scores[test, :count], [pair[1] for pair in expected])
+        assert found.ranking.scores[test, count:].isinf().all()
+
+
+def test_the_ranking_of_fewer_classes_is_shorter(relation):
+    references = References(FEATURES[CLASSES < 2], CLASSES[CLASSES < 2], 2)
+    found = evaluate(["cosine"], relation, references, TESTS)["cosine"]
+    assert found.ranking.classes.shape == found.ranking.scores.shape == (T, 2)
+
+
 @pytest.mark.parametrize("memory", [1, None])
 @pytest.mark.parametrize("top", [1, 3, K])
 def test_relations_of_the_top_classes_are_those_nearest_by_cosine(relation, top, memory):

@@ -94,9 +94,10 @@ def test_the_loss_is_that_of_the_chosen_pairs_in_the_space_of_the_start(start, a
     features = torch.randn(GROUPS * sampling.images_per_group, 8)
     objective = build_objective(ObjectiveConfig("bce"))
     module = PairLoss(network, objective, None, at_once, HardNegatives(sampling))
-    loss, logits = module(features, left, right, different)
+    loss, logits, chosen = module(features, left, right, different)
     space = relation.similarity_space(features)
-    partners = features[slow_choice(sampling, space, left, right)]
+    assert chosen.tolist() == slow_choice(sampling, space, left, right)
+    partners = features[chosen]
     expected = relation(features[left], partners)
     torch.testing.assert_close(logits, expected.detach(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(loss, objective(expected, different), atol=1e-6, rtol=1e-5)

@@ -51,7 +51,10 @@ def test_a_sheet_shows_pairs_of_both_kinds_with_their_logits(judged, monkeypatch
     assert sheet.width > 1000
 
 
-@pytest.mark.parametrize("options", [[], GROUPS], ids=["pairs", "groups"])
+HARD = ["--data.sampling.hard_negatives=1"]
+
+
+@pytest.mark.parametrize("options", [[], [*GROUPS, *HARD]], ids=["pairs", "groups"])
 def test_tensorboard_shows_a_sheet_every_so_many_steps_and_training_is_the_same(
     train, tmp_path, options
 ):
