@@ -1,6 +1,5 @@
 """`python -m benchmarks.learning`, run small."""
 
-import sys
 import tarfile
 
 import numpy as np
@@ -9,12 +8,19 @@ import timm
 import torch
 from PIL import Image
 
-from benchmarks import learning
+from benchmarks.learning import scoring, splits
+from benchmarks.learning.__main__ import main
+from benchmarks.learning.calibration import calibrate
+from benchmarks.learning.experiments import WAYS
+from benchmarks.learning.report import MARK
+from benchmarks.learning.variants import ON_FROZEN
+from model.config import ModelConfig
+from model.relation import RelationalTransformer
 
 
 def test_a_split_uses_each_image_once_and_numbers_the_known_classes():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(16), 30))
-    split = learning.split_classes(labels, seed=3)
+    split = splits.split_classes(labels, seed=3)
     tests = np.concatenate((split.known, split.unknown))
     rows = np.concatenate((split.training, split.reference, tests))
     assert sorted(rows) == list(range(len(labels)))
@@ -41,19 +47,70 @@ def images(tmp_path):
     return tmp_path / "images.tar"
 
 
-def test_the_table_has_a_row_for_each_distance_and_features_are_kept(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(learning, "REFERENCES", 2)
-    monkeypatch.setattr(learning, "NEIGHBORS", 1)
+@pytest.fixture
+def command(images, tmp_path, monkeypatch):
+    """Runs the command small, into ``table.md``."""
+    monkeypatch.setattr(splits, "REFERENCES", 2)
+    monkeypatch.setattr(scoring, "NEIGHBORS", 1)
     weights = tmp_path / "weights.pth"
     torch.save(timm.create_model("test_convnext", num_classes=0).state_dict(), weights)
     words = ["--images", images, "--weights", weights, "--backbone", "test_convnext"]
-    words += ["--splits", "2", "--cache", tmp_path / "cache", "--out", tmp_path / "table.md"]
-    monkeypatch.setattr(sys, "argv", ["learning", *map(str, words)])
-    learning.main()
-    table = (tmp_path / "table.md").read_text()
-    assert "64 images of 16 classes, 2 random splits" in table
-    for name in (*learning.DISTANCES, "mahalanobis, normalized"):
-        assert f"| {name} | 0." in table
+    words += ["--splits", 2, "--steps", 2, "--classes", 4, "--cache", tmp_path / "cache"]
+    words += ["--fine-tuning-splits", 2, "--fine-tuning-steps", 1, "--image-size", 32]
+    words += ["--out", tmp_path / "table.md"]
+
+    def run(*more):
+        assert main([str(word) for word in (*words, *more)]) == 0
+        return (tmp_path / "table.md").read_text()
+
+    return run
+
+
+def test_the_command_writes_a_row_for_each_distance_and_each_training(command):
+    text = command()
+    assert "64 images of 16 classes" in text
+    for name in scoring.DISTANCES:
+        assert text.count(f"| {name} | 0.") == 2  # of the frozen and of the fine-tuned backbone
+    for variant in ON_FROZEN:
+        assert f"| {variant.name} | " in text
+    (logit,) = [line for line in text.splitlines() if line.startswith("| relation-logit |")]
+    assert logit.count("±") == len(WAYS)
+
+
+def test_the_command_keeps_features_and_what_is_written_above_its_tables(command, images, tmp_path):
+    no_tuning = ("--fine-tuning-splits", "0")
+    distances = command(*no_tuning).split("### ")[1]
+    document = tmp_path / "table.md"
+    document.write_text(f"# Mine\n\n{MARK}\n\nold")
     images.unlink()  # the pack and the features are there
-    learning.main()
-    assert (tmp_path / "table.md").read_text() == table
+    text = command(*no_tuning)
+    assert text.startswith("# Mine\n\n<!--")
+    assert "old" not in text
+    assert text.split("### ")[1] == distances
+
+
+def test_choosing_uses_no_test_of_the_split_that_is_not_among_its_training_classes():
+    labels = np.repeat(np.arange(32), 30)
+    outer = splits.split_classes(labels, splits.CHOICE_SEED)
+    for split in splits.splits(labels, 3, choosing=True):
+        used = np.concatenate((split.training, split.evaluated))
+        assert sorted(used) == outer.training.tolist()
+
+
+def test_calibration_makes_the_starting_logit_the_log_odds_of_different():
+    torch.manual_seed(0)
+    config = ModelConfig(embed_dim=8, depth=1, num_heads=1, similarity_start="cosine")
+    relation = RelationalTransformer(2, config)
+    angle = torch.rand(20_000) * torch.pi
+    left = torch.tensor([1.0, 0.0]).expand(20_000, 2)
+    right = torch.stack((angle.cos(), angle.sin()), dim=1)
+    different = torch.rand(20_000) < torch.sigmoid(0.5 - 3 * angle.cos())
+    calibrate(relation, left, right, different, slope=2.0)
+    assert relation.similarity_scale.item() * 2 == pytest.approx(3, abs=0.1)
+    assert relation.similarity_offset.item() * 2 == pytest.approx(0.5, abs=0.1)
+    torch.testing.assert_close(
+        relation(left, right),
+        relation.similarity_offset - relation.similarity_scale * angle.cos(),
+        atol=1e-4,
+        rtol=0,
+    )
