@@ -17,6 +17,7 @@ from model.network import ReSeND
 from model.shared_head import with_means
 from model.whitening import Whitening
 from pipelines.config import SamplingConfig
+from pipelines.loader import PairLoader
 from pipelines.pairs import PairData
 from training import task
 from training.config import (
@@ -29,6 +30,7 @@ from training.config import (
     TrainInputConfig,
 )
 from training.data import feature_loader, load_pairs, pair_loader
+from training.frozen import FeatureLoader
 from training.optimization import build_optimizer
 from training.step import Stepper
 
@@ -112,6 +114,7 @@ def train(start: Start, variant: Variant, budget: Budget, seconds: float | None 
         network.relation.whitening.load_state_dict(start.whitening.state_dict())
     if variant.calibrated:
         _calibrate(network, config, data, start.features)
+    loader: PairLoader | FeatureLoader
     if config.train.frozen:
         network.backbone.requires_grad_(False)
         features = start.features.of(data.rows).half()[None]

@@ -66,27 +66,23 @@ def command(images, tmp_path, monkeypatch):
     return run
 
 
-def test_the_command_writes_a_row_for_each_distance_and_each_training(command):
-    text = command()
-    assert "64 images of 16 classes" in text
+def test_the_command_writes_a_row_for_each_distance_and_training_and_keeps_features_and_prose(
+    command, images, tmp_path
+):
+    first = command()
+    assert "64 images of 16 classes" in first
     for name in scoring.DISTANCES:
-        assert text.count(f"| {name} | 0.") == 2  # of the frozen and of the fine-tuned backbone
+        assert first.count(f"| {name} | 0.") == 2  # of the frozen and of the fine-tuned backbone
     for variant in ON_FROZEN:
-        assert f"| {variant.name} | " in text
-    (logit,) = [line for line in text.splitlines() if line.startswith("| relation-logit |")]
+        assert f"| {variant.name} | " in first
+    (logit,) = [line for line in first.splitlines() if line.startswith("| relation-logit |")]
     assert logit.count("±") == len(WAYS)
-
-
-def test_the_command_keeps_features_and_what_is_written_above_its_tables(command, images, tmp_path):
-    no_tuning = ("--fine-tuning-splits", "0")
-    distances = command(*no_tuning).split("### ")[1]
-    document = tmp_path / "table.md"
-    document.write_text(f"# Mine\n\n{MARK}\n\nold")
+    (tmp_path / "table.md").write_text(f"# Mine\n\n{MARK}\n\nold")
     images.unlink()  # the pack and the features are there
-    text = command(*no_tuning)
-    assert text.startswith("# Mine\n\n<!--")
-    assert "old" not in text
-    assert text.split("### ")[1] == distances
+    second = command("--fine-tuning-splits", 0)
+    assert second.startswith("# Mine\n\n<!--")
+    assert "old" not in second
+    assert second.split("### ")[1] == first.split("### ")[1]  # the distances
 
 
 def test_choosing_uses_no_test_of_the_split_that_is_not_among_its_training_classes():
