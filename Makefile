@@ -15,7 +15,9 @@ quickstart: $(INSTALLED) packs/demo/manifest.json
 	$(VENV)/bin/python train_ddp.py --config configs/quickstart.yaml --out $(RUN)/relation \
 		--model.backbone_weights $(RUN)/backbone
 	$(VENV)/bin/python evaluate.py --protocol configs/benchmarks/demo.yaml --pack packs/demo \
-		--checkpoint $(RUN)/relation --out $(RUN)/results --overwrite
+		--checkpoint $(RUN)/relation --out $(RUN)/results --overwrite --neighbors 5 \
+		--evaluators whitened-cosine relation-logit cosine mahalanobis mahalanobis-normalized \
+		knn knn-normalized
 
 packs/demo/manifest.json: | $(INSTALLED)
 	$(VENV)/bin/python -m sharding demo --out packs/demo

@@ -1,12 +1,12 @@
 """The training step: synthetic images, the real pipeline, groups of classes, and the original's
 step, as ratios.
 
-    python -m benchmarks.training --pack packs/demo [--config configs/quickstart.yaml] [--steps 20]
+    python -m benchmarks.training --pack packs/demo --train.global_batch=64 --steps 20
 
 The ways to train, on the GPU where there is one:
 
-synthetic   one batch of independent pairs that is already on the device: what the network alone
-            can do
+synthetic   one batch of independent pairs, whatever the recipe's sampling, that is already on the
+            device: what the network alone can do
 pipeline    the same step fed by the pack, as train_ddp.py does it
 original    the original's step: float32, backbone and relational module each with
             its own DistributedDataParallel and find_unused_parameters, anomaly detection, images
@@ -27,7 +27,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count, repeat
 from typing import cast
@@ -61,14 +61,8 @@ COMPARED = {"shared": ("plain",), "frozen": ("shared", "groups")}
 
 def main() -> int:
     options = _options()
-    config = load_config(
-        TrainConfig,
-        ["--config", options.config, f"--data.pack={options.pack}", *options.override],
-        prog="benchmarks.training",
-        description="",
-    )
-    config = replace(config, model=replace(config.model, backbone_weights=None, pretrained=False))
-    config = task.resolve_preprocessing(config)
+    config = recipe(options.config, options.pack, options.override)
+    config = replace(config, data=replace(config.data, sampling=SamplingConfig()))
     with process_group(config.input.device) as process:
         data = load_pairs(config)
         grouped = with_groups(config, options.groups)
@@ -78,9 +72,9 @@ def main() -> int:
             "pipeline": lambda: our_step(config, process, data, synthetic=False),
             "original": lambda: _original(config, process, data),
             "groups": lambda: our_step(grouped, process, groups, synthetic=False),
-            "plain": lambda: _head(grouped, process, groups, shared=False),
-            "shared": lambda: _head(grouped, process, groups, shared=True),
-            "frozen": lambda: _frozen(grouped, process, groups),
+            "plain": lambda: head_step(grouped, process, groups, shared=False),
+            "shared": lambda: head_step(grouped, process, groups, shared=True),
+            "frozen": lambda: frozen_step(grouped, process, groups),
         }
         ways = {name: makers[name]() for name in options.ways}
         seconds = dict.fromkeys(ways, float("inf"))
@@ -108,6 +102,18 @@ def _options() -> argparse.Namespace:
     return options
 
 
+def recipe(path: str, pack: str, override: Sequence[str] = ()) -> TrainConfig:
+    """The recipe at ``path``, read from ``pack``, with random weights and further options."""
+    config = load_config(
+        TrainConfig,
+        ["--config", path, f"--data.pack={pack}", *override],
+        prog="benchmarks.training",
+        description="",
+    )
+    config = replace(config, model=replace(config.model, backbone_weights=None, pretrained=False))
+    return task.resolve_preprocessing(config)
+
+
 def with_groups(config: TrainConfig, group: str) -> TrainConfig:
     """The recipe with one group of ``group``, such as 32x4x3, for each device and step."""
     classes, images, negatives = map(int, group.split("x"))
@@ -129,7 +135,8 @@ def our_step(
     return lambda: cast(None, stepper.step(next(numbers)))
 
 
-def _frozen(config: TrainConfig, process: Process, data: PairData) -> Callable[[], None]:
+def frozen_step(config: TrainConfig, process: Process, data: PairData) -> Callable[[], None]:
+    """The step of groups on random features of the pack's images, with a frozen backbone."""
     config = replace(config, train=replace(config.train, backbone="frozen"))
     network = cast(ReSeND, task.build(config, data.plan.num_classes)).to(process.device)
     network.backbone.requires_grad_(False)
@@ -186,9 +193,11 @@ def _original(config: TrainConfig, process: Process, data: PairData) -> Callable
     return original.training_step(network, optimizer, objective, loader, process.device)
 
 
-def _head(
+def head_step(
     config: TrainConfig, process: Process, data: PairData, *, shared: bool
 ) -> Callable[[], None]:
+    """The relational module alone, forward and backward, on the pairs of a group; each image is
+    projected once if ``shared``, else once for each of its pairs."""
     network = cast(ReSeND, task.build(config, data.plan.num_classes)).to(process.device)
     drawn = data.draw(0, 1).pairs
     left, right, different = (
@@ -199,13 +208,13 @@ def _head(
     features = torch.randn(len(drawn.images), width, device=process.device, requires_grad=True)
     network.backbone = nn.Identity()
     pair_loss = PairLoss(network, objective, None, None)
-    precision = getattr(torch, config.train.precision)
+    rounded = config.train.precision == "bfloat16"
 
     def step() -> None:
         network.zero_grad()
-        with torch.autocast(process.device.type, enabled=precision == torch.bfloat16):
+        with torch.autocast(process.device.type, torch.bfloat16, enabled=rounded):
             if shared:
-                loss, _ = pair_loss(features, left, right, different)
+                loss, _, _ = pair_loss(features, left, right, different)
             else:
                 loss = objective(relation(features[left], features[right]).float(), different)
         loss.backward()

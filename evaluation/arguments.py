@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.config import (
+    ClassifierOptions,
     CovarianceOptions,
     EvaluateConfig,
+    NetworkOptions,
     ReferenceConfig,
     RunOptions,
     ScoringOptions,
@@ -21,7 +23,9 @@ from runtime.options import add_options
 _RENAMED = {"--config": "--protocol", "--neighbours": "--neighbors"}  # accepted until 0.3
 _GROUPS = {
     "what is evaluated": Subject,
+    "which networks are evaluated": NetworkOptions,
     "how it is scored": ScoringOptions,
+    "the classifier that some evaluators need": ClassifierOptions,
     "what whitened-cosine learns from": CovarianceOptions,
     "which references are used": ReferenceConfig,
     "how images are prepared (default: as trained)": PreprocessingOptions,
@@ -50,6 +54,15 @@ def parse(arguments: Sequence[str], description: str) -> EvaluateConfig:
         for name, value in vars(options).items()
     }
     try:
-        return EvaluateConfig(**values)
+        config = EvaluateConfig(**values)
     except ModelError as error:
         raise ConfigError(str(error)) from error
+    _check_seeds(config)
+    return config
+
+
+def _check_seeds(config: ReferenceConfig) -> None:
+    if len(set(config.seed)) < len(config.seed):
+        raise ConfigError("--seed has a number twice; each repetition needs another one")
+    if len(config.seed) > 1 and not config.shots:
+        raise ConfigError("several numbers for --seed repeat the draw of --shots; add --shots N")

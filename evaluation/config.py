@@ -1,8 +1,9 @@
 """Configuration of an evaluation and the options of ``evaluate.py``; imports nothing slow."""
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from model.config import (
     EVALUATORS,
@@ -11,9 +12,23 @@ from model.config import (
     Precision,
     PreprocessingOptions,
 )
-from runtime.command import DeviceName, current_name
+from runtime.command import DeviceName, current_name, natural
+from runtime.errors import ConfigError
+
+T = TypeVar("T")
+ClassifierName = Literal["head", "full"]
 
 RESAMPLES = 1000
+
+RELATIONAL_DEFAULT = ("relation-softmax", "relation-logit", "cosine")
+BARE_DEFAULT = (
+    "cosine",
+    "euclidean",
+    "mahalanobis",
+    "mahalanobis-normalized",
+    "knn",
+    "knn-normalized",
+)
 
 # Images per batch and process through the backbone; larger ones do not fit a CPU's caches.
 BATCH_SIZE = {"cpu": 8, "cuda": 256}
@@ -35,13 +50,13 @@ class ReferenceConfig:
 
     Attributes:
         shots: references drawn per class; 0 takes all.
-        seed: random seed of the --shots draw, which restarts for each class.
+        seed: random seed of the --shots draw; several repeat it, for mean and standard deviation.
         with_replacement: draw with replacement, as published few-shot numbers were.
         min_references: refuse a class with fewer references in the protocol.
     """
 
     shots: int = 0
-    seed: int = 0
+    seed: tuple[int, ...] = field(default=(0,), metadata={"type": natural})
     with_replacement: bool = False
     min_references: int = 2
 
@@ -53,8 +68,6 @@ class Subject:
     Attributes:
         protocol: protocols, such as configs/benchmarks/demo.yaml, or OODDB's, such as ooddb:dtd.
         pack: folder or URL of one pack for all protocols, or of one per data set.
-        checkpoint: a run (its newest checkpoint), a step folder, a weights file, or a folder of
-            the original's two files.
         lists: folder of the protocols' lists of images; by default that of the YAML file.
         leave_out_rejected: evaluate without the listed images that packing rejected.
         target: a target's name, or all.
@@ -65,7 +78,6 @@ class Subject:
 
     protocol: tuple[str, ...]
     pack: tuple[str, ...]
-    checkpoint: Path
     lists: Path | None = None
     leave_out_rejected: bool = False
     target: str = "all"
@@ -75,22 +87,54 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class NetworkOptions:
+    """Which networks are evaluated: the checkpoints, then the bare backbones. Where there are
+    several, they are compared with the first.
+
+    Attributes:
+        checkpoint: runs (their newest checkpoints), step folders, weights files, or folders of
+            the original's two files; of a classification run the bare backbone is evaluated.
+        backbone: bare backbones: timm's models, such as resnet101.tv_in1k, scored by distances.
+        weights: the backbones' weights, one file for each --backbone in their order; without it,
+            timm downloads those it has published.
+
+    Raises:
+        ConfigError: there is no network, or the numbers of backbones and weights differ.
+    """
+
+    checkpoint: tuple[Path, ...] | None = None
+    backbone: tuple[str, ...] | None = None
+    weights: tuple[Path, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint and not self.backbone:
+            raise ConfigError("nothing to evaluate; give a --checkpoint or a --backbone")
+        files, names = len(self.weights or ()), len(self.backbone or ())
+        if files and files != names:
+            raise ConfigError(
+                f"{files} --weights for {names} --backbone; give one file for each of the "
+                "backbones, in their order, or none"
+            )
+
+
+@dataclass(frozen=True)
 class ScoringOptions:
     """How test images are scored.
 
     Attributes:
         evaluators: some of relation-softmax, relation-logit, significant-softmax,
             significant-logit, relation-knn, cosine, whitened-cosine, euclidean, mahalanobis,
-            mahalanobis-normalized, knn, knn-normalized; or all, of which whitened-cosine is left
-            out where there is nothing to learn it from.
+            mahalanobis-normalized, relative-mahalanobis, relative-mahalanobis-normalized, knn,
+            knn-normalized, msp, max-logit, energy, gen, gradnorm, react, vim, nnguide, she, fdbd,
+            odin, gram; or all that can be computed. By default relation-softmax, relation-logit and
+            cosine; for a bare backbone cosine, euclidean, mahalanobis, mahalanobis-normalized, knn
+            and knn-normalized.
         significant: references per class for significant-*.
         neighbors: k of the k-NN scores.
-        resamples: bootstrap resamples for the AUROC's interval.
+        resamples: bootstrap resamples for the intervals of the AUROC and of its differences.
     """
 
-    evaluators: tuple[str, ...] = field(
-        default=("relation-softmax", "relation-logit", "cosine"), metadata={"type": evaluator_name}
-    )
+    evaluators: tuple[str, ...] | None = field(default=None, metadata={"type": evaluator_name})
     significant: int = EvaluatorOptions.significant
     neighbors: int = EvaluatorOptions.neighbors
     resamples: int = RESAMPLES
@@ -112,6 +156,20 @@ class CovarianceOptions:
     covariance_domains: tuple[str, ...] | None = None
     covariance_classes: tuple[str, ...] | None = None
     covariance_splits: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """The classifier of the known classes that msp and the evaluators after it need.
+
+    Attributes:
+        classifier: head trains a linear layer on the features of the references of each target,
+            full the backbone as well, on their images; odin and gram need full.
+        budget: training steps of 64 references each.
+    """
+
+    classifier: ClassifierName | None = None
+    budget: int = 100
 
 
 @dataclass(frozen=True)
@@ -139,10 +197,27 @@ class RunOptions:
 # Fields come in the reverse order of the bases: those of Subject first.
 @dataclass(frozen=True)
 class EvaluateConfig(
-    RunOptions, PreprocessingOptions, ReferenceConfig, CovarianceOptions, ScoringOptions, Subject
+    RunOptions,
+    PreprocessingOptions,
+    ReferenceConfig,
+    CovarianceOptions,
+    ClassifierOptions,
+    ScoringOptions,
+    NetworkOptions,
+    Subject,
 ):
     """The options of ``evaluate.py``.
 
     Raises:
+        ConfigError: see ``NetworkOptions``.
         ValueError: a value of the preprocessing is out of its range.
     """
+
+    def __post_init__(self) -> None:
+        NetworkOptions.__post_init__(self)
+        PreprocessingOptions.__post_init__(self)
+
+    def part(self, kind: type[T]) -> T:
+        """The dataclass ``kind`` from the options that are its fields."""
+        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+        return kind(**{name: getattr(self, name) for name in names})

@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -39,6 +40,11 @@ class ExtractionConfig:
     batch_size: int = 32
     precision: Precision = "float32"
     view: AugmentedView | None = None
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context of the backbone's arithmetic on ``device``."""
+        precision = getattr(torch, self.precision)
+        return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
 @dataclass(frozen=True)
@@ -99,10 +105,22 @@ class FeatureExtractor:
         Raises:
             PackError: an image is damaged.
         """
-        device, precision = self.process.device, getattr(torch, self.config.precision)
-        values = torch.zeros(len(rows), self.width, device=device)
+        precision = getattr(torch, self.config.precision)
+        values = torch.zeros(len(rows), self.width, device=self.process.device)
+        with torch.no_grad(), self.autocast():
+            for places, images in self.images(rows, "features"):
+                values[places] = self.network.extractor(images.to(precision)).float()
+        return values
+
+    def images(self, rows: np.ndarray, purpose: str) -> Iterator[tuple[slice, Tensor]]:
+        """The images at ``rows``, int64 (n,), in order: which of them, and (b, 3, S, S) on the
+        process's device. ``purpose`` is the name of the progress that is reported.
+
+        Raises:
+            PackError: an image is damaged.
+        """
         if not len(rows):
-            return values
+            return
         decoding = Decoding(
             self.network.network.preprocessing, self.config.input, self.process.local_rank
         )
@@ -110,25 +128,24 @@ class FeatureExtractor:
             self.pack, rows, decoding, batch_size=self.config.batch_size, view=self.config.view
         )
         loaded, first = np.full(len(rows), -1, dtype=np.int64), 0
-        with (
-            Progress("features", len(rows), "image", self.process) as progress,
-            torch.no_grad(),
-            torch.autocast(device.type, precision, enabled=precision != torch.float32),
-        ):
+        with Progress(purpose, len(rows), "image", self.process) as progress:
             for batch in loader:
-                features = self.network.extractor(batch.images.to(device, precision))
-                values[first : first + len(features)] = features.float()
-                loaded[first : first + len(features)] = batch.rows
-                first += len(features)
-                progress.add(len(features))
+                places = slice(first, first + len(batch.rows))
+                yield places, batch.images.to(self.process.device)
+                loaded[places] = batch.rows
+                first = places.stop
+                progress.add(len(batch.rows))
         if not np.array_equal(loaded, rows):
             raise RuntimeError("the loader returned different images than requested")
-        return values
+
+    def autocast(self) -> torch.autocast:
+        """The context of the backbone's arithmetic."""
+        return self.config.autocast(self.process.device)
 
     @property
     def width(self) -> int:
         """D, the width of a feature."""
-        return self.network.network.relation.proj.in_features
+        return self.network.network.width
 
     def key(self, backbone: str) -> FeatureKey:
         """What the features depend on; ``backbone`` is the sha256 of its name and weights."""

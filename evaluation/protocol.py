@@ -1,12 +1,13 @@
 """Evaluation protocols: which samples of a pack are references and which are tests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from evaluation.groups import Group, group_tests, read_groups
 from evaluation.layouts import LAYOUTS
 from evaluation.listed_rows import LabeledRows, expect_order, find_rows
 from evaluation.lists import PATHS, ImageList
@@ -33,12 +34,14 @@ class Target:
         reference, test: the sets; each is the union of its parts.
         setting: what this target repeats, e.g. with other known classes; results are averaged over
             the targets of a setting. None if it repeats nothing.
+        groups: unknown classes whose metrics are reported separately, too.
     """
 
     name: str
     reference: tuple[Part, ...]
     test: tuple[Part, ...]
     setting: str | None = None
+    groups: tuple[Group, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class ProtocolRows:
         test_name: object (T,), the class that each shows, by the list or else by the pack.
         known: names of the K known classes.
         left_out: listed images that were rejected when the pack was made.
+        groups: bool (T,), the tests of each group of unknown classes, by its name.
     """
 
     reference: np.ndarray
@@ -62,6 +66,7 @@ class ProtocolRows:
     test_name: np.ndarray
     known: tuple[str, ...]
     left_out: int = 0
+    groups: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ class Protocol:
             ConfigError: a list cannot be read, or a data set has no pack.
             PackError: the pack lacks a named class, domain or split, or a listed image, or the
                 reference or test set is empty, or a known class has no reference, or an image is
-                in both sets.
+                in both sets, or a group has a class that is known or not tested.
         """
         images = _Images(self, pack)
         num_known = self.known if isinstance(self.known, int) else len(images.known)
@@ -179,14 +184,16 @@ class Protocol:
                 f"{where}: {len(both)} image(s) are both reference and test, the first is {key} "
                 f"({source}); select different images, for instance with fraction and inverted"
             )
+        known = _names(reference, num_known) if isinstance(self.known, int) else images.known
         return ProtocolRows(
             reference.rows,
             reference.labels,
             test.rows,
             np.where(test.labels < num_known, test.labels, -1),
             test.names,
-            _names(reference, num_known) if isinstance(self.known, int) else images.known,
+            known,
             reference.left_out + test.left_out,
+            group_tests(target.groups, test, known, where),
         )
 
 
@@ -265,7 +272,7 @@ class _Parser:
     known_by_name: bool
 
     def target(self, name: str, sets: Fields) -> Target:
-        sets.expect(("reference", "test"), ("setting",))
+        sets.expect(("reference", "test"), ("setting", "groups"))
         # A published protocol may lack its references; whoever evaluates it adds them.
         no_references = sets.values["reference"] == []
         return Target(
@@ -273,6 +280,7 @@ class _Parser:
             () if no_references else tuple(map(self._part, sets.mappings("reference"))),
             tuple(map(self._part, sets.mappings("test"))),
             sets.word("setting") if "setting" in sets.values else None,
+            read_groups(sets.mapping("groups")) if "groups" in sets.values else (),
         )
 
     def _part(self, entry: Fields) -> Part:

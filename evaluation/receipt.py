@@ -1,15 +1,16 @@
-"""The provenance of results: command, checkpoint, configuration and versions."""
+"""The provenance of results: command, networks, configuration and versions."""
 
 import importlib.metadata
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 from nvidia import dali
 
 from evaluation.config import EvaluateConfig
-from evaluation.trained import Provenance
-from model.config import Preprocessing
+from evaluation.networks import NamedNetwork
 from runtime.config import plain
 from runtime.distributed import Process
 
@@ -22,39 +23,50 @@ class Receipt:
 
     Attributes:
         command: as it was typed.
-        network: the checkpoint that was read.
-        preprocessing: how images became the network's input.
+        networks: what was evaluated.
         options: the command's options.
         process: the one that writes the results.
         seconds: how long the command took.
+        date: when it ended, with the time zone.
     """
 
     command: str
-    network: Provenance
-    preprocessing: Preprocessing
+    networks: Sequence[NamedNetwork]
     options: EvaluateConfig
     process: Process
     seconds: float
+    date: datetime = field(default_factory=lambda: datetime.now().astimezone(), init=False)
 
     def plain(self) -> dict[str, Any]:
         """The receipt as the JSON document that ``results.json`` holds."""
-        network = self.network
         versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
         return {
             "command": self.command,
-            "checkpoint": {
-                "path": str(network.path),
-                "step": network.step,
-                "sha256": network.sha256,
-                "verified": network.verified,
-                "untrained": list(network.untrained),
-            },
+            "networks": [_network(network) for network in self.networks],
             "configuration": plain(self.options),
-            "training": network.config,
-            "preprocessing": asdict(self.preprocessing),
             "device": str(self.process.device),
             "processes": self.process.world_size,
             "python": platform.python_version(),
             "versions": versions | {"nvidia-dali": dali.__version__},
+            "date": self.date.isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),
         }
+
+
+def _network(network: NamedNetwork) -> dict[str, Any]:
+    found = network.provenance
+    return {
+        "name": network.name,
+        "backbone": found.backbone,
+        "relational": not network.is_bare,
+        "checkpoint": {
+            "path": None if found.path is None else str(found.path),
+            "step": found.step,
+            "averaged": found.averaged,
+            "sha256": found.sha256,
+            "verified": found.verified,
+            "untrained": list(found.untrained),
+        },
+        "training": found.config,
+        "preprocessing": asdict(network.trained.network.preprocessing),
+    }

@@ -9,8 +9,13 @@ from evaluation.protocol import ProtocolRows
 from runtime.errors import PackError
 
 
-def choose_references(rows: ProtocolRows, config: ReferenceConfig) -> ProtocolRows:
+def choose_references(rows: ProtocolRows, config: ReferenceConfig, seed: int) -> ProtocolRows:
     """``rows`` with the references that ``config`` selects; one drawn twice is there twice.
+
+    Args:
+        rows: of a target.
+        config: how many are drawn, and how.
+        seed: of the draw.
 
     Raises:
         PackError: a class has fewer references than ``min_references``, or than ``shots`` where
@@ -29,9 +34,10 @@ def choose_references(rows: ProtocolRows, config: ReferenceConfig) -> ProtocolRo
         raise PackError(
             f"{has}, fewer than --shots {config.shots}; ask for fewer, or --with-replacement"
         )
+    generator = np.random.default_rng(seed)  # one for all classes, as in the original
     drawn = np.concatenate(
         [
-            np.random.default_rng(config.seed).choice(
+            generator.choice(
                 np.flatnonzero(rows.reference_class == number),
                 config.shots,
                 replace=config.with_replacement,

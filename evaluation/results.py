@@ -1,7 +1,7 @@
 """Evaluation results as dataclasses."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,11 @@ METRICS = (
     "aupr_known",
     "aupr_unknown",
     "accuracy",
+    "oscr",
+    "open_set_accuracy",
+    "h_score",
 )
+ByEvaluator = dict[str, dict[str, float]]
 _AVERAGED = tuple(name for name in METRICS if name not in ("auroc_low", "auroc_high"))
 
 
@@ -33,12 +37,15 @@ class EvaluatorResult:
         normality: float32 (T,), in the order of the target's test rows.
         predicted: int64 (T,), known classes.
         metrics: by the names of ``METRICS``; ``auroc_low`` and ``auroc_high`` bound the 95 %
-            bootstrap interval of the AUROC, ``accuracy`` is closed-set, on the known images.
+            bootstrap interval of the AUROC, ``accuracy`` is closed-set, on the known images;
+            ``open_set_accuracy`` and ``h_score`` are at 95 % recall of the known.
+        groups: the metrics of the known images and the unknown ones of each group, by its name.
     """
 
     normality: np.ndarray
     predicted: np.ndarray
     metrics: dict[str, float]
+    groups: ByEvaluator = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,15 +78,54 @@ class TargetResult:
             "unknown": tests - known,
         }
 
+    def group_counts(self, group: str) -> dict[str, int]:
+        """The counts without the unknown images of other groups."""
+        unknown = int(self.rows.groups[group].sum())
+        return self.counts | {"tests": self.counts["known"] + unknown, "unknown": unknown}
+
+    def metrics(self, group: str | None = None) -> ByEvaluator:
+        """Each evaluator's metrics; of one ``group`` of unknown classes, or of all tests."""
+        return {
+            name: result.metrics if group is None else result.groups[group]
+            for name, result in self.evaluators.items()
+        }
+
 
 def measure(
-    test_class: np.ndarray, normality: np.ndarray, predicted: np.ndarray, *, resamples: int
+    test_class: np.ndarray,
+    normality: np.ndarray,
+    predicted: np.ndarray,
+    *,
+    groups: Mapping[str, np.ndarray] | None = None,
+    resamples: int,
 ) -> EvaluatorResult:
-    """The metrics of one evaluator's scores; ``resamples`` is for the bootstrap.
+    """The metrics of one evaluator's scores (T,).
+
+    Args:
+        test_class: int64 (T,), the known class of each image, or -1 where it is unknown.
+        normality: float32 (T,).
+        predicted: int64 (T,), known classes.
+        groups: bool (T,), the images of each group of unknown classes, by its name.
+        resamples: of the bootstrap.
 
     Raises:
         ValueError: there is no known or no unknown image, or a score is NaN.
     """
+    kept = {name: (test_class >= 0) | group for name, group in (groups or {}).items()}
+    return EvaluatorResult(
+        normality,
+        predicted,
+        _measure(test_class, normality, predicted, resamples),
+        {
+            name: _measure(test_class[part], normality[part], predicted[part], resamples)
+            for name, part in kept.items()
+        },
+    )
+
+
+def _measure(
+    test_class: np.ndarray, normality: np.ndarray, predicted: np.ndarray, resamples: int
+) -> dict[str, float]:
     known = test_class >= 0
     low, high = metrics.auroc_interval(known, normality, resamples=resamples)
     values = (
@@ -91,8 +137,10 @@ def measure(
         metrics.aupr_known(known, normality),
         metrics.aupr_unknown(known, normality),
         metrics.closed_set_accuracy(test_class, predicted),
+        metrics.oscr(test_class, normality, predicted),
+        *metrics.open_set(test_class, normality, predicted),
     )
-    return EvaluatorResult(normality, predicted, dict(zip(METRICS, values, strict=True)))
+    return dict(zip(METRICS, values, strict=True))
 
 
 @dataclass(frozen=True)
@@ -101,47 +149,53 @@ class SettingResult:
 
     Attributes:
         name: the setting's.
+        group: the group of unknown classes, or None for all tests.
         targets: the names of its targets, two or more.
         mean, std: each evaluator's metrics, the mean over the targets and the sample standard
             deviation (divisor n - 1).
     """
 
     name: str
+    group: str | None
     targets: tuple[str, ...]
-    mean: dict[str, dict[str, float]]
-    std: dict[str, dict[str, float]]
+    mean: ByEvaluator
+    std: ByEvaluator
 
 
 def settings(targets: Sequence[TargetResult]) -> list[SettingResult]:
-    """The settings that two or more of the targets repeat."""
+    """The settings that two or more of the targets repeat, each as a whole and by group."""
     return [
         SettingResult(
             name,
+            group,
             tuple(target.name for target in repeated),
-            _over([_metrics(target) for target in repeated], np.mean),
-            _over([_metrics(target) for target in repeated], partial(np.std, ddof=1)),
+            _over([target.metrics(group) for target in repeated], np.mean),
+            _over([target.metrics(group) for target in repeated], partial(np.std, ddof=1)),
         )
         for name in dict.fromkeys(target.setting for target in targets)
         for repeated in [[target for target in targets if target.setting == name]]
         if name is not None and len(repeated) > 1
+        for group in (None, *common_groups(repeated))
     ]
 
 
-def means(targets: Sequence[TargetResult]) -> dict[str, dict[str, float]]:
-    """Each evaluator's metrics, the mean over the targets, a repeated setting counting once."""
-    repeated = settings(targets)
+def means(targets: Sequence[TargetResult], group: str | None = None) -> ByEvaluator:
+    """Each evaluator's metrics, the mean over the targets, a repeated setting counting once.
+
+    A ``group`` has to be one of the ``common_groups``.
+    """
+    repeated = [setting for setting in settings(targets) if setting.group == group]
     names = {name for setting in repeated for name in setting.targets}
-    single = [_metrics(target) for target in targets if target.name not in names]
+    single = [target.metrics(group) for target in targets if target.name not in names]
     return _over([*(setting.mean for setting in repeated), *single], np.mean)
 
 
-def _metrics(target: TargetResult) -> dict[str, dict[str, float]]:
-    return {name: result.metrics for name, result in target.evaluators.items()}
+def common_groups(targets: Sequence[TargetResult]) -> list[str]:
+    """The groups of unknown classes that all targets have."""
+    return [name for name in targets[0].rows.groups if all(name in t.rows.groups for t in targets)]
 
 
-def _over(
-    values: Sequence[dict[str, dict[str, float]]], summary: Callable[[list[float]], Any]
-) -> dict[str, dict[str, float]]:
+def _over(values: Sequence[ByEvaluator], summary: Callable[[list[float]], Any]) -> ByEvaluator:
     """Each evaluator's metrics, a ``summary`` of those in ``values``."""
     return {
         evaluator: {

@@ -4,29 +4,27 @@ import contextlib
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
 
-from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
+from evaluation.benchmark import BenchmarkResult, by_protocol
 from evaluation.cache import FeatureCache
-from evaluation.config import BATCH_SIZE, CovarianceOptions, EvaluateConfig, ReferenceConfig
-from evaluation.extractor import ExtractionConfig, FeatureExtractor
+from evaluation.comparison import Comparison, compare
+from evaluation.config import CovarianceOptions, EvaluateConfig
+from evaluation.evaluator_choice import check_classifier
 from evaluation.ooddb import PREFIX, ooddb_protocol
 from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
+from evaluation.report.comparisons import terminal_comparisons
 from evaluation.report.folder import ResultsFolder, reserve
 from evaluation.report.table import terminal_table
 from evaluation.report.text import plain
-from evaluation.trained import Provenance, TrainedNetwork, build_trained, read_checkpoint
+from evaluation.subject import Job, Subject, load_subjects
 from evaluation.training_images import TrainingImages
-from model.config import EVALUATORS, WHITENED_COSINE, EvaluatorOptions, PreprocessingOptions
-from model.errors import EvaluatorError
-from model.whitening import Whitening
-from pipelines.config import InputConfig
+from model.config import RELATIONAL, WHITENED_COSINE
 from pipelines.pack import Pack
 from pipelines.packs import joined
 from pipelines.selection import Selection
@@ -35,17 +33,6 @@ from runtime.errors import ConfigError, UserError
 from runtime.precision import exact_float32
 from sharding.remote.url import without_credentials
 from sharding.staging import local_pack
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A protocol, those of its targets to evaluate, and the pack of its data set, or data sets."""
-
-    protocol: Protocol
-    targets: Sequence[str]
-    pack: Pack
 
 
 @exact_float32()
@@ -57,37 +44,29 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
             cannot be computed from the references.
     """
     started = time.perf_counter()
+    check_classifier(options.evaluators or (), options.classifier)
     jobs = _jobs(options, process)
     training_images = _training_images(options, jobs, process)
-    checkpoint = read_checkpoint(options.checkpoint)
-    network = build_trained(checkpoint, process.device, _part(options, PreprocessingOptions))
-    evaluators = _evaluators(options, network)
-    provenance = Provenance.of(checkpoint)
-    cache = None if options.no_cache else FeatureCache(options.cache, provenance.backbone_sha256)
-    extractor = FeatureExtractor(
-        network, jobs[0].pack, process, _extraction(options, process), cache
-    )
-    with _folder(options, cache, process) as folder:
+    subjects = load_subjects(options, jobs[0].pack, process)
+    with _folder(options, subjects[0].extractor.cache, process) as folder:
         if process.is_first:
-            _introduce(provenance)
-        whitening = None if training_images is None else training_images.whitening(extractor)
-        config = _benchmark_config(options, evaluators, whitening)
-        results = [_run(job, extractor, config) for job in jobs]
+            _introduce(subjects, options)
+        subjects = [subject.learning_from(training_images) for subject in subjects]
+        results = [subject.run(job) for job in jobs for subject in subjects]
         if folder is None:
             return
-        seconds = time.perf_counter() - started
+        comparisons = compare(results, options.resamples)
         receipt = Receipt(
             shlex.join(map(without_credentials, command)),
-            provenance,
-            network.network.preprocessing,
+            [subject.network for subject in subjects],
             _without_credentials(options),
             process,
-            seconds,
+            time.perf_counter() - started,
         )
         try:
-            folder.write(results, receipt)
+            folder.write(results, comparisons, receipt)
         finally:  # a full disk costs the files, not the numbers
-            _print_tables(results)
+            _print_tables(results, comparisons)
     print(f"results in {plain(str(options.out))}")
 
 
@@ -151,20 +130,26 @@ def _folder(
         yield folder
 
 
-def _introduce(network: Provenance) -> None:
-    """Say which checkpoint was read, and what is unusual about it."""
-    of_step = "" if network.step is None else f" of step {network.step}"
-    notes = "" if network.verified else ", which has no checksums to verify"
-    print(f"checkpoint{of_step}: {plain(str(network.path))}{notes}")
-    if network.untrained:
-        print(f"warning: untrained, with random weights: {' and '.join(network.untrained)}")
+def _introduce(subjects: Sequence[Subject], options: EvaluateConfig) -> None:
+    """Say what was read, what is unusual about it, and what is not computed for it."""
+    for network in (subject.network for subject in subjects):
+        found = network.provenance
+        print(plain(network.origin))
+        if found.untrained:
+            print(f"warning: untrained, with random weights: {' and '.join(found.untrained)}")
+        left_out = [name for name in options.evaluators or () if name in RELATIONAL]
+        if network.is_bare and left_out:
+            print(
+                f"note: {plain(network.name)} has no relational module: {', '.join(left_out)} "
+                "left out"
+            )
 
 
 def _training_images(
     options: EvaluateConfig, jobs: Sequence[Job], process: Process
 ) -> TrainingImages | None:
     """The images that the options name; ConfigError where one of them is a test of a job."""
-    given = _part(options, CovarianceOptions)
+    given = options.part(CovarianceOptions)
     selection = Selection(
         given.covariance_domains, given.covariance_classes, given.covariance_splits
     )
@@ -172,7 +157,7 @@ def _training_images(
         if selection != Selection():
             raise ConfigError("a selection of training images needs their --covariance-pack")
         return None
-    if not {WHITENED_COSINE, "all"} & {*options.evaluators}:
+    if not {WHITENED_COSINE, "all"} & {*(options.evaluators or ())}:
         raise ConfigError(
             f"--covariance-pack is for {WHITENED_COSINE} alone; add it to --evaluators"
         )
@@ -185,67 +170,19 @@ def _training_images(
     return images
 
 
-def _evaluators(options: EvaluateConfig, network: TrainedNetwork) -> tuple[str, ...]:
-    """The names of the evaluators; of all of them, those that can be computed."""
-    can_whiten = options.covariance_pack or network.network.relation.whitening
-    if "all" in options.evaluators:
-        return tuple(name for name in EVALUATORS if can_whiten or name != WHITENED_COSINE)
-    if WHITENED_COSINE in options.evaluators and not can_whiten:
-        raise ConfigError(
-            f"{WHITENED_COSINE} has no covariance: the checkpoint was not trained from a whitened "
-            "start; give a pack of training images as --covariance-pack"
-        )
-    return options.evaluators
-
-
-def _extraction(options: EvaluateConfig, process: Process) -> ExtractionConfig:
-    return ExtractionConfig(
-        InputConfig(device=options.device),
-        options.batch_size or BATCH_SIZE[process.device.type],
-        options.precision,
-    )
-
-
-def _benchmark_config(
-    options: EvaluateConfig, evaluators: tuple[str, ...], whitening: Whitening | None
-) -> BenchmarkConfig:
-    return BenchmarkConfig(
-        evaluators=evaluators,
-        options=EvaluatorOptions(
-            significant=options.significant,
-            neighbors=options.neighbors,
-            memory=options.memory << 20 or None,
-            precision=options.precision,
-            whitening=whitening,
-        ),
-        references=_part(options, ReferenceConfig),
-        resamples=options.resamples,
-    )
-
-
-def _run(job: Job, extractor: FeatureExtractor, config: BenchmarkConfig) -> BenchmarkResult:
-    try:
-        return run_benchmark(job.protocol, job.targets, replace(extractor, pack=job.pack), config)
-    except EvaluatorError as error:
-        raise ConfigError(f"protocol {job.protocol.name}: {error}") from error
-
-
-def _part(options: EvaluateConfig, kind: type[T]) -> T:
-    """The dataclass ``kind`` from the options that are its fields."""
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: getattr(options, name) for name in names})
-
-
-def _print_tables(results: Sequence[BenchmarkResult]) -> None:
+def _print_tables(results: Sequence[BenchmarkResult], comparisons: Sequence[Comparison]) -> None:
     console = Console()
     with console.capture() as captured:  # printed by us: rich exits when a pipe is closed
-        for result in results:
-            console.print(terminal_table(result))
+        for networks in by_protocol(results):
+            console.print(terminal_table(networks))
+            name = networks[0].protocol.name
+            if of_protocol := [item for item in comparisons if item.benchmark == name]:
+                console.print(terminal_comparisons(of_protocol))
     print(captured.get(), end="")
-    for result in results:
-        for target in result.targets:
+    for networks in by_protocol(results):
+        for target in networks[0].targets:
             if missing := target.rows.left_out:
                 print(
-                    f"note: {plain(result.protocol.name)}, {plain(target.name)}: {missing} listed "
-                    "images, rejected by packing, are left out"
+                    f"note: {plain(networks[0].protocol.name)}, {plain(target.name)}: {missing} "
+                    "listed images, rejected by packing, are left out"
                 )

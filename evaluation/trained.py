@@ -1,4 +1,4 @@
-"""The network of a checkpoint, ready to evaluate, and where it comes from."""
+"""The network of a checkpoint, or a bare backbone, ready to evaluate, and where it comes from."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from model.backbone import for_inference, resize_input
 from model.config import ModelConfig, Preprocessing, PreprocessingOptions
 from model.errors import ModelError
-from model.network import ReSeND, build_network, untrained_parts
+from model.network import BareBackbone, ReSeND, build_bare, build_network, untrained_parts
 from runtime.checkpoint import Checkpoint, load_weights
 from runtime.errors import CheckpointError, ConfigError
 from runtime.original import is_original, load_original
@@ -30,8 +30,15 @@ class TrainedNetwork:
         extractor: its backbone, made fast for inference.
     """
 
-    network: ReSeND
+    network: ReSeND | BareBackbone
     extractor: nn.Module
+
+    @staticmethod
+    def of(network: ReSeND | BareBackbone, device: torch.device) -> "TrainedNetwork":
+        """``network`` moved to ``device`` and made ready."""
+        network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
+        extractor = for_inference(network.backbone).to(memory_format=torch.channels_last)
+        return TrainedNetwork(network, extractor)
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,10 @@ class Provenance:
     """Where a network comes from.
 
     Attributes:
-        path: the checkpoint's folder or file that was read.
+        backbone: timm's name of the backbone.
+        path: the checkpoint's folder or file that was read; None for weights that timm fetched.
         step: training steps behind the weights; None where that is not known.
+        averaged: whether the weights are those averaged over the training steps.
         verified: whether the files were compared with the checkpoint's checksums.
         sha256: sha256 of all weights.
         backbone_sha256: sha256 of the backbone's name and weights.
@@ -48,8 +57,10 @@ class Provenance:
         config: the YAML document saved with the weights, which may hold anything.
     """
 
-    path: Path
+    backbone: str
+    path: Path | None
     step: int | None
+    averaged: bool
     verified: bool
     sha256: str
     backbone_sha256: str
@@ -62,13 +73,30 @@ class Provenance:
         weights = checkpoint.weights
         name = checkpoint.setting("model", "backbone") or ModelConfig.backbone
         return Provenance(
+            backbone=name,
             path=checkpoint.path,
             step=checkpoint.step,
+            averaged=checkpoint.is_averaged,
             verified=checkpoint.verified,
             sha256=_sha256(weights),
             backbone_sha256=backbone_sha256(name, weights),
             untrained=untrained_parts(weights),
             config=checkpoint.config,
+        )
+
+    @staticmethod
+    def of_backbone(name: str, path: Path | None, weights: Mapping[str, Tensor]) -> "Provenance":
+        """That of a bare backbone with the ``weights`` of the file at ``path``, or of timm."""
+        return Provenance(
+            backbone=name,
+            path=path,
+            step=None,
+            averaged=False,
+            verified=False,
+            sha256=_sha256(weights),
+            backbone_sha256=backbone_sha256(name, weights),
+            untrained=untrained_parts(weights),
+            config={},
         )
 
 
@@ -90,12 +118,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """The weights at ``path`` and their configuration.
 
     Raises:
-        CheckpointError: there is no checkpoint, it is damaged, or it has no relational module.
+        CheckpointError: there is no checkpoint, it is damaged, or it has neither a relational
+            module nor the task of classification.
     """
     checkpoint = load_original(path) if is_original(path) else load_weights(path)
-    if not any(name.startswith("relation.") for name in checkpoint.weights):
+    related = any(name.startswith("relation.") for name in checkpoint.weights)
+    if not related and not _classifies(checkpoint):
         raise CheckpointError(
-            f"{path} has no relational module; evaluate a run that was trained on pairs"
+            f"{path} has no relational module; evaluate a run of task: relation or classification"
         )
     return checkpoint
 
@@ -105,20 +135,22 @@ def build_trained(
 ) -> TrainedNetwork:
     """Build the network of ``checkpoint`` on ``device``, its preprocessing changed by ``options``.
 
+    That of a classification run is a bare backbone, without the classifier.
+
     Raises:
         CheckpointError: its configuration is invalid or does not fit its weights.
         ConfigError: the backbone does not accept the image size in ``options``.
     """
     network = _build(checkpoint)
     _change_preprocessing(network, options)
-    network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
-    return TrainedNetwork(
-        network,
-        for_inference(network.backbone).to(memory_format=torch.channels_last),
-    )
+    return TrainedNetwork.of(network, device)
 
 
-def _change_preprocessing(network: ReSeND, options: PreprocessingOptions) -> None:
+def _classifies(checkpoint: Checkpoint) -> bool:
+    return checkpoint.setting("task") == "classification"
+
+
+def _change_preprocessing(network: ReSeND | BareBackbone, options: PreprocessingOptions) -> None:
     changed = options.applied_to(network.preprocessing)
     if changed.image_size != network.preprocessing.image_size:
         try:
@@ -128,24 +160,29 @@ def _change_preprocessing(network: ReSeND, options: PreprocessingOptions) -> Non
     network.preprocessing = changed
 
 
-def _build(checkpoint: Checkpoint) -> ReSeND:
+def _build(checkpoint: Checkpoint) -> ReSeND | BareBackbone:
     names = {field.name for field in fields(ModelConfig)}
     settings = checkpoint.setting("model") or {}
     try:
         if not isinstance(settings, dict):
             raise ModelError("model is not a mapping of names to values")
         config = ModelConfig(**{key: value for key, value in settings.items() if key in names})
-        # A block has 12 d^2 weights; nothing larger than what the file holds is allocated.
-        num_weights = sum(tensor.numel() for tensor in checkpoint.weights.values())
-        if 12 * config.depth * config.embed_dim**2 > num_weights:
-            raise ModelError(f"embed_dim and depth need more than its {num_weights:,} weights")
-        network = build_network(config, Preprocessing.of_checkpoint(checkpoint.config))
+        preprocessing = Preprocessing.of_checkpoint(checkpoint.config)
+        network: ReSeND | BareBackbone
+        if _classifies(checkpoint):
+            network = build_bare(config.backbone, preprocessing)
+        else:
+            _expect_enough_weights(checkpoint, config)
+            network = build_network(config, preprocessing)
     except ModelError as error:
         raise CheckpointError(
             f"{checkpoint.path}: no network can be built from its configuration: {error}"
         ) from error
+    weights = checkpoint.weights
+    if _classifies(checkpoint):
+        weights = {name: weights[name] for name in weights if not name.startswith("head.")}
     try:
-        load_strictly(network, checkpoint.weights, str(checkpoint.path))
+        load_strictly(network, weights, str(checkpoint.path))
     except CheckpointError as error:
         if not is_original(checkpoint.path):
             raise
@@ -154,6 +191,14 @@ def _build(checkpoint: Checkpoint) -> ReSeND:
             "--out RUN --backbone NAME --num-heads N` and evaluate RUN"
         ) from error
     return network
+
+
+def _expect_enough_weights(checkpoint: Checkpoint, config: ModelConfig) -> None:
+    """Raise ModelError rather than allocate more than the checkpoint holds; a block has 12 d^2
+    weights."""
+    num_weights = sum(tensor.numel() for tensor in checkpoint.weights.values())
+    if 12 * config.depth * config.embed_dim**2 > num_weights:
+        raise ModelError(f"embed_dim and depth need more than its {num_weights:,} weights")
 
 
 def backbone_sha256(name: str, weights: Mapping[str, Tensor]) -> str:

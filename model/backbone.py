@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.data import resolve_data_config
 from timm.models import PretrainedCfg, get_pretrained_cfg
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from model.config import PAPER_PREPROCESSING, Preprocessing
@@ -79,6 +79,21 @@ def create_backbone(
     return backbone
 
 
+def checkpoint_activations(backbone: nn.Module) -> None:
+    """Let a backbone keep only few activations for the backward pass and recompute the others
+    there, as timm divides the model; outputs and gradients stay the same.
+
+    Modules that keep statistics of their inputs, such as BatchNorm, see each input twice.
+
+    Raises:
+        ModelError: timm cannot do so with this model.
+    """
+    try:
+        cast(Any, backbone).set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:  # not there, or there to refuse
+        raise ModelError("the backbone does not support it; choose another") from error
+
+
 def resize_input(backbone: nn.Module, image_size: int) -> None:
     """Let a backbone take images of a different size; position embeddings are interpolated.
 
@@ -109,6 +124,20 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
             "choose another image_size"
         ) from error
     return int(features.shape[1])
+
+
+def with_hidden_layers(backbone: nn.Module, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The features (N, D) of ``images`` (N, 3, S, S), and the feature maps (N, C, H, W) after the
+    stem and each stage of a convolutional network or each block of a transformer.
+
+    Raises:
+        ModelError: timm does not know the hidden layers of this model.
+    """
+    model = cast(Any, backbone)
+    if not hasattr(model, "forward_intermediates"):
+        raise ModelError(f"timm gives no hidden layers of {type(model).__name__}")
+    last, maps = model.forward_intermediates(images)
+    return model.forward_head(last), maps
 
 
 def for_inference(backbone: nn.Module) -> nn.Module:

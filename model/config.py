@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from model.errors import ModelError
 
 if TYPE_CHECKING:
+    from model.classifier import LinearClassifier
+    from model.image_scores import ImageStatistics
     from model.whitening import Whitening
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -32,10 +34,26 @@ BASELINES = (
     "euclidean",
     "mahalanobis",
     "mahalanobis-normalized",
+    "relative-mahalanobis",
+    "relative-mahalanobis-normalized",
     "knn",
     "knn-normalized",
 )
-EVALUATORS = RELATIONAL + BASELINES  # the keys of model.evaluators.EVALUATORS
+WITH_CLASSIFIER = (  # of features and a linear classifier of the known classes on them
+    "msp",
+    "max-logit",
+    "energy",
+    "gen",
+    "gradnorm",
+    "react",
+    "vim",
+    "nnguide",
+    "she",
+    "fdbd",
+)
+WITH_IMAGES = ("odin", "gram")  # of a classifier that is trained with its backbone
+NEED_CLASSIFIER = WITH_CLASSIFIER + WITH_IMAGES
+EVALUATORS = RELATIONAL + BASELINES + NEED_CLASSIFIER  # the keys of model.evaluators.EVALUATORS
 RENAMED_EVALUATORS = {"knn-normalised": "knn-normalized"}  # accepted until 0.3
 
 Precision = Literal["float32", "bfloat16"]
@@ -244,6 +262,8 @@ class EvaluatorOptions:
             ``model.pairwise.tile_memory`` of the device.
         precision: data type of the relational module's matrix products.
         whitening: the map of ``whitened-cosine``; None takes that of the relational module.
+        classifier: of the known classes on the same features, for ``NEED_CLASSIFIER``.
+        images: what ``WITH_IMAGES`` read of the same tests.
     """
 
     significant: int = 5
@@ -251,3 +271,5 @@ class EvaluatorOptions:
     memory: int | None = None
     precision: Precision = "float32"
     whitening: "Whitening | None" = None
+    classifier: "LinearClassifier | None" = None
+    images: "ImageStatistics | None" = None

@@ -10,6 +10,7 @@ from torch.nn import functional
 from model.errors import EvaluatorError
 
 _TESTS_AT_ONCE = 1024
+_SINGULAR = 1e-6  # a smaller ratio of two standard deviations is rounding
 
 
 def euclidean(tests: Tensor, references: Tensor) -> Tensor:
@@ -35,21 +36,47 @@ def mahalanobis(tests: Tensor, features: Tensor, classes: Tensor, means: Tensor)
         means: (K, D), the class means.
 
     Raises:
-        EvaluatorError: no class has two different references.
+        EvaluatorError: the references of the same class differ in too few ways.
     """
-    residuals = (features - means[classes]).double().cpu()
-    if not residuals.any():
-        raise EvaluatorError(
-            "no class has two different references, so there is no covariance for mahalanobis; "
-            "give more references or leave it out"
-        )
-    covariance, _ = ledoit_wolf(residuals.numpy(), assume_centered=True)
-    factor = torch.linalg.cholesky(torch.from_numpy(covariance)).to(tests.device)
+    return _squared_mahalanobis(tests, means, features - means[classes]).to(tests.dtype)
+
+
+def relative_mahalanobis(tests: Tensor, features: Tensor, classes: Tensor, means: Tensor) -> Tensor:
+    """``mahalanobis`` minus the same distance to the mean of all references under the covariance
+    of all references whatever their class, (T, K) (arXiv 2106.09022, there without shrinkage).
+
+    Raises:
+        EvaluatorError: see ``mahalanobis``.
+    """
+    to_classes = _squared_mahalanobis(tests, means, features - means[classes])
+    center = features.double().mean(dim=0, keepdim=True)
+    to_center = _squared_mahalanobis(tests, center, features.double() - center)
+    return (to_classes - to_center).to(tests.dtype)
+
+
+def _squared_mahalanobis(tests: Tensor, means: Tensor, residuals: Tensor) -> Tensor:
+    """Float64 (T, M): from ``tests`` (T, D) to ``means`` (M, D) under the Ledoit-Wolf covariance of
+    ``residuals`` (R, D), whose mean is zero."""
+    factor = _covariance_factor(residuals.double().cpu()).to(tests.device)
     white_tests, white_means = (
         torch.linalg.solve_triangular(factor, values.double().T, upper=False).T
         for values in (tests, means)
     )
-    return torch.cdist(white_tests, white_means).square().to(tests.dtype)
+    return torch.cdist(white_tests, white_means).square()
+
+
+def _covariance_factor(residuals: Tensor) -> Tensor:
+    """L, lower triangular, where L L^T is the Ledoit-Wolf covariance of ``residuals`` (R, D)."""
+    if residuals.any():
+        covariance, _ = ledoit_wolf(residuals.numpy(), assume_centered=True)
+        factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(covariance))
+        scales = factor.diagonal()
+        if not failed and scales.min() > _SINGULAR * scales.max():
+            return factor
+    raise EvaluatorError(
+        "the references of the same class differ in too few ways, so there is no covariance for "
+        "mahalanobis; give more references or leave it out"
+    )
 
 
 class Nearest(NamedTuple):

@@ -5,24 +5,30 @@ the names for callers that must not import torch. What several evaluators need, 
 to the class means, is a cached property, computed for the first of them.
 
 The class of a test image is that of the nearest prototype or, for the k-NN scores, of the nearest
-reference.
+reference; with a classifier it is that of the largest logit. Scores that need a classifier are in
+``model.classifier_scores``.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from model import distances, scoring
-from model.config import WHITENED_COSINE, EvaluatorOptions
+from model.classifier_scores import CLASSIFIER_SCORES, Classified
+from model.config import BASELINES, WHITENED_COSINE, EvaluatorOptions
 from model.errors import EvaluatorError
+from model.image_scores import ImageStatistics
 from model.pairwise import relational_logits, relational_tiles
 from model.prototypes import class_means, most_significant
 from model.relation import RelationalTransformer
 from model.whitening import Whitening
+
+_RANKED = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,20 @@ class References:
     num_classes: int
 
 
+class Ranking(NamedTuple):
+    """The n known classes nearest to each of T test images, nearest first; n is 3, or K if that is
+    less.
+
+    Attributes:
+        classes: int64 (T, n).
+        scores: float32 (T, n), the negative distance or logit, high for near; of the k-NN scores
+            that of the nearest reference of the class, or -inf where none is among the k.
+    """
+
+    classes: Tensor
+    scores: Tensor
+
+
 @dataclass(frozen=True)
 class Scores:
     """An evaluator's answer for T test images.
@@ -47,17 +67,19 @@ class Scores:
     Attributes:
         normality: float32 (T,), high for known.
         predicted: int64 (T,), the known class that each is nearest to.
+        ranking: the nearest known classes.
     """
 
     normality: Tensor
     predicted: Tensor
+    ranking: Ranking
 
 
 class Scoring:
     """T test images to be scored against references, and intermediate values evaluators share.
 
     Args:
-        relation: the relational module, in evaluation mode.
+        relation: the relational module, in evaluation mode; None for a bare backbone.
         references: of the known classes.
         tests: float32 (T, D), the test images' features.
         options: the evaluators' parameters.
@@ -66,13 +88,13 @@ class Scoring:
 
     def __init__(
         self,
-        relation: RelationalTransformer,
+        relation: RelationalTransformer | None,
         references: References,
         tests: Tensor,
         options: EvaluatorOptions,
         progress: Callable[[int], object],
     ) -> None:
-        self.relation, self.references, self.tests = relation, references, tests
+        self._relation, self.references, self.tests = relation, references, tests
         self.options, self.progress = options, progress
 
     @property
@@ -80,15 +102,37 @@ class Scoring:
         return getattr(torch, self.options.precision)
 
     @property
+    def relation(self) -> RelationalTransformer:
+        """The relational module; EvaluatorError where there is none."""
+        if self._relation is None:
+            raise EvaluatorError(
+                f"a bare backbone has no relational module; choose from {', '.join(BASELINES)}"
+            )
+        return self._relation
+
+    @property
     def whitening(self) -> Whitening:
         """The options' whitening or else the relation's; EvaluatorError where both have none."""
-        found = self.options.whitening or self.relation.whitening
+        stored = None if self._relation is None else self._relation.whitening
+        found = self.options.whitening or stored
         if found is None:
             raise EvaluatorError(
                 f"{WHITENED_COSINE} needs a whitening: the relational module has none, and the "
                 "options give none"
             )
         return found
+
+    @cached_property
+    def classified(self) -> Classified:
+        """References and tests with the options' classifier; EvaluatorError if they have none."""
+        known, classifier = self.references, self.options.classifier
+        if classifier is None:
+            raise EvaluatorError(
+                f"{', '.join(CLASSIFIER_SCORES)} need a classifier of the known classes, and the "
+                "options give none"
+            )
+        images = self.options.images or ImageStatistics()
+        return Classified(classifier, known.features, known.classes, self.tests, images)
 
     @cached_property
     def means(self) -> Tensor:
@@ -135,7 +179,7 @@ class Scoring:
 
 def evaluate(
     names: Sequence[str],
-    relation: RelationalTransformer,
+    relation: RelationalTransformer | None,
     references: References,
     tests: Tensor,
     options: EvaluatorOptions | None = None,
@@ -148,8 +192,8 @@ def evaluate(
     number of pairs compared since its last call.
 
     Raises:
-        EvaluatorError: an unknown name, a class without a reference, or fewer references than
-            neighbors.
+        EvaluatorError: an unknown name, a class without a reference, fewer references than
+            neighbors, or a relational evaluator where ``relation`` is None.
     """
     check_names(names)
     run = Scoring(relation, references, tests, options or EvaluatorOptions(), progress)
@@ -207,7 +251,7 @@ def relation_knn(run: Scoring) -> Scores:
         best[tile.tests], order = torch.topk(values, count, dim=1, largest=False)
         nearest[tile.tests] = candidates.gather(1, order)
         run.progress(tile.logits.numel())
-    return Scores(scoring.mean_of_best(best), known.classes[nearest[:, 0]])
+    return _by_neighbor(scoring.mean_of_best(best), best, nearest, known)
 
 
 def cosine(run: Scoring) -> Scores:
@@ -234,9 +278,20 @@ def mahalanobis(run: Scoring) -> Scores:
 
 def mahalanobis_normalized(run: Scoring) -> Scores:
     """The same on L2-normalized features."""
-    known, tests = _normalized(run)
-    means = class_means(known, run.references.classes, run.references.num_classes)
-    return _nearest(distances.mahalanobis(tests, known, run.references.classes, means))
+    return _nearest(distances.mahalanobis(*_normalized_with_means(run)))
+
+
+def relative_mahalanobis(run: Scoring) -> Scores:
+    """``mahalanobis`` minus the distance to the mean of all references under their covariance."""
+    known = run.references
+    return _nearest(
+        distances.relative_mahalanobis(run.tests, known.features, known.classes, run.means)
+    )
+
+
+def relative_mahalanobis_normalized(run: Scoring) -> Scores:
+    """The same on L2-normalized features."""
+    return _nearest(distances.relative_mahalanobis(*_normalized_with_means(run)))
 
 
 def knn(run: Scoring) -> Scores:
@@ -255,10 +310,17 @@ def _normalized(run: Scoring) -> tuple[Tensor, Tensor]:
     return known, tests
 
 
+def _normalized_with_means(run: Scoring) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tests and references of length 1, the references' classes, and the means of these classes."""
+    known, tests = _normalized(run)
+    classes = run.references.classes
+    return tests, known, classes, class_means(known, classes, run.references.num_classes)
+
+
 def _knn(run: Scoring, name: str, known: Tensor, tests: Tensor) -> Scores:
     found = distances.nearest(tests, known, run.neighbors(name))
-    predicted = run.references.classes[found.positions[:, 0]]
-    return Scores(scoring.normality(found.distances[:, -1]), predicted)
+    normality = scoring.normality(found.distances[:, -1])
+    return _by_neighbor(normality, found.distances, found.positions, run.references)
 
 
 def _nearest(to_classes: Tensor) -> Scores:
@@ -266,7 +328,31 @@ def _nearest(to_classes: Tensor) -> Scores:
 
 
 def _by_class(normality: Tensor, to_classes: Tensor) -> Scores:
-    return Scores(normality, to_classes.argmin(dim=1))
+    return Scores(normality, to_classes.argmin(dim=1), _ranking(to_classes))
+
+
+def _by_neighbor(
+    normality: Tensor, to_nearest: Tensor, positions: Tensor, references: References
+) -> Scores:
+    """The scores of distances ``to_nearest`` (T, k), ascending, to the references at ``positions``,
+    int64 (T, k)."""
+    classes = references.classes[positions]
+    to_classes = to_nearest.new_full((len(classes), references.num_classes), torch.inf)
+    to_classes.scatter_reduce_(1, classes, to_nearest, "amin")
+    return Scores(normality, classes[:, 0], _ranking(to_classes))
+
+
+def _ranking(to_classes: Tensor) -> Ranking:
+    """The ranking by distances or logits (T, K) to the classes."""
+    count = min(_RANKED, to_classes.shape[1])
+    nearest = torch.topk(to_classes, count, dim=1, largest=False)
+    return Ranking(nearest.indices, scoring.normality(nearest.values))
+
+
+def _by_classifier(score: Callable[[Classified], Tensor]) -> "Evaluator":
+    return Evaluator(
+        lambda run: _by_class(score(run.classified), scoring.normality(run.classified.logits))
+    )
 
 
 def _no_columns(references: References, options: EvaluatorOptions) -> int:
@@ -311,6 +397,9 @@ EVALUATORS: dict[str, Evaluator] = {
     "euclidean": Evaluator(euclidean),
     "mahalanobis": Evaluator(mahalanobis),
     "mahalanobis-normalized": Evaluator(mahalanobis_normalized),
+    "relative-mahalanobis": Evaluator(relative_mahalanobis),
+    "relative-mahalanobis-normalized": Evaluator(relative_mahalanobis_normalized),
     "knn": Evaluator(knn),
     "knn-normalized": Evaluator(knn_normalized),
+    **{name: _by_classifier(score) for name, score in CLASSIFIER_SCORES.items()},
 }

@@ -1,8 +1,9 @@
 """Metrics of how well a normality score separates known from unknown; known is positive throughout.
 
-Every function takes ``known``, bool (N,), and ``normality``, float (N,), high for known, and
-raises ValueError where a metric is undefined: known or unknown samples are missing, or a score is
-NaN.
+The functions take ``known``, bool (N,), and ``normality``, float (N,), high for known. Those that
+also judge the predicted class take ``test_class``, int64 (N,), the known class of each sample or -1
+where it is unknown, and ``predicted``, int64 (N,), the predicted known class. They raise ValueError
+where a metric is undefined: known or unknown samples are missing, or a score is NaN.
 """
 
 from typing import NamedTuple
@@ -28,6 +29,21 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+class OpenSet(NamedTuple):
+    """Decisions over the known classes and "unknown", at one threshold.
+
+    Attributes:
+        accuracy: the fraction of all samples decided correctly: known ones that are accepted with
+            the correct class, unknown ones that are rejected.
+        h_score: harmonic mean of the fraction of the known decided correctly and the fraction of
+            the unknown decided correctly (Fu et al., Learning to Detect Open Classes for Universal
+            Domain Adaptation, ECCV 2020); 0 if both are.
+    """
+
+    accuracy: float
+    h_score: float
 
 
 def auroc(known: np.ndarray, normality: np.ndarray) -> float:
@@ -58,11 +74,8 @@ def fpr95_original(known: np.ndarray, normality: np.ndarray) -> float:
 def rates(known: np.ndarray, normality: np.ndarray) -> Rates:
     """Recall of the known and false positive rate of the unknown at every threshold."""
     _check(known, normality)
-    order = np.argsort(-normality, kind="stable")
-    last_of_score = np.append(np.diff(normality[order]) != 0, True)
-    recall = np.cumsum(known[order])[last_of_score] / known.sum()
-    false_rate = np.cumsum(~known[order])[last_of_score] / (~known).sum()
-    return Rates(recall, false_rate)
+    accepted_known, accepted_unknown = _accepted(normality, known, ~known)
+    return Rates(accepted_known / known.sum(), accepted_unknown / (~known).sum())
 
 
 def aupr_known(known: np.ndarray, normality: np.ndarray) -> float:
@@ -111,16 +124,48 @@ def threshold_at_recall(known: np.ndarray, normality: np.ndarray, recall: float 
 
 
 def closed_set_accuracy(test_class: np.ndarray, predicted: np.ndarray) -> float:
-    """Fraction of known samples whose predicted class is correct.
-
-    Args:
-        test_class: int64 (N,), the known class of each sample, or -1 where it is unknown.
-        predicted: int64 (N,), the predicted class of each sample.
-    """
+    """Fraction of known samples whose predicted class is correct."""
     known = test_class >= 0
     if not known.any():
         raise ValueError("no known sample, so there is no closed-set accuracy")
     return float((predicted[known] == test_class[known]).mean())
+
+
+def oscr(test_class: np.ndarray, normality: np.ndarray, predicted: np.ndarray) -> float:
+    """Area under the open-set classification rate curve (Dhamija et al. 2018, arXiv 1811.04110).
+
+    The curve is the correct classification rate, the fraction of the known that are accepted with
+    the correct class, over the fraction of the unknown that are accepted. Equal scores count half,
+    as in the AUROC, which it equals if all known samples are classified correctly.
+    """
+    known = test_class >= 0
+    _check(known, normality)
+    correct, wrong = _accepted(normality, known & (predicted == test_class), ~known)
+    correct_rate, false_rate = (
+        np.append(0, counts) / total
+        for counts, total in ((correct, known.sum()), (wrong, wrong[-1]))
+    )
+    return float(np.trapezoid(correct_rate, false_rate))
+
+
+def open_set(
+    test_class: np.ndarray, normality: np.ndarray, predicted: np.ndarray, recall: float = 0.95
+) -> OpenSet:
+    """Open-set accuracy and H-score at ``threshold_at_recall``."""
+    known = test_class >= 0
+    accepted = normality >= threshold_at_recall(known, normality, recall)
+    correct = np.where(known, accepted & (predicted == test_class), ~accepted)
+    of_known, of_unknown = float(correct[known].mean()), float(correct[~known].mean())
+    total = of_known + of_unknown
+    return OpenSet(float(correct.mean()), 2 * of_known * of_unknown / total if total else 0.0)
+
+
+def _accepted(normality: np.ndarray, *kinds: np.ndarray) -> list[np.ndarray]:
+    """How many samples of each kind, bool (N,), are accepted, with every distinct score as the
+    threshold, in descending order."""
+    order = np.argsort(-normality, kind="stable")
+    last_of_score = np.append(np.diff(normality[order]) != 0, True)
+    return [np.cumsum(kind[order])[last_of_score] for kind in kinds]
 
 
 def _resampled_counts(

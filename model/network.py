@@ -1,4 +1,5 @@
-"""The networks that are trained: ReSeND on pairs, and a classifier to pre-train a backbone."""
+"""The networks: ReSeND, trained on pairs; a classifier, which pre-trains a backbone; and a bare
+backbone, which is evaluated as it is."""
 
 from collections.abc import Mapping
 
@@ -36,10 +37,36 @@ class ReSeND(nn.Module):
         anchors, partners = self.backbone(images).chunk(2)
         return self.relation(anchors, partners)
 
+    @property
+    def width(self) -> int:
+        """D, the width of the backbone's features."""
+        return self.relation.proj.in_features
+
     def on_features(self) -> "ReSeND":
         """The network with the same relational module whose input is features in place of images:
         its backbone is the identity."""
         return ReSeND(nn.Identity(), self.relation, self.preprocessing)
+
+
+class BareBackbone(nn.Module):
+    """A backbone without a relational module: its features are compared by distances.
+
+    Attributes:
+        preprocessing: how an image becomes the backbone's input.
+        width: D, the width of its features.
+    """
+
+    relation = None
+
+    def __init__(self, backbone: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.preprocessing = preprocessing
+        self.width = feature_dim(backbone, preprocessing.image_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (N, D) of ``images`` (N, 3, H, W)."""
+        return self.backbone(images)
 
 
 class Classifier(nn.Module):
@@ -74,6 +101,21 @@ def build_network(
     backbone = create_backbone(config.backbone, image_size=size, pretrained=pretrained)
     relation = RelationalTransformer(feature_dim(backbone, size), config)
     return ReSeND(backbone, relation, preprocessing)
+
+
+def build_bare(
+    backbone: str, preprocessing: Preprocessing, *, pretrained: bool = False
+) -> BareBackbone:
+    """The timm model ``backbone`` for images of ``preprocessing``.
+
+    ``pretrained`` takes timm's published weights.
+
+    Raises:
+        ModelError: timm has no such model, or it does not accept the image size.
+    """
+    size = preprocessing.image_size
+    module = create_backbone(backbone, image_size=size, pretrained=pretrained)
+    return BareBackbone(module, preprocessing)
 
 
 def untrained_parts(weights: Mapping[str, Tensor]) -> tuple[str, ...]:

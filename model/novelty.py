@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.config import EvaluatorOptions
 from model.evaluators import References, Scores, check_names, evaluate
-from model.network import ReSeND
+from model.network import BareBackbone, ReSeND
 from model.transform import prepare
 
 Images = Tensor | Sequence[Tensor]
@@ -27,7 +27,7 @@ class NoveltyDetector:
     or a loader; or as features (N, D) of the network's backbone.
 
     Args:
-        network: a trained network; it is put into evaluation mode.
+        network: a trained network or a bare backbone; it is put into evaluation mode.
         evaluator: one of ``model.evaluators.EVALUATORS``.
         options: the evaluator's parameters.
         batch_size: images that go through the backbone at a time.
@@ -41,7 +41,7 @@ class NoveltyDetector:
 
     def __init__(
         self,
-        network: ReSeND,
+        network: ReSeND | BareBackbone,
         evaluator: str = "relation-logit",
         options: EvaluatorOptions | None = None,
         batch_size: int = 64,

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.config import Preprocessing
+from model.config import PAPER_PREPROCESSING, Preprocessing
 from pipelines.config import AugmentConfig, Decoding, InputConfig, SamplingConfig
 from runtime.command import HelpFormatter, Parser, natural, positive, run_command
 from runtime.errors import ConfigError
@@ -32,10 +32,11 @@ def _run(argv: list[str] | None) -> int:
 # torch, DALI and matplotlib take seconds to import; --help and usage errors need none of them.
 def _show(arguments: argparse.Namespace) -> None:
     loader, pack = _open(arguments, arguments.pairs)
-    from pipelines.show import show
+    from pipelines.show import pair_sheet, save_sheet
 
-    title = f"{pack.manifest.dataset}: {arguments.pairs} pairs, seed {arguments.seed}"
-    show(next(loader), arguments.pairs, pack, arguments.out, title)
+    sheet = pair_sheet(next(loader), range(arguments.pairs), pack, PAPER_PREPROCESSING)
+    sheet.suptitle(f"{pack.manifest.dataset}: {arguments.pairs} pairs, seed {arguments.seed}")
+    save_sheet(sheet, arguments.out)
     print(f"{arguments.pairs} pairs drawn on {arguments.out}")
 
 

@@ -21,7 +21,8 @@ _PARTNER, _MEAN_OF, _NEGATIVES = range(3)
 
 @dataclass(frozen=True)
 class GroupPairs:
-    """The images of consecutive groups and the pairs among them.
+    """The images of consecutive groups and the pairs among them, each positive pair followed by its
+    R negative ones.
 
     Attributes:
         images: int64 (n,), indices into the plan's labels: for each group P classes, for each

@@ -63,6 +63,8 @@ class SamplingConfig:
         classes: P, different classes of a group.
         images: K, images of each class.
         negatives: R, negative pairs per positive pair.
+        hard_negatives: H of them join images that the network finds similar when the step is done,
+            instead of drawn ones.
         groups: G, groups per step over all devices; a device takes complete groups.
         cross_domain: positive pairs join images of different domains where the class has several.
         same_domain_negatives: negative pairs join images of one domain where the group has such.
@@ -74,6 +76,7 @@ class SamplingConfig:
     classes: int = 32
     images: int = 4
     negatives: int = 3
+    hard_negatives: int = 0
     groups: int = 1
     cross_domain: bool = False
     same_domain_negatives: bool = False
@@ -86,8 +89,14 @@ class SamplingConfig:
             classes=whole(2, 65_536),
             images=whole(2, 256),
             negatives=whole(1, 10_000),
+            hard_negatives=whole(0),
             groups=whole(1, MAX_PAIRS),
         )
+        if self.hard_negatives > self.negatives:
+            raise ValueError(
+                f"data.sampling.hard_negatives is {self.hard_negatives}, of "
+                f"data.sampling.negatives {self.negatives}; reduce it, or raise negatives"
+            )
         if self.mean_partners and self.images < 3:
             raise ValueError(
                 f"data.sampling.mean_partners needs data.sampling.images of 3 or more, not "

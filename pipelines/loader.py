@@ -15,7 +15,7 @@ from pipelines.pack import Pack
 from pipelines.pairs import DrawnPairs, PairData, Share
 from pipelines.source import ImageSource, PairSource
 
-_MAX_STEPS_AHEAD = 2
+MAX_STEPS_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class PairLoader:
                         batch_size=self._data.plan.images_per_position * self._share.count,
                         size_hint=_size_hint(self._data.pack, self._decoding),
                     )
-                    self._images = _batches(pipeline)
+                    self._images = tensor_batches(pipeline)
                 return next(self._images)
             except RuntimeError:
                 if not self._source.restart(self._step):
@@ -177,7 +177,7 @@ class ImageLoader:
             batch_size=self._batch_size,
             size_hint=_size_hint(self._pack, self._decoding),
         )
-        images = _batches(pipeline)
+        images = tensor_batches(pipeline)
         for number in range(len(self)):
             try:
                 batch = next(images)
@@ -187,18 +187,18 @@ class ImageLoader:
             yield ImageBatch(batch, self._source.batch(number))
 
 
-def _batches(pipeline: Pipeline) -> Iterator[torch.Tensor]:
+def tensor_batches(pipeline: Pipeline) -> Iterator[torch.Tensor]:
     """Endless (n, 3, S, S) batches in channels-last order.
 
     On a GPU they are queued on torch's current stream without waiting for it, except that the host
-    stays at most ``_MAX_STEPS_AHEAD`` batches ahead of the GPU.
+    stays at most ``MAX_STEPS_AHEAD`` batches ahead of the GPU.
     """
     if pipeline.device_id is None:
         while True:
             yield _images(pipeline.run())
     ahead: deque[torch.cuda.Event] = deque()
     while True:
-        if len(ahead) == _MAX_STEPS_AHEAD:
+        if len(ahead) == MAX_STEPS_AHEAD:
             ahead.popleft().synchronize()
         stream = torch.cuda.current_stream(pipeline.device_id)
         images = _images(pipeline.run(stream))

@@ -2,6 +2,7 @@
 
 RUN/checkpoints/step-00000100/
   weights.safetensors   the network
+  averaged.safetensors  the network with its weights averaged over the steps, if they are
   config.yaml           the configuration that made it
   metrics.json          the last metrics
   training.pt           optimizer state and the pack's fingerprint (tensors and plain values)
@@ -16,7 +17,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -24,14 +25,15 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from runtime.checksums import update_checksum, verify_checksums, write_checksums
+from runtime.checksums import is_recorded, update_checksum, verify_checksums, write_checksums
 from runtime.errors import CheckpointError, first_line
 from runtime.files import sync, write_atomically
 from runtime.tensor_files import read_safetensors, read_tensors
 from runtime.untrusted import read_text, read_yaml_mapping
 
-WEIGHTS, CONFIG, METRICS, TRAINING = (
+WEIGHTS, AVERAGED, CONFIG, METRICS, TRAINING = (
     "weights.safetensors",
+    "averaged.safetensors",
     "config.yaml",
     "metrics.json",
     "training.pt",
@@ -48,11 +50,13 @@ class Checkpoint:
     Attributes:
         path: its folder, or the weights file that was asked for.
         step: steps done; None for weights outside a step folder.
-        weights: the network's state dict, on the CPU.
+        weights: a state dict of the network, on the CPU.
         config: its ``config.yaml``, a mapping that may hold anything; see ``setting``.
         training: its ``training.pt``, a mapping that may hold anything; empty where only the
             weights were read.
         verified: whether the files were compared with checksums; older checkpoints have none.
+        is_averaged: whether ``weights`` are those averaged over the steps.
+        averaged: with the training state, the averaged weights beside ``weights``, if there are.
     """
 
     path: Path
@@ -61,6 +65,8 @@ class Checkpoint:
     config: dict[str, Any]
     training: dict[str, Any]
     verified: bool
+    is_averaged: bool = False
+    averaged: dict[str, Tensor] | None = None
 
     def setting(self, group: str, name: str | None = None) -> Any:
         """The configuration's value of ``group``, or of ``name`` in it; None where it is absent."""
@@ -70,6 +76,18 @@ class Checkpoint:
         return value.get(name) if isinstance(value, dict) else None
 
 
+class TrainingState(NamedTuple):
+    """What a run needs besides its weights in order to continue.
+
+    Attributes:
+        values: tensors and plain values.
+        averaged: the state dict of the averaged network; None where weights are not averaged.
+    """
+
+    values: Mapping[str, Any]
+    averaged: Mapping[str, Tensor] | None = None
+
+
 def save(
     run: Path,
     step: int,
@@ -77,7 +95,7 @@ def save(
     weights: Mapping[str, Tensor],
     config: Mapping[str, Any],
     metrics: Mapping[str, float],
-    training: Mapping[str, Any] | None = None,
+    training: TrainingState | None = None,
 ) -> Path:
     """Write a checkpoint under a temporary name, sync it to the disk and rename it.
 
@@ -97,13 +115,13 @@ def save(
         (temporary / CONFIG).write_text(
             yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8"
         )
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        save_file(tensors, temporary / WEIGHTS)
-        # safetensors makes its files readable by their owner only, whatever the umask.
-        (temporary / WEIGHTS).chmod((temporary / CONFIG).stat().st_mode)
+        mode = (temporary / CONFIG).stat().st_mode
+        _write_weights(temporary / WEIGHTS, weights, mode)
         (temporary / METRICS).write_text(json.dumps({"step": step, **metrics}, indent=1) + "\n")
         if training is not None:
-            torch.save(dict(training), temporary / TRAINING)
+            torch.save(dict(training.values), temporary / TRAINING)
+            if training.averaged is not None:
+                _write_weights(temporary / AVERAGED, training.averaged, mode)
         write_checksums(temporary)
         for file in temporary.iterdir():
             sync(file)
@@ -199,8 +217,8 @@ def load_weights(path: str | Path) -> Checkpoint:
     """A network's weights and their configuration, without the training state.
 
     Args:
-        path: a run, whose newest checkpoint is taken; a checkpoint's folder; or its
-            ``weights.safetensors``.
+        path: a run, whose newest checkpoint is taken; a checkpoint's folder, of which the averaged
+            weights are taken if it has them; or one of its ``.safetensors`` files.
 
     Raises:
         CheckpointError: there is no checkpoint, or it is damaged.
@@ -209,7 +227,7 @@ def load_weights(path: str | Path) -> Checkpoint:
     if path.suffix == ".safetensors" and os.path.exists(path):
         return _read(path, path)
     if os.path.exists(path / WEIGHTS) or _STEP.fullmatch(path.name):
-        return _read(path, path / WEIGHTS)
+        return _read(path, _preferred_weights(path))
     folders = step_folders(path)
     if not folders:
         raise CheckpointError(
@@ -217,7 +235,7 @@ def load_weights(path: str | Path) -> Checkpoint:
             "or a .safetensors file"
         )
     try:
-        return _read(folders[0], folders[0] / WEIGHTS)
+        return _read(folders[0], _preferred_weights(folders[0]))
     except CheckpointError as error:
         others = f"; give an older one, {folders[1]}" if len(folders) > 1 else ""
         raise CheckpointError(f"{error}{others}") from error
@@ -226,8 +244,9 @@ def load_weights(path: str | Path) -> Checkpoint:
 def _read(path: Path, weights: Path, *, with_training: bool = False) -> Checkpoint:
     folder = weights.parent
     match = _STEP.fullmatch(folder.name)
-    names = (weights.name, CONFIG, *([TRAINING] if with_training else []))
-    verified = verify_checksums(folder, names)
+    averaged = with_training and _has_averaged(folder)
+    of_training = [TRAINING, *([AVERAGED] if averaged else [])] if with_training else []
+    verified = verify_checksums(folder, (weights.name, CONFIG, *of_training))
     training = read_tensors(folder / TRAINING) if with_training else {}
     if not isinstance(training, dict):
         raise CheckpointError(f"cannot read {folder / TRAINING}: it does not hold a mapping")
@@ -242,7 +261,25 @@ def _read(path: Path, weights: Path, *, with_training: bool = False) -> Checkpoi
         config=config,
         training=training,
         verified=verified,
+        is_averaged=weights.name == AVERAGED,
+        averaged=read_safetensors(folder / AVERAGED) if averaged else None,
     )
+
+
+def _preferred_weights(folder: Path) -> Path:
+    return folder / (AVERAGED if _has_averaged(folder) else WEIGHTS)
+
+
+def _has_averaged(folder: Path) -> bool:
+    """Whether a checkpoint has averaged weights, or had them: then reading it reports the loss."""
+    return os.path.exists(folder / AVERAGED) or is_recorded(folder, AVERAGED)
+
+
+def _write_weights(path: Path, weights: Mapping[str, Tensor], mode: int) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(tensors, path)
+    # safetensors makes its files readable by their owner only, whatever the umask.
+    path.chmod(mode)
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:

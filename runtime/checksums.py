@@ -29,6 +29,11 @@ def update_checksum(folder: Path, name: str) -> None:
     _write_record(folder / CHECKSUMS, record)
 
 
+def is_recorded(folder: Path, name: str) -> bool:
+    """Whether the checksum of a file is recorded; CheckpointError if the record cannot be read."""
+    return name in (_read_record(folder / CHECKSUMS) or {})
+
+
 def verify_checksums(folder: Path, names: tuple[str, ...]) -> bool:
     """Compare files of ``folder`` with their recorded checksums.
 

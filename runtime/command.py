@@ -18,6 +18,7 @@ from runtime.errors import ConfigError, PeerError, TrainingError, UserError, fir
 DeviceName = Literal["auto", "cpu", "gpu"]
 
 INTERRUPTED = 130  # the status that shells give a command that Ctrl-C ended
+_SPIN_COUNT = "1000"  # of an OpenMP thread that waits, before it sleeps; libgomp's is 300,000
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -48,6 +49,7 @@ def run_command(action: Callable[[], int]) -> int:
     and exits at once with that status: freeing the resources that it shares with the others could
     deadlock, since they may be waiting for it.
     """
+    limit_spinning()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # replaced or closed by the caller
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -68,6 +70,18 @@ def run_command(action: Callable[[], int]) -> int:
         if launched:
             _exit_now(failure)
         return failure
+
+
+def limit_spinning() -> None:
+    """Let OpenMP threads that wait for one another soon sleep, unless the environment says how they
+    wait.
+
+    By default they spin for so long that, where another process uses the cores too, they take the
+    time that the thread they wait for needs. libgomp reads the environment when it is loaded, so
+    call this before torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
 
 
 def current_name(text: str, renamed: Mapping[str, str]) -> str:

@@ -71,8 +71,13 @@ class Process:
         if self.world_size == 1:
             return value
         largest = torch.tensor(value, dtype=torch.float64, device=self.device)
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-        return largest.item()
+        return self.maximum_(largest).item()
+
+    def maximum_(self, tensor: Tensor) -> Tensor:
+        """Replace ``tensor`` with the elementwise largest of all processes."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor
 
     def same(self, value: int) -> bool:
         """Whether all processes pass the same ``value``; every process gets the same answer."""

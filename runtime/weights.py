@@ -1,24 +1,50 @@
 """Loads a backbone's weights from checkpoints, ``.safetensors`` files and state dicts."""
 
+import contextlib
+import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from runtime.checkpoint import WEIGHTS, load_weights
+from runtime.checkpoint import AVERAGED, WEIGHTS, load_weights
 from runtime.checksums import CHECKSUMS
-from runtime.errors import CheckpointError
+from runtime.errors import CheckpointError, ConfigError, first_line
 from runtime.tensor_files import read_state_dict
 
 _CLASSIFIERS = ("fc.", "head.", "head_dist.", "classifier.")
+_COUNTER = "num_batches_tracked"  # of BatchNorm; files older than PyTorch 0.4.1 have none
+
+
+@contextlib.contextmanager
+def fetching(backbone: str, option: str) -> Iterator[None]:
+    """Fetch timm's weights of ``backbone`` inside; the hub's warnings about its retries are left
+    out.
+
+    Raises:
+        ConfigError: they cannot be fetched; it names ``option``, which takes a file instead.
+    """
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"cannot fetch the weights of {backbone} ({first_line(error)}); "
+            f"without network access, give a file as {option}"
+        ) from error
+    finally:
+        hub.setLevel(level)
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> None:
-    """Copy weights into a backbone, strictly; a classifier in the file is ignored, and position
-    embeddings for images of another size are interpolated.
+    """Copy weights into a backbone, strictly; a classifier in the file is ignored, the counters of
+    BatchNorm, which evaluation does not use, may be missing, and position embeddings for images of
+    another size are interpolated.
 
     Args:
         backbone: a timm model without classifier.
@@ -32,7 +58,8 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     path = Path(path)
     weights = _named_as_timm(_read(path))
     own = backbone.state_dict()
-    weights = {
+    counters = {name: tensor for name, tensor in own.items() if name.endswith(_COUNTER)}
+    weights = counters | {
         name: tensor
         for name, tensor in weights.items()
         if name in own or not name.startswith(_CLASSIFIERS)
@@ -63,7 +90,7 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], source: str)
         if names:
             raise CheckpointError(
                 f"{source} {what} {_listed(names)}; "
-                "it is of a different architecture; set model.* to match"
+                "it is of a different architecture; name the one that it was made with"
             )
     infinite = [name for name in shared if not weights[name].isfinite().all()]
     if infinite:
@@ -96,7 +123,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    in_checkpoint = path.name == WEIGHTS and os.path.exists(path.parent / CHECKSUMS)
+    in_checkpoint = path.name in (WEIGHTS, AVERAGED) and os.path.exists(path.parent / CHECKSUMS)
     if os.path.isdir(path) or in_checkpoint:
         return load_weights(path).weights
     if not os.path.exists(path):

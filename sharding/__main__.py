@@ -207,8 +207,9 @@ def _push_to(pack: Path, url: PackUrl) -> int:
 
 def _stage(arguments: argparse.Namespace) -> int:
     pack = arguments.pack
-    copied = stage(pack.absolute() if isinstance(pack, Path) else pack, arguments.local.absolute())
-    print(f"{arguments.local}: " + ("copied and checked" if copied else "is there already"))
+    local = arguments.local.absolute()
+    if not stage(pack.absolute() if isinstance(pack, Path) else pack, local):
+        print(f"{local}: is there already")
     return 0
 
 

@@ -44,8 +44,8 @@ def stage(pack: Path | PackUrl, local: Path) -> bool:
     """Copy ``pack`` to the folder ``local``, which appears once the copy is complete and checked.
 
     If several processes of a node call this, one copies and the others wait. An interrupted copy is
-    resumed. The pack must be one that ``open_pack`` accepts; only its own files are copied, not
-    others in its folder.
+    resumed. A line is printed when a copy begins and when it is complete. The pack must be one that
+    ``open_pack`` accepts; only its own files are copied, not others in its folder.
 
     Returns:
         Whether the pack was copied; False if ``local`` already was a copy of it.
@@ -122,10 +122,12 @@ def _copy_pack(origin: Origin, local: Path) -> bool:
             f"{local.parent} has {free / 1e9:.1f} GB free, the copy needs {needed / 1e9:.1f} GB; "
             "make room or choose a different disk"
         )
+    print(f"{local}: copying {tqdm.format_sizeof(needed, 'B')} from {origin}", flush=True)
     with tqdm(total=sum(f.size for f in files), unit="B", unit_scale=True, disable=None) as bar:
         origin.copy(files, partial, bar)
     manifest.save(partial)
     partial.rename(local)
+    print(f"{local}: copied and checked", flush=True)
     return True
 
 

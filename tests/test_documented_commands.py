@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import evaluate
+import predict
 import train_ddp
 from evaluation.run import load_protocol
 from tests.common import ROOT
@@ -40,6 +41,7 @@ def command_in(line):
     """The words of the command in ``line``, or None."""
     for name, value in VARIABLES.items():
         line = line.replace(name, value)
+    line = re.sub(r"docker run .* resend ", "python ", line)  # the image's entry point
     found = COMMAND.search(line)
     if found is None:
         return None
@@ -120,6 +122,7 @@ def test_the_documents_have_commands_of_each_kind():
     found = {" ".join(words[:3]) for _, words in ALL}
     for beginning in (
         *("python -m sharding", "python -m pipelines", "python -m runtime", "python -m benchmarks"),
+        *("python -m evaluation", "python predict.py"),
         *("python train_ddp.py --config", "python evaluate.py --protocol", "torchrun ", "sbatch "),
         "make ",
     ):
@@ -127,9 +130,10 @@ def test_the_documents_have_commands_of_each_kind():
 
 
 def understand_script(name, arguments, capsys):
-    command = {"train_ddp.py": train_ddp, "evaluate.py": evaluate}[name]
+    scripts = {"train_ddp.py": train_ddp, "evaluate.py": evaluate, "predict.py": predict}
+    command = scripts[name]
     parsed = run(command.main, arguments, capsys)
-    if isinstance(parsed, argparse.Namespace):
+    if command is evaluate and parsed is not None:
         for protocol in parsed.protocol:
             if parsed.lists is None or protocol.startswith("ooddb:"):
                 assert load_protocol(protocol, parsed.lists).targets

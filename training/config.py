@@ -7,8 +7,7 @@ from typing import Literal
 from model.config import ModelConfig, ObjectiveConfig, Preprocessing, PreprocessingOptions
 from pipelines.config import MAX_PAIRS, AugmentConfig, InputConfig, SamplingConfig
 from runtime.checks import above, check_numbers, number, whole
-
-MAX_STEPS = 10**8 - 1  # checkpoints are named by eight digits
+from training.output_config import MAX_STEPS, CheckpointConfig, LogConfig, ValidationConfig
 
 
 @dataclass(frozen=True)
@@ -133,9 +132,13 @@ class LoopConfig:
             all step counts were chosen; only ``scale: linear`` uses it.
         accumulate: gradient-accumulation steps (micro-batches per optimizer step), to save memory;
             with ``scale: linear`` a micro-batch is as large as a step of one of the recipe's ranks.
+        activation_checkpointing: keep only few of the backbone's activations and recompute the
+            others in the backward pass, to save memory; gradients stay the same.
         pairs_at_once: pairs of a group of which the relational module keeps activations at a time,
             to save memory; null for all, at most 65,535.
         clip: maximum gradient norm; null disables clipping.
+        ema: decay per step of an exponential moving average of the weights, such as 0.9999, which
+            is saved beside them and evaluated in their place; 0 for none.
         precision: float32 computes products in TF32 on GPUs that have it; bfloat16 is mixed
             precision, with weights and optimizer state in float32.
         compile: compile the network with torch.compile where that works.
@@ -152,8 +155,10 @@ class LoopConfig:
     global_batch: int = 4096
     recipe_ranks: int = 16
     accumulate: int = 1
+    activation_checkpointing: bool = False
     pairs_at_once: int | None = None
     clip: float | None = None
+    ema: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     max_loss: float = 1e4
@@ -171,36 +176,20 @@ class LoopConfig:
             accumulate=whole(1, MAX_PAIRS),
             pairs_at_once=whole(1, MAX_PAIRS),
             clip=above(0),
+            ema=number(0, 0.999999999),
             max_loss=above(0),
             views=whole(1, 1024),
         )
+        if self.frozen and self.activation_checkpointing:
+            raise ValueError(
+                "train.activation_checkpointing needs train.backbone trained; a frozen backbone "
+                "keeps no activations"
+            )
 
     @property
     def frozen(self) -> bool:
         """Whether the backbone is frozen."""
         return self.backbone == "frozen"
-
-
-@dataclass(frozen=True)
-class ValidationConfig:
-    """Evaluation after each checkpoint; the metrics are those of ``evaluate.py``.
-
-    Attributes:
-        protocol: a benchmark's YAML file; null disables validation.
-        pack: folder or URL of the pack to evaluate on; null for the training pack.
-        targets: names of the protocol's targets; null for all.
-        evaluator: the one whose AUROC, averaged over the targets, is the metric ``auroc``.
-        batch_size: images per batch and process.
-    """
-
-    protocol: Path | None = None
-    pack: str | None = None
-    targets: tuple[str, ...] | None = None
-    evaluator: str = "relation-softmax"
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        check_numbers("validation", self, batch_size=whole(1, 65_536))
 
 
 @dataclass(frozen=True)
@@ -264,45 +253,6 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
-class CheckpointConfig:
-    """When checkpoints are written and which are kept.
-
-    Attributes:
-        every: steps between checkpoints; the last step always has one.
-        keep: how many of the newest are kept, in addition to the one with the best ``best``.
-        best: the metric, higher is better, by which the best checkpoint is chosen.
-    """
-
-    every: int = 500
-    keep: int = 3
-    best: str = "auroc"
-
-    def __post_init__(self) -> None:
-        check_numbers("checkpoint", self, every=whole(1, MAX_STEPS), keep=whole(1))
-
-
-@dataclass(frozen=True)
-class LogConfig:
-    """How often and where the run is logged.
-
-    Attributes:
-        every: steps after which metrics are gathered; only then does the host wait for the device.
-        tensorboard: write TensorBoard files in addition to ``log.jsonl``.
-        progress: draw a progress bar on a terminal.
-        peak_tflops: the device's peak for the precision in use, from which the model FLOPs
-            utilization (MFU) follows; null takes it from a table of NVIDIA's data-center GPUs.
-    """
-
-    every: int = 20
-    tensorboard: bool = True
-    progress: bool = True
-    peak_tflops: float | None = None
-
-    def __post_init__(self) -> None:
-        check_numbers("log", self, every=whole(1, MAX_STEPS), peak_tflops=above(0))
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     """A training run.
 
@@ -318,6 +268,8 @@ class TrainConfig:
             devices; ``none`` takes them as they are.
         dry_run: print the resolved configuration, sizes and a memory estimate, and stop; downloads
             no pack and no weights, and writes nothing.
+        profile: trace so many steps, after three others, with PyTorch's profiler, into the folder
+            ``profile`` of the run; 0 for none.
     """
 
     data: DataConfig
@@ -327,6 +279,7 @@ class TrainConfig:
     resume: Literal["auto", "never"] = "auto"
     scale: Literal["linear", "none"] = "none"
     dry_run: bool = False
+    profile: int = 0
     model: NetworkConfig = field(default_factory=NetworkConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -339,8 +292,13 @@ class TrainConfig:
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:
-        check_numbers("", self, seed=whole(0))
+        check_numbers("", self, seed=whole(0), profile=whole(0, 1000))
         if self.train.frozen and self.task != "relation":
             raise ValueError(
                 "train.backbone frozen needs task: relation; classification trains the backbone"
+            )
+        if self.log.samples and (self.train.frozen or self.task != "relation"):
+            raise ValueError(
+                "log.samples needs task: relation and train.backbone: trained, which see pairs of "
+                "images; set it to 0"
             )

@@ -93,7 +93,8 @@ def training_cost(
             ``ReSeND`` where ``pairs`` are given.
         images: how many images (an even number) a device processes at a time.
         example: the shape of the network's input for one image.
-        moments: tensors of a parameter's size that the optimizer keeps for it.
+        moments: tensors of a parameter's size that are kept for it besides its gradient, such as
+            the optimizer's.
         pairs: those of the images; None where the network forms them itself.
     """
     shadow: Any = copy.deepcopy(network).to("meta").train()

@@ -6,7 +6,7 @@ from runtime.distributed import Process
 from runtime.errors import TrainingError
 from training.config import TrainConfig
 from training.metrics import StepMetrics
-from training.run_log import write_report
+from training.run_files import write_report
 
 
 def first_bad_step(metrics: StepMetrics, max_loss: float) -> int | None:

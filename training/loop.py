@@ -1,6 +1,7 @@
 """The training loop: steps, metrics, checkpoints, validation and signals."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from training import cost, divergence
 from training.config import TrainConfig
 from training.frozen import FeatureLoader
 from training.metrics import StepMetrics
-from training.run_log import LogError, RunLog, remove_report, write_report
+from training.profiling import profiled_steps
+from training.run_files import LogError, remove_report, write_report
+from training.run_log import RunLog
 from training.step import Stepper
 from training.validation import Validation
 
@@ -72,8 +75,9 @@ class Loop:
         """
         if self._process.is_first:
             remove_report(self._config.out / INTERRUPTED_FILE)
-        with StopSignal(self._process) as stop:
-            stopped = self._steps(start, stop)
+        profiled = profiled_steps(self._config, self._process, start, self._log.say)
+        with StopSignal(self._process) as stop, profiled as after_step:
+            stopped = self._steps(start, stop, after_step)
         if stopped is None:
             iterations = self._config.train.iterations
             self._log.say(f"{iterations:,} steps are done; checkpoints are in {self._config.out}")
@@ -84,14 +88,17 @@ class Loop:
         self._log.say(f"{signal}: saved step {stopped}, start again to continue")
         return INTERRUPTED
 
-    def _steps(self, start: int, stop: StopSignal) -> int | None:
-        """Do the steps; returns how many are done if a signal stopped the run early, else None."""
+    def _steps(self, start: int, stop: StopSignal, after_step: Callable[[], None]) -> int | None:
+        """Do the steps, each followed by ``after_step``; returns how many are done if a signal
+        stopped the run early, else None."""
         config, iterations = self._config, self._config.train.iterations
         self._clock = time.perf_counter()
         for number in range(start, iterations):
             done = number + 1
-            measure = done % config.log.every == 0 or done == iterations
-            self._pending.append(self._stepper.step(number, measure=measure))
+            sample = config.log.samples > 0 and done % config.log.samples == 0
+            measure = done % config.log.every == 0 or done == iterations or sample
+            own = sample and self._process.is_first
+            self._pending.append(self._stepper.step(number, measure=measure, sample=own))
             self._log.advance()
             stopping = stop.agreed() and done < iterations
             saving = done % config.checkpoint.every == 0 or done == iterations or stopping
@@ -100,6 +107,7 @@ class Loop:
                 self._checkpoint(done, metrics, validate=not stopping)
             if stopping:
                 return done
+            after_step()
         return None
 
     def _gather(self, done: int) -> dict[str, float]:
@@ -113,18 +121,28 @@ class Loop:
         metrics["damaged_samples"] = float(self._loader.num_damaged)
         try:
             self._log.metrics(done, metrics)
+            self._draw_sample(done)
         except LogError:
             self._save(done, metrics)
             raise
         self._clock = time.perf_counter()
         return metrics
 
+    def _draw_sample(self, done: int) -> None:
+        """Log a sheet of the last step's pairs if that step was to be sampled."""
+        judged, preprocessing = self._stepper.take_sample(), self._config.input.preprocessing
+        if judged is not None:
+            sheet = judged.sheet(self._run.data.pack, preprocessing, done)
+            self._log.image(done, "pairs", sheet)
+
     def _checkpoint(self, done: int, metrics: dict[str, float], *, validate: bool) -> None:
         """Save, then validate: a validation that fails loses no step."""
         folder = self._save(done, metrics) if self._process.is_first else None
         if self._run.validation is not None and validate:
             self._log.say(f"validating step {done} on {self._config.validation.protocol} ...")
-            measured = self._run.validation.measure()
+            averaged = self._stepper.averaged
+            evaluated = self._stepper.network if averaged is None else averaged.network
+            measured = self._run.validation.measure(evaluated)
             if folder is not None:
                 checkpoint.add_metrics(folder, measured)
             self._log.metrics(done, measured)
@@ -134,16 +152,20 @@ class Loop:
         self._clock = time.perf_counter()
 
     def _save(self, done: int, metrics: dict[str, float]) -> Path:
+        averaged = self._stepper.averaged
         return checkpoint.save(
             self._config.out,
             done,
             weights=self._stepper.network.state_dict(),
             config=plain(self._config),
             metrics=metrics,
-            training={
-                "optimizer": self._stepper.optimizer.state_dict(),
-                "pack": self._run.data.pack.manifest.fingerprint,
-            },
+            training=checkpoint.TrainingState(
+                {
+                    "optimizer": self._stepper.optimizer.state_dict(),
+                    "pack": self._run.data.pack.manifest.fingerprint,
+                },
+                None if averaged is None else averaged.network.state_dict(),
+            ),
         )
 
 

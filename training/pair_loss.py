@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from model.network import ReSeND
 from model.objectives import Objective
 from model.shared_head import MAX_PAIRS, FirstBlock, first_block, pair_logits, with_means
+from training.hard_negatives import HardNegatives
 
 
 class PairLoss(nn.Module):
@@ -18,6 +19,7 @@ class PairLoss(nn.Module):
         objective: the loss of logits (P,), given which pairs are different.
         means_of: K, if partners may be means of the K images of a class; see ``with_means``.
         pairs_at_once: pairs of which the relational module keeps activations; None for all.
+        hard_negatives: chooses partners by the features of the step; None for those of the plan.
     """
 
     def __init__(
@@ -26,16 +28,19 @@ class PairLoss(nn.Module):
         objective: Objective,
         means_of: int | None,
         pairs_at_once: int | None,
+        hard_negatives: HardNegatives | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self._objective, self._means_of = objective, means_of
+        self._hard_negatives = hard_negatives
         self._at_once = min(pairs_at_once or MAX_PAIRS, MAX_PAIRS)
 
     def forward(
         self, images: Tensor, left: Tensor, right: Tensor, different: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The mean loss, a scalar, and the logits, float32 (P,), which have no gradient.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean loss, a scalar; the logits, float32 (P,), which have no gradient; and the places
+        of the partners, int64 (P,), which are ``right`` unless hard negatives were chosen.
 
         Args:
             images: (n, 3, H, W).
@@ -43,15 +48,17 @@ class PairLoss(nn.Module):
             right: int64 (P,), that of its partner.
             different: bool (P,).
         """
-        features = self.network.backbone(images)
+        features, relation = self.network.backbone(images), self.network.relation
+        if self._hard_negatives is not None:
+            compared = relation.similarity_space(features.detach())
+            right = self._hard_negatives.choose(compared, left, right)
         if self._means_of is not None:
             features = with_means(features, self._means_of)
-        relation = self.network.relation
         if len(left) <= self._at_once:
             logits = pair_logits(relation, first_block(relation, features), left, right).float()
-            return self._objective(logits, different), logits.detach()
+            return self._objective(logits, different), logits.detach(), right
         parameters = tuple(relation.parameters())
-        return _InParts.apply(self, (left, right, different), features, *parameters)
+        return *_InParts.apply(self, (left, right, different), features, *parameters), right
 
     def in_parts(
         self, pairs: tuple[Tensor, ...], features: Tensor, parameters: tuple[Tensor, ...]

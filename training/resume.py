@@ -80,8 +80,10 @@ def check_same_run(config: TrainConfig, found: Checkpoint, pack: Pack) -> None:
         ]
     packs = found.setting("data", "packs") or [], now["data"]["packs"]
     pairs.append(("data.packs", *map(_without_paths, packs)))
-    # Runs of older versions, without the key, have independent pairs.
-    begun_with_sampling = found.setting("data", "sampling") or plain(SamplingConfig())
+    # Runs of older versions lack keys, or all of them: they have independent pairs.
+    begun_with_sampling = found.setting("data", "sampling") or {}
+    if isinstance(begun_with_sampling, dict):
+        begun_with_sampling = plain(SamplingConfig()) | begun_with_sampling
     pairs.append(("data.sampling", begun_with_sampling, now["data"]["sampling"]))
     begun_with, own = Preprocessing.of_checkpoint(found.config), config.input.preprocessing
     pairs += [

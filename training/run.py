@@ -11,21 +11,24 @@ from pipelines.loader import PairLoader
 from pipelines.pairs import PairData
 from pipelines.threads import cores_per_process
 from runtime.checkpoint import Checkpoint
-from runtime.config import to_yaml
+from runtime.config import plain, to_yaml
 from runtime.device import dali_device
 from runtime.distributed import Process
 from runtime.run_lock import run_lock
 from training import resume, task
+from training.averaging import AveragedNetwork
 from training.config import LoopConfig, NetworkConfig, TrainConfig
 from training.cost import Cost, SharedPairs, training_cost
 from training.data import feature_loader, load_pairs, pair_loader, with_local_packs
 from training.frozen import FeatureLoader, training_features
 from training.loop import Loop, Run
 from training.optimization import build_optimizer, num_moments
+from training.profiling import check_profiled
 from training.run_log import RunLog
 from training.scaling import resolve, scaling_line
 from training.step import Stepper
 from training.validation import Validation
+from training.wandb_run import check_installed
 from training.whitening import whiten
 
 
@@ -63,7 +66,7 @@ def train(recipe: TrainConfig, process: Process) -> int:
         prepared = _prepare(recipe, process)
         if process.is_first:
             print(to_yaml(prepared.config))
-            print("\n".join([*_summary(recipe, prepared, process), _memory(prepared.cost)]))
+            print("\n".join([*_summary(recipe, prepared, process), _memory(prepared)]))
         return 0
     with run_lock(recipe.out, process):
         prepared = _prepare(recipe, process)
@@ -75,13 +78,17 @@ def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
     saved_batch = None if found is None else resume.saved_batch(found)
     config = resolve(recipe, process.world_size, saved_batch)
     config = task.resolve_preprocessing(config)
+    check_installed(config.log.wandb)
+    check_profiled(config, 0 if found is None else found.step or 0)
     data = load_pairs(config)
     if found is not None:
         resume.check_same_run(config, found, data.pack)
     torch.manual_seed(config.seed)
     start = replace(config, model=_starting_model(config, found))
     network = task.build(start, data.plan.num_classes)
-    return _Prepared(found, config, data, network, _cost(config, network, data, process))
+    cost = _cost(config, network, data, process)
+    task.save_memory(network, config)  # afterwards: recomputing is not part of the model's FLOPs
+    return _Prepared(found, config, data, network, cost)
 
 
 def _cost(
@@ -102,7 +109,7 @@ def _cost(
         trained,
         pairs // plan.pairs_per_position * plan.images_per_position,
         example,
-        num_moments(config.optimizer),
+        num_moments(config.optimizer) + bool(loop.ema),
         shared,
     )
 
@@ -139,13 +146,15 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
         active=process.is_first,
         first=start,
         total=config.train.iterations,
+        settings=plain(config),
     ) as log:
         for line in summary:
             log.say(line)
         if found is None and isinstance(network, ReSeND) and network.relation.whitening:
             whiten(network, config, prepared.data, process)
         loader = _loader(prepared, process, start)
-        stepper = Stepper(config, process, network, optimizer, loader)
+        averaged = AveragedNetwork(network, config, found) if config.train.ema else None
+        stepper = Stepper(config, process, network, optimizer, loader, averaged)
         return Loop(run, stepper, loader, log).run(start)
 
 
@@ -205,6 +214,11 @@ def _groups_line(config: TrainConfig, plan: ClassPlan) -> str:
         f"= {sampling.groups * sampling.images_per_group:,} images per step, of which "
         f"{config.train.global_batch:,} pairs are formed"
     )
+    if sampling.hard_negatives:
+        line += (
+            f"; {sampling.hard_negatives:,} of the {sampling.negatives:,} negatives of each "
+            "positive pair are chosen by similarity"
+        )
     if plan.num_small:
         line += (
             f"; {plan.num_small:,} of {plan.num_classes:,} classes have fewer than "
@@ -232,10 +246,13 @@ def _input_line(config: TrainConfig) -> str:
     )
 
 
-def _memory(cost: Cost) -> str:
+def _memory(prepared: _Prepared) -> str:
+    cost = prepared.cost
+    without = ", before activation checkpointing"
+    note = without if prepared.config.train.activation_checkpointing else ""
     state, activations = cost.state_bytes / 2**30, cost.activation_bytes / 2**30
     return (
         f"{cost.parameters:,} parameters, {cost.flops / 1e12:.2f} TFLOP for the pairs "
         f"taken at a time; memory of each device: {state:.2f} GiB of weights, gradients and "
-        f"optimizer, about {activations:.2f} GiB of activations in float32, half in bfloat16"
+        f"optimizer, about {activations:.2f} GiB of activations in float32, half in bfloat16{note}"
     )

@@ -1,67 +1,62 @@
-"""Run logging on rank 0: progress bar, JSON lines, TensorBoard."""
+"""Run logging on rank 0: progress bar, JSON lines, TensorBoard, Weights & Biases."""
 
 import json
-import os
-import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
+from PIL import Image
 from tqdm import tqdm
 
-from runtime.errors import UserError, first_line
-from training.config import LogConfig
-
-
-class LogError(UserError):
-    """The log cannot be written."""
-
-
-def write_report(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a small JSON file into the run's folder.
-
-    Raises:
-        LogError: it cannot be written.
-    """
-    try:
-        path.write_text(json.dumps(content) + "\n")
-    except OSError as error:
-        raise LogError(f"cannot write {path}: {first_line(error)}") from error
-
-
-def remove_report(path: Path) -> None:
-    """Delete an earlier run's report, if there is one; LogError where that fails."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise LogError(f"cannot delete {path}: {first_line(error)}") from error
+from training.board import Board
+from training.output_config import LogConfig
+from training.run_files import AppendedFile
+from training.wandb_run import WandbRun
 
 
 class RunLog:
-    """Writes a run's metrics to ``RUN/log.jsonl`` and ``RUN/tensorboard`` and its progress to
-    the terminal. Where ``active`` is False, as on all ranks but the first, it does nothing.
+    """Writes a run's metrics to ``RUN/log.jsonl``, TensorBoard and Weights & Biases, and its
+    progress to the terminal. Where ``active`` is False, as on all ranks but the first, it does
+    nothing.
+
+    Args:
+        run: the run's folder.
+        config: where it is logged.
+        active: whether it is.
+        first, total: steps done, and to do in all.
+        settings: the run's configuration, for Weights & Biases.
 
     Raises:
-        LogError: a file cannot be written; ``metrics`` raises it too.
+        LogError: a file cannot be written; ``metrics`` and ``image`` raise it too.
+        ConfigError: Weights & Biases refuses to begin.
     """
 
     def __init__(
-        self, run: Path, config: LogConfig, *, active: bool, first: int, total: int
+        self,
+        run: Path,
+        config: LogConfig,
+        *,
+        active: bool,
+        first: int,
+        total: int,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._active = active
         self._started = time.time()
         if not active:
             return
-        self._lines = _Appended(run / "log.jsonl")
+        self._lines = AppendedFile(run / "log.jsonl")
         self._lines.end_line()
-        self._board = _Board(run / "tensorboard") if config.tensorboard else None
+        self._boards: list[Board | WandbRun] = []
+        if config.tensorboard:
+            self._boards.append(Board(run / "tensorboard"))
+        if config.wandb:
+            wandb = WandbRun(run, config.wandb, settings or {})
+            print(f"logging to Weights & Biases: {wandb.place}", flush=True)
+            self._boards.append(wandb)
         self._bar = tqdm(
             total=total,
             initial=first,
@@ -82,8 +77,8 @@ class RunLog:
         if self._active:
             self._bar.close()
             self._lines.close()
-            if self._board is not None:
-                self._board.close()
+            for board in self._boards:
+                board.close(failed=error is not None)
 
     def advance(self) -> None:
         """Count one more step as done."""
@@ -96,79 +91,25 @@ class RunLog:
             return
         record = {"step": step, "seconds": round(time.time() - self._started, 3), **values}
         self._lines.write(json.dumps(_rounded(record)).encode() + b"\n")
-        if self._board is not None:
-            self._board.write(step, values)
+        for board in self._boards:
+            board.write(step, values)
         line = _summary(values)
         if self._draws:
             self._bar.set_postfix_str(line)
         else:
             print(f"step {step}: {line}", flush=True)
 
+    def image(self, step: int, name: str, image: Image.Image) -> None:
+        """Record a picture of what happened in step ``step``."""
+        if self._active:
+            for board in self._boards:
+                board.write_image(step, name, image)
+
     def say(self, line: str) -> None:
         """Print a line above the progress bar."""
         if self._active:
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
-
-
-class _Appended:
-    """A file opened for appending without a buffer, so that a write that fails fails at once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with _writing(path):
-            # Without O_NONBLOCK a FIFO would wait for a reader.
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
-            self._file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
-
-    def write(self, content: bytes) -> None:
-        with _writing(self._path):
-            if self._file.write(content) != len(content):
-                raise OSError("only a part could be written; the disk may be full")
-
-    def end_line(self) -> None:
-        """End the last line if a killed process or a full disk left it incomplete."""
-        with _writing(self._path):
-            size = self._file.seek(0, os.SEEK_END)
-            if size and os.pread(self._file.fileno(), 1, size - 1) != b"\n":
-                self._file.write(b"\n")
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._file.close()
-
-
-class _Board:
-    """A TensorBoard file, written in the calling thread: the thread of TensorBoard's own writers
-    would end with a traceback when the disk is full."""
-
-    def __init__(self, folder: Path) -> None:
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        with _writing(folder):
-            folder.mkdir(exist_ok=True)
-        self._file = _Appended(folder / name)
-        self._records = RecordWriter(self._file)
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        summary = Summary(
-            value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        )
-        self._write(Event(wall_time=time.time(), step=step, summary=summary))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, event: Event) -> None:
-        self._records.write(event.SerializeToString())
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LogError(f"cannot write {path}: {first_line(error)}") from error
 
 
 def _rounded(record: Mapping[str, Any]) -> dict[str, Any]:

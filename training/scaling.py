@@ -10,9 +10,10 @@ def resolve(config: TrainConfig, world_size: int, saved_batch: int | None) -> Tr
     """The configuration with the numbers that apply on ``world_size`` devices.
 
     With ``scale: linear`` and k times the recipe's devices (each micro-batch of a step counts as
-    one), the global batch and the learning rate are multiplied by k, and all step counts are
-    divided by it. A resumed run keeps the global batch that it was started with, ``saved_batch``,
-    and so its sequence of pairs.
+    one), the global batch and the learning rate are multiplied by k, all step counts are divided by
+    it, and the decay of averaged weights is raised to the power of k (arXiv 2307.13813). A resumed
+    run keeps the global batch that it was started with, ``saved_batch``, and so its sequence of
+    pairs.
 
     Raises:
         ConfigError: the devices cannot share the global batch equally, or a scaled number is out
@@ -49,10 +50,11 @@ def resolve(config: TrainConfig, world_size: int, saved_batch: int | None) -> Tr
 
 def scaling_line(recipe: TrainConfig, resolved: TrainConfig) -> str:
     """How the linear scaling rule changed the recipe, in one line."""
+    ema = f"ema {recipe.train.ema:g} -> {resolved.train.ema:g}, " if recipe.train.ema else ""
     return (
         f"linear scaling, {recipe.train.global_batch} -> {resolved.train.global_batch} pairs per "
         "step: "
-        f"lr {recipe.optimizer.lr:g} -> {resolved.optimizer.lr:g}, "
+        f"lr {recipe.optimizer.lr:g} -> {resolved.optimizer.lr:g}, {ema}"
         f"steps {recipe.train.iterations} -> {resolved.train.iterations}, "
         f"warm-up {recipe.schedule.warmup} -> {resolved.schedule.warmup} (--scale none keeps them)"
     )
@@ -71,6 +73,7 @@ def _scaled(config: TrainConfig, batch: int) -> TrainConfig:
             config.train,
             global_batch=batch,
             iterations=max(1, round(config.train.iterations / k)),
+            ema=config.train.ema**k,
         ),
         optimizer=replace(config.optimizer, lr=config.optimizer.lr * k),
         schedule=replace(

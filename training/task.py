@@ -1,21 +1,29 @@
 """What a network is trained for: building it, its loss and its accuracies."""
 
+import contextlib
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from model.backbone import backbone_preprocessing, create_backbone, feature_dim
+from model.backbone import (
+    backbone_preprocessing,
+    checkpoint_activations,
+    create_backbone,
+    feature_dim,
+)
 from model.errors import ModelError
 from model.network import Classifier, ReSeND, build_network
 from model.objectives import build_objective
 from pipelines.loader import PairBatch
-from runtime.errors import ConfigError, first_line
-from runtime.weights import load_backbone
+from runtime.errors import ConfigError
+from runtime.weights import fetching, load_backbone
 from training.config import TrainConfig
+from training.hard_negatives import HardNegatives
 from training.optimization import ParameterGroup
 from training.pair_loss import PairLoss
+from training.samples import JudgedPairs
 
 
 class TaskLoss(NamedTuple):
@@ -24,10 +32,12 @@ class TaskLoss(NamedTuple):
     Attributes:
         loss: scalar, the mean over the batch.
         counts: float32 (A, 2), (correct, total) of each of the task's A accuracies.
+        judged: the pairs; None where none are formed.
     """
 
     loss: Tensor
     counts: Tensor
+    judged: JudgedPairs | None = None
 
 
 class Task(Protocol):
@@ -71,7 +81,8 @@ class Relation:
 
     def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
         logits = module(images).float()
-        return _judged(self._objective(logits, batch.different), logits, batch.different)
+        loss = self._objective(logits, batch.different)
+        return _with_accuracies(loss, JudgedPairs(batch, logits.detach()))
 
 
 class GroupedRelation(Relation):
@@ -80,19 +91,20 @@ class GroupedRelation(Relation):
     def module(self, network: ReSeND) -> nn.Module:
         sampling = self._config.data.sampling
         means_of = sampling.images if sampling.mean_partners else None
+        hard = HardNegatives(sampling) if sampling.hard_negatives else None
         network = network.on_features() if self._config.train.frozen else network
-        return PairLoss(network, self._objective, means_of, self._config.train.pairs_at_once)
+        return PairLoss(network, self._objective, means_of, self._config.train.pairs_at_once, hard)
 
     def loss(self, module: nn.Module, images: Tensor, batch: PairBatch) -> TaskLoss:
-        different = batch.different
-        loss, logits = module(images, batch.left, batch.right, different)
-        return _judged(loss, logits, different)
+        loss, logits, right = module(images, batch.left, batch.right, batch.different)
+        return _with_accuracies(loss, JudgedPairs(replace(batch, right=right), logits))
 
 
-def _judged(loss: Tensor, logits: Tensor, different: Tensor) -> TaskLoss:
-    correct = (logits > 0) == different
+def _with_accuracies(loss: Tensor, judged: JudgedPairs) -> TaskLoss:
+    different = judged.batch.different
+    correct = (judged.logits > 0) == different
     counts = torch.stack([correct & ~different, ~different, correct & different, different])
-    return TaskLoss(loss, counts.sum(1).float().view(2, 2))
+    return TaskLoss(loss, counts.sum(1).float().view(2, 2), judged)
 
 
 class Classification:
@@ -148,20 +160,30 @@ def build(config: TrainConfig, num_classes: int) -> ReSeND | Classifier:
         CheckpointError: the backbone's weights are missing, damaged or do not fit.
     """
     settings = config.model
-    try:
-        network = create_task(config).network(num_classes)
-    except ModelError as error:
-        raise ConfigError(f"model: {error}") from error
-    except (OSError, RuntimeError) as error:
-        if not settings.pretrained:
-            raise
-        raise ConfigError(
-            f"cannot fetch the weights of {settings.backbone} ({first_line(error)}); "
-            "without network access, give a file as model.backbone_weights"
-        ) from error
+    fetched = fetching(settings.backbone, "model.backbone_weights")
+    with fetched if settings.pretrained else contextlib.nullcontext():
+        try:
+            network = create_task(config).network(num_classes)
+        except ModelError as error:
+            raise ConfigError(f"model: {error}") from error
     if settings.backbone_weights is not None:
         load_backbone(network.backbone, settings.backbone_weights)
     return network
+
+
+def save_memory(network: ReSeND | Classifier, config: TrainConfig) -> None:
+    """Let the network keep fewer activations where the configuration asks for it.
+
+    Raises:
+        ConfigError: its backbone does not support that.
+    """
+    if config.train.activation_checkpointing:
+        try:
+            checkpoint_activations(network.backbone)
+        except ModelError as error:
+            raise ConfigError(
+                f"train.activation_checkpointing with {config.model.backbone}: {error}"
+            ) from error
 
 
 def parameter_groups(network: ReSeND | Classifier, backbone_factor: float) -> list[ParameterGroup]:

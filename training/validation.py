@@ -1,14 +1,16 @@
-"""AUROC on a benchmark during training."""
+"""Evaluation on a benchmark during training."""
 
 import copy
+import itertools
 
 import torch
 
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
+from evaluation.results import means
 from evaluation.trained import TrainedNetwork
-from model.config import RENAMED_EVALUATORS, WHITENED_COSINE
+from model.config import NEED_CLASSIFIER, RENAMED_EVALUATORS, WHITENED_COSINE
 from model.errors import EvaluatorError
 from model.evaluators import check_names
 from model.network import Classifier, ReSeND
@@ -19,14 +21,16 @@ from runtime.errors import ConfigError
 from runtime.precision import exact_float32
 from training.config import TrainConfig
 
+_METRICS = ("auroc", "fpr95", "aupr_known", "aupr_unknown", "accuracy")
+
 
 class Validation:
     """Evaluates the network that is trained on ``validation.protocol``.
 
     Raises:
-        ConfigError: the run trains a classifier, there is no such evaluator, it is whitened-cosine
-            and the start is not whitened, the protocol cannot be read, or one of its data sets has
-            no pack.
+        ConfigError: the run trains a classifier, there is no such evaluator, it needs a classifier
+            or is whitened-cosine and the start is not whitened, the protocol cannot be read, or one
+            of its data sets has no pack.
         PackError: the pack cannot be read.
     """
 
@@ -37,32 +41,46 @@ class Validation:
         assert settings.protocol is not None
         if not isinstance(network, ReSeND):
             raise ConfigError("validation needs task: relation; set validation.protocol to null")
-        self._evaluator = current_name(settings.evaluator, RENAMED_EVALUATORS)
+        names = [settings.evaluator, *settings.evaluators]
+        self._evaluators = tuple(
+            dict.fromkeys(current_name(name, RENAMED_EVALUATORS) for name in names)
+        )
         try:
-            check_names((self._evaluator,))
+            check_names(self._evaluators)
         except EvaluatorError as error:
             raise ConfigError(f"validation.evaluator: {error}") from error
-        if self._evaluator == WHITENED_COSINE and network.relation.whitening is None:
+        if WHITENED_COSINE in self._evaluators and network.relation.whitening is None:
             raise ConfigError(
                 f"validation.evaluator {WHITENED_COSINE} needs a covariance; set "
                 "model.similarity_start to whitened, or choose another evaluator"
             )
-        self._config, self._network, self._process = config, network, process
+        if with_classifier := [name for name in self._evaluators if name in NEED_CLASSIFIER]:
+            raise ConfigError(
+                f"validation.evaluator {with_classifier[0]} needs a classifier, which validation "
+                "does not train; choose another evaluator"
+            )
+        self._config, self._process = config, process
         self._pack = pack if settings.pack is None else Pack(settings.pack)
         self._protocol = Protocol.load(settings.protocol)
         self._protocol.choose(self._pack.members)
-        names = settings.targets or tuple(target.name for target in self._protocol.targets)
-        self._targets = [self._protocol.target(name).name for name in names]
+        targets = settings.targets or tuple(target.name for target in self._protocol.targets)
+        self._targets = [self._protocol.target(name).name for name in targets]
 
     @exact_float32()
-    def measure(self) -> dict[str, float]:
-        """``auroc``, the mean over the targets, and ``auroc/TARGET``; all processes call it.
+    def measure(self, network: ReSeND | Classifier) -> dict[str, float]:
+        """The metrics of ``network``, by the names under which they are logged; all processes call
+        it.
+
+        ``auroc`` is the first evaluator's, the mean over the targets.
+        ``validation/METRIC/EVALUATOR`` is such a mean as well, and
+        ``validation/METRIC/EVALUATOR/TARGET`` that of one target.
 
         Raises:
             ConfigError: the evaluator cannot be computed from the references (e.g. too few).
             PackError: an image is damaged, or the protocol does not fit the pack.
         """
-        frozen = copy.deepcopy(self._network).requires_grad_(False).eval()
+        frozen = copy.deepcopy(network).requires_grad_(False).eval()
+        assert isinstance(frozen, ReSeND)
         settings = self._config.validation
         extractor = FeatureExtractor(
             TrainedNetwork(frozen, frozen.backbone),
@@ -70,15 +88,17 @@ class Validation:
             self._process,
             ExtractionConfig(self._config.input, settings.batch_size),
         )
-        config = BenchmarkConfig(evaluators=(self._evaluator,), resamples=1)
+        config = BenchmarkConfig(evaluators=self._evaluators, resamples=1)
         with torch.no_grad():
             try:
                 result = run_benchmark(self._protocol, self._targets, extractor, config)
             except EvaluatorError as error:
                 raise ConfigError(f"validation.evaluator: {error}") from error
-        areas = {
-            target.name: target.evaluators[self._evaluator].metrics["auroc"]
-            for target in result.targets
-        }
-        named = {f"auroc/{name}": area for name, area in areas.items()}
-        return {"auroc": sum(areas.values()) / len(areas), **named}
+        overall = means(result.targets)
+        measured = {"auroc": overall[self._evaluators[0]]["auroc"]}
+        for metric, evaluator in itertools.product(_METRICS, self._evaluators):
+            name = f"validation/{metric}/{evaluator}"
+            measured[name] = overall[evaluator][metric]
+            for target in result.targets:
+                measured[f"{name}/{target.name}"] = target.evaluators[evaluator].metrics[metric]
+        return measured

@@ -32,6 +32,7 @@ PARTS = (
     Part("stream order", "benchmarks.gpu.correctness.stream_order", 8),
     Part("damage", "benchmarks.gpu.correctness.damage", 4),
     Part("training", "benchmarks.gpu.training.steps", 35),
+    Part("groups", "benchmarks.gpu.groups.steps", 10),
     Part("input", "benchmarks.gpu.input.pairs", 8),
     Part("scoring", "benchmarks.gpu.scoring.relations", 8),
     Part("decode", "benchmarks.gpu.input.decode", 15),

@@ -39,6 +39,7 @@ class Size:
         resize_short: shorter side of the images in the resized pack, in pixels.
         image_size: S of the network's input.
         pairs: pairs per step.
+        groups: P x K x R of a group with as many images.
         model: the network.
         check_pairs: pairs per batch of the stream-order check.
         check_batches: batches of the stream-order check.
@@ -53,6 +54,7 @@ class Size:
     resize_short: int
     image_size: int
     pairs: int
+    groups: str
     model: ModelConfig
     check_pairs: int
     check_batches: int
@@ -69,6 +71,7 @@ GPU_SIZE = Size(
     resize_short=256,
     image_size=224,
     pairs=256,
+    groups="16x32x1",
     model=ModelConfig(),
     check_pairs=128,
     check_batches=12,
@@ -84,6 +87,7 @@ CPU_SIZE = Size(
     resize_short=48,
     image_size=32,
     pairs=8,
+    groups="4x4x2",
     model=ModelConfig("test_resnet", embed_dim=64, depth=2, num_heads=2),
     check_pairs=8,
     check_batches=3,

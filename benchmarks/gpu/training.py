@@ -52,7 +52,7 @@ def steps(node: Node, budget: Budget) -> Iterator[Row]:
 
 
 def _measure(node: Node, precision: Precision, compiled: bool, seconds: float) -> Iterator[Row]:
-    config = _config(node, precision, compiled)
+    config = configuration(node, precision, compiled)
     mode = f"{precision}, {'compiled' if compiled else 'not compiled'}"
     with process_group(node.device) as process:
         data = load_pairs(config)
@@ -71,12 +71,13 @@ def _measure(node: Node, precision: Precision, compiled: bool, seconds: float) -
                 batches.source = pair_loader(load_pairs(config), config, process, 0)
             if node.device == "gpu":
                 torch.cuda.reset_peak_memory_stats()
-            each, waiting = _time(step, stepper, process.device, max(seconds - first, 0) / 4)
+            each, waiting = time_steps(step, stepper, process.device, max(seconds - first, 0) / 4)
             values = _values(node, precision, stepper, each) | {"waiting share": waiting}
             yield Row(f"{mode}, {name} input", values)
 
 
-def _config(node: Node, precision: Precision, compiled: bool) -> TrainConfig:
+def configuration(node: Node, precision: Precision, compiled: bool) -> TrainConfig:
+    """A recipe of the measured size on the resized pack."""
     size = node.size
     return task.resolve_preprocessing(
         TrainConfig(
@@ -105,7 +106,7 @@ def _values(node: Node, precision: Precision, stepper: Stepper, seconds: float) 
     return values
 
 
-def _time(
+def time_steps(
     step: Callable[[], object], stepper: Stepper, device: torch.device, seconds: float
 ) -> tuple[float, float]:
     """Seconds per step over about ``seconds``, and the share in which the device had no images."""

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evaluation.benchmark import BenchmarkResult
+from evaluation.benchmark import BenchmarkResult, by_protocol
+from evaluation.comparison import Comparison
 from evaluation.receipt import Receipt
+from evaluation.report import comparisons as compared
 from evaluation.report import table
-from evaluation.report.text import csv_cell, markdown_cell
-from evaluation.results import KNOWN_IS_POSITIVE, METRICS, means, settings
+from evaluation.report.text import csv_cell, markdown_cell, plain
+from evaluation.results import (
+    KNOWN_IS_POSITIVE,
+    METRICS,
+    ByEvaluator,
+    common_groups,
+    means,
+    settings,
+)
 from pipelines.pack import Pack
 
+_COUNTS = ("references", "tests", "known", "unknown")
 
-def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
+
+def write_json(
+    path: Path,
+    benchmarks: Sequence[BenchmarkResult],
+    comparisons: Sequence[Comparison],
+    receipt: Receipt,
+) -> None:
     """All metrics, counts and times, and their provenance."""
     content = {
         "positive": KNOWN_IS_POSITIVE,
         **receipt.plain(),
         "benchmarks": [_benchmark(benchmark) for benchmark in benchmarks],
+        "comparisons": [compared.plain_comparison(item) for item in comparisons],
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     # Bytes of a file name that are not UTF-8 become \udcXX, an escape that JSON knows.
@@ -32,61 +49,76 @@ def write_json(path: Path, benchmarks: Sequence[BenchmarkResult], receipt: Recei
 
 
 def write_csv(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A row per protocol, target and evaluator, then mean and standard deviation over each
-    repeated setting; the means over everything come last."""
+    """A row per protocol, network, target, group of unknown classes and evaluator, then mean and
+    standard deviation over each repeated setting; the means over everything come last."""
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
-        counts = ("references", "tests", "known", "unknown")
-        writer.writerow(
-            ("benchmark", "target", "setting", "evaluator", "positive", *counts, *METRICS)
-        )
+        labels = ("benchmark", "target", "setting", "group", "network", "evaluator", "positive")
+        writer.writerow((*labels, *_COUNTS, *METRICS))
         for benchmark in benchmarks:
-            name = csv_cell(benchmark.protocol.name)
-            for target in benchmark.targets:
-                for evaluator, result in target.evaluators.items():
-                    writer.writerow(
-                        (
-                            *(name, csv_cell(target.name), csv_cell(target.setting or "")),
-                            *(evaluator, "known"),
-                            *(target.counts[count] for count in counts),
-                            *(result.metrics[metric] for metric in METRICS),
-                        )
-                    )
-            summaries = [
-                (what, csv_cell(setting.name), values)
-                for setting in settings(benchmark.targets)
-                for what, values in ((table.MEAN, setting.mean), (table.STD, setting.std))
-            ]
-            summaries.append((table.MEAN, "", means(benchmark.targets)))
-            for what, setting_name, of_evaluators in summaries:
+            for names, counts, of_evaluators in _csv_parts(benchmark):
+                names = (benchmark.protocol.name, *names, benchmark.network)
                 for evaluator, values in of_evaluators.items():
                     writer.writerow(
                         (
-                            *(name, what, setting_name, evaluator, "known", "", "", "", ""),
+                            *(csv_cell(name or "") for name in names),
+                            *(evaluator, "known"),
+                            *(counts.get(count, "") for count in _COUNTS),
                             *(values.get(metric, "") for metric in METRICS),
                         )
                     )
 
 
-def write_markdown(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A table per protocol, ready to paste."""
+def _csv_parts(
+    benchmark: BenchmarkResult,
+) -> Iterator[tuple[tuple[str | None, ...], dict[str, int], ByEvaluator]]:
+    """Target, setting and group of each part of the table, its counts and metrics."""
+    targets = benchmark.targets
+    for target in targets:
+        yield (target.name, target.setting, None), target.counts, target.metrics()
+        for group in target.rows.groups:
+            names = target.name, target.setting, group
+            yield names, target.group_counts(group), target.metrics(group)
+    for setting in settings(targets):
+        yield (table.MEAN, setting.name, setting.group), {}, setting.mean
+        yield (table.STD, setting.name, setting.group), {}, setting.std
+    yield (table.MEAN, None, None), {}, means(targets)
+    for group in common_groups(targets):
+        yield (table.MEAN, None, group), {}, means(targets, group)
+
+
+def write_markdown(
+    path: Path, benchmarks: Sequence[BenchmarkResult], comparisons: Sequence[Comparison]
+) -> None:
+    """Two tables per protocol, of the results and of the differences, ready to paste."""
     parts = [
         "Known is positive; all values are fractions of 1, the interval is a 95 % bootstrap.\n"
     ]
-    for benchmark in benchmarks:
-        header = tuple(table.HEADINGS.values())
-        rule = tuple("---" if number < 2 else "---:" for number in range(len(header)))
-        cells = ([markdown_cell(cell) for cell in row] for row in table.rows(benchmark))
-        lines = "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *cells))
-        parts.append(f"## {markdown_cell(benchmark.protocol.name)}\n\n{lines}\n")
+    for networks in by_protocol(benchmarks):
+        header = table.headings(networks)
+        rule = tuple("---:" if name in table.VALUES.values() else "---" for name in header)
+        rows = (
+            (*map(markdown_cell, row.names(networks)), *map(_markdown_value, row.cells))
+            for row in table.rows(networks)
+        )
+        lines = "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *rows))
+        name = networks[0].protocol.name
+        parts.append(f"## {markdown_cell(name)}\n\n{lines}\n")
+        if of_protocol := [item for item in comparisons if item.benchmark == name]:
+            parts.append(compared.markdown(of_protocol))
     path.write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")
 
 
-def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
-    """A row per protocol, target and test image: what it shows and how it was scored.
+def _markdown_value(cell: table.Cell) -> str:
+    return f"**{cell.text}**" if cell.best else cell.text
 
-    Columns: benchmark, target, key, domain, class, known, and for each evaluator
-    ``<evaluator>.normality`` (float32) and ``<evaluator>.class``.
+
+def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
+    """A row per protocol, network, target and test image: what it shows and how it was scored.
+
+    Columns: benchmark, network, target, key, domain, class, known, and for each evaluator
+    ``<evaluator>.normality`` (float32) and ``<evaluator>.class``, null where that network has no
+    such score.
     """
     tables = [
         _score_table(benchmark, number)
@@ -94,7 +126,7 @@ def write_scores(path: Path, benchmarks: Sequence[BenchmarkResult]) -> None:
         for number in range(len(benchmark.targets))
     ]
     with path.open("wb") as file:  # pyarrow takes only paths that are UTF-8
-        pq.write_table(pa.concat_tables(tables), file)
+        pq.write_table(pa.concat_tables(tables, promote_options="default"), file)
 
 
 def _score_table(benchmark: BenchmarkResult, number: int) -> pa.Table:
@@ -103,6 +135,7 @@ def _score_table(benchmark: BenchmarkResult, number: int) -> pa.Table:
     known = np.array(target.rows.known, dtype=object)
     columns: dict[str, Any] = {
         "benchmark": [benchmark.protocol.name] * len(target.rows.test),
+        "network": [plain(benchmark.network)] * len(target.rows.test),
         "target": [target.name] * len(target.rows.test),
         "key": pack.keys(target.rows.test),
         "domain": np.array(manifest.domains, dtype=object)[index.domain[target.rows.test]],
@@ -124,6 +157,7 @@ def _benchmark(benchmark: BenchmarkResult) -> dict[str, Any]:
     protocol, pack = benchmark.protocol, benchmark.pack
     return {
         "name": protocol.name,
+        "network": benchmark.network,
         "dataset": protocol.dataset,
         "known": protocol.known,
         "pack": {
@@ -145,10 +179,21 @@ def _benchmark(benchmark: BenchmarkResult) -> dict[str, Any]:
                 "left_out": target.rows.left_out,
                 "seconds": round(target.seconds, 3),
                 "relational_pairs": target.pairs,
-                "evaluators": {name: result.metrics for name, result in target.evaluators.items()},
+                "evaluators": target.metrics(),
+                "groups": [
+                    {
+                        "name": group,
+                        "counts": target.group_counts(group),
+                        "evaluators": target.metrics(group),
+                    }
+                    for group in target.rows.groups
+                ],
             }
             for target in benchmark.targets
         ],
         "settings": [asdict(setting) for setting in settings(benchmark.targets)],
         "mean": means(benchmark.targets),
+        "group_means": {
+            group: means(benchmark.targets, group) for group in common_groups(benchmark.targets)
+        },
     }

@@ -8,14 +8,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from evaluation.benchmark import BenchmarkResult
+from evaluation.comparison import Comparison
 from evaluation.receipt import Receipt
+from evaluation.report import comparisons as compared
 from evaluation.report import files
+from evaluation.report.figures import Figures, most_telling_first, write_figures
 from evaluation.report.page import write_report
 from runtime.errors import ConfigError, first_line
 from runtime.files import sync
 
 _LOCK = ".lock"
-_FILES = ("results.csv", "results.md", "scores.parquet", "report.html", "results.json")
+_FILES = (
+    "results.csv",
+    "comparisons.csv",
+    "results.md",
+    "scores.parquet",
+    "report.html",
+    "results.json",
+)
+_FIGURES = "figures"
 
 
 class ResultsFolder:
@@ -29,7 +40,12 @@ class ResultsFolder:
     def __init__(self, out: Path, work: Path) -> None:
         self._out, self._work = out, work
 
-    def write(self, benchmarks: Sequence[BenchmarkResult], receipt: Receipt) -> None:
+    def write(
+        self,
+        benchmarks: Sequence[BenchmarkResult],
+        comparisons: Sequence[Comparison],
+        receipt: Receipt,
+    ) -> None:
         """Write all files, then rename the folder; results that were there are replaced.
 
         Raises:
@@ -37,11 +53,15 @@ class ResultsFolder:
         """
         with _reporting(self._out):
             files.write_csv(self._work / "results.csv", benchmarks)
-            files.write_markdown(self._work / "results.md", benchmarks)
+            compared.write_csv(self._work / "comparisons.csv", comparisons)
+            files.write_markdown(self._work / "results.md", benchmarks, comparisons)
             files.write_scores(self._work / "scores.parquet", benchmarks)
-            write_report(self._work / "report.html", benchmarks, receipt)
-            files.write_json(self._work / "results.json", benchmarks, receipt)
-            for path in (*self._work.iterdir(), self._work):
+            ranked = [most_telling_first(benchmark) for benchmark in benchmarks]
+            figures = Figures.draw(ranked)
+            write_figures(self._work / _FIGURES, ranked, figures)
+            write_report(self._work / "report.html", ranked, comparisons, receipt, figures)
+            files.write_json(self._work / "results.json", benchmarks, comparisons, receipt)
+            for path in (*self._work.rglob("*"), self._work):
                 sync(path)
             previous = _previous(self._out)
             if self._out.exists():
@@ -113,7 +133,9 @@ def _lock(work: Path) -> int:
             _take(lock)
             if _is_file(lock, work / _LOCK):
                 for path in work.iterdir():  # of a killed evaluation
-                    if path.name != _LOCK:
+                    if path.is_dir():
+                        shutil.rmtree(path)
+                    elif path.name != _LOCK:
                         path.unlink()
                 return lock
         except BaseException:
@@ -161,12 +183,19 @@ def _check(target: Path, overwrite: bool) -> None:
     if not target.is_dir():
         raise ConfigError(f"{target} is not a folder; choose another --out")
     names = {path.name for path in target.iterdir()}
-    if foreign := sorted(names - set(_FILES) - {_LOCK}):
+    ours = {*_FILES, _LOCK} | ({_FIGURES} if _has_figures(target) else set())
+    if foreign := sorted(names - ours):
         raise ConfigError(
             f"{target} holds files other than results, such as {foreign[0]}; choose another --out"
         )
     if names and not overwrite:
         raise ConfigError(f"{target} holds results; choose another --out, or give --overwrite")
+
+
+def _has_figures(target: Path) -> bool:
+    """Whether its folder of figures belongs to results."""
+    figures, complete = target / _FIGURES, (target / "results.json").exists()
+    return complete and figures.is_dir() and all(p.suffix == ".svg" for p in figures.iterdir())
 
 
 def _previous(target: Path) -> Path:

@@ -66,14 +66,19 @@ def confusion(test_class: np.ndarray, result: EvaluatorResult, num_classes: int)
     return np.bincount(truth * size + given, minlength=size * size).reshape(size, size)
 
 
-def typical(features: Tensor) -> int:
-    """Position of the feature, of (n, D), that is nearest to their mean."""
-    return int(torch.linalg.vector_norm(features - features.mean(dim=0), dim=1).argmin())
+def nearest(feature: Tensor, features: Tensor) -> int:
+    """Position of that of the ``features`` (n, D) with the highest cosine to ``feature`` (D,)."""
+    return int(torch.cosine_similarity(features, feature, dim=1).argmax())
 
 
 def thumbnail(pack: Pack, row: int) -> str:
     """A small JPEG of the image as a ``data:`` URL."""
-    with Image.open(io.BytesIO(pack.read(np.array([row]))[0].tobytes())) as image:
+    return data_url(pack.read(np.array([row]))[0].tobytes())
+
+
+def data_url(encoded: bytes) -> str:
+    """A small JPEG of an encoded image as a ``data:`` URL."""
+    with Image.open(io.BytesIO(encoded)) as image:
         small = image.convert("RGB")
     small.thumbnail((_THUMBNAIL, _THUMBNAIL))
     stream = io.BytesIO()

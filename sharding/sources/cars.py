@@ -1,13 +1,15 @@
 """Stanford Cars, whose labels are in MATLAB files."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from runtime.errors import PackError, first_line
+from runtime.files import open_regular
 from sharding.sources.dataset import Dataset, Sample
 from sharding.sources.expect import expect_folders, inside, some, wrong_tree
 from sharding.sources.files import FileReader, state_of
+from sharding.sources.matlab import records, strings
 from sharding.sources.tree import files, folders, left_out
 
 SPLITS = ("train", "test")
@@ -19,6 +21,8 @@ _ANNOTATIONS = {
 }
 _FOLDERS = ("cars_train", "cars_test")
 _MAX_BYTES = 1 << 26
+
+T = TypeVar("T")
 
 
 def cars(root: Path) -> Dataset:
@@ -76,7 +80,7 @@ def _class_names(root: Path) -> tuple[str, ...]:
     path = root / _NAMES
     if not path.exists():
         return ()
-    names = [str(name) for name in _read(path, "class_names")]
+    names = _read(path, lambda content: strings(content, "class_names"))
     if not names or len(set(names)) < len(names):
         raise _wrong(path, "it has no class names, or one of them twice")
     return tuple(names)
@@ -88,11 +92,8 @@ def _labels(root: Path, split: str, classes: tuple[str, ...]) -> dict[str, int] 
     if path is None:
         return None
     labels = {}
-    for annotation in _read(path, "annotations"):
-        try:
-            name, number = str(annotation["fname"]), int(annotation["class"])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise _wrong(path, "an annotation lacks `fname` or `class`") from error
+    fields = {"fname": str, "class": int}
+    for name, number in _read(path, lambda content: records(content, "annotations", fields)):
         if not 1 <= number <= len(classes) or "/" in name:
             raise _wrong(path, f"{name} has the class {number}, of {len(classes)}")
         labels[name] = number - 1
@@ -101,19 +102,16 @@ def _labels(root: Path, split: str, classes: tuple[str, ...]) -> dict[str, int] 
     return labels
 
 
-def _read(path: Path, variable: str) -> list[Any]:
-    """The elements of an array that a MATLAB file holds; structures are dictionaries."""
-    from scipy.io import loadmat  # slow to import, and needed here alone
-
+def _read(path: Path, parse: Callable[[bytes], list[T]]) -> list[T]:
+    """What ``parse`` finds in a MATLAB file."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        with open_regular(path) as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
             raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
-        content = loadmat(path, simplify_cells=True)
-    except Exception as error:  # of any type, where the file is damaged
+        return parse(content)
+    except (OSError, ValueError) as error:
         raise _wrong(path, first_line(error)) from error
-    if variable not in content:
-        raise _wrong(path, f"it has no variable {variable}")
-    return list(content[variable])
 
 
 def _wrong(path: Path, reason: str) -> PackError:

@@ -1,26 +1,33 @@
 """The demo data set: invented characters in four domains, drawn from a seed without any download.
 
-A class is a character of a few curved strokes. A sample is one handwritten instance of it, with its
-own pose and colors. A domain is a way of rendering it.
+A class is a character: four curved strokes of an alphabet of 24, so that different characters share
+strokes. A sample is one handwritten instance of it, with its own pose and colors. A domain is a way
+of rendering it.
 """
 
 from collections.abc import Iterator
+from functools import cache
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-NUM_TRAINING_CLASSES = 240
+NUM_TRAINING_CLASSES = 1600
 NUM_HELD_OUT_CLASSES = 60
 NUM_CLASSES = NUM_TRAINING_CLASSES + NUM_HELD_OUT_CLASSES
 DOMAINS = ("flat", "photo", "sketch", "painting")
 UNSEEN_DOMAIN = "painting"
 SPLITS = ("train", "reference", "test")
-SAMPLES_PER_DOMAIN = 12
-NUM_REFERENCES = 4  # per held-out class and domain; its other samples are tests
+TRAINING_SAMPLES = 4  # per training class and domain
+HELD_OUT_SAMPLES = 12  # per held-out class and domain
+NUM_REFERENCES = 4  # of those; the others are tests
 SIZE = 72  # pixels, height and width
 _SCALE = 2  # strokes are drawn this much larger, then averaged down
 _CURVE_POINTS = 24
+_ALPHABET_SIZE = 24  # strokes
+_STROKES_PER_CHARACTER = 4
+_ALPHABET = 2**31  # its stream of random numbers; no class has this number
 
 
 class DemoSample(NamedTuple):
@@ -34,7 +41,7 @@ class DemoSample(NamedTuple):
 
 def class_name(number: int) -> str:
     """The name of class ``number``."""
-    return f"char{number:03d}"
+    return f"char{number:04d}"
 
 
 def class_number(name: str) -> int:
@@ -53,7 +60,7 @@ def listing() -> Iterator[DemoSample]:
             held_out = number >= NUM_TRAINING_CLASSES
             if domain == UNSEEN_DOMAIN and not held_out:
                 continue
-            for sample in range(SAMPLES_PER_DOMAIN):
+            for sample in range(HELD_OUT_SAMPLES if held_out else TRAINING_SAMPLES):
                 split = "train"
                 if held_out:
                     split = "reference" if sample < NUM_REFERENCES else "test"
@@ -62,29 +69,52 @@ def listing() -> Iterator[DemoSample]:
 
 def draw(seed: int, domain: str, class_number: int, sample: int) -> Image.Image:
     """Draw one image, RGB of ``SIZE`` x ``SIZE`` pixels; equal arguments give equal pixels."""
-    strokes = _character(np.random.default_rng([seed, class_number]))
+    strokes = [_alphabet(seed).strokes[number] for number in strokes_of(seed, class_number)]
     rng = np.random.default_rng([seed, class_number, DOMAINS.index(domain), sample])
     return _PAINTERS[domain](_handwritten(strokes, rng), rng)
 
 
-def _character(rng: np.random.Generator) -> list[np.ndarray]:
-    """A class: three to five strokes, each (_CURVE_POINTS, 2) points (x, y) in [-1, 1]."""
-    strokes = []
+def strokes_of(seed: int, class_number: int) -> tuple[int, ...]:
+    """The strokes of a class, by their places in the alphabet; no other class has the same."""
+    return _alphabet(seed).characters[class_number]
+
+
+class _Alphabet(NamedTuple):
+    """The strokes that characters share, and those of each class.
+
+    Attributes:
+        strokes: each (_CURVE_POINTS, 2) points (x, y) in [-1, 1].
+        characters: of each class, the places of its strokes.
+    """
+
+    strokes: list[np.ndarray]
+    characters: list[tuple[int, ...]]
+
+
+@cache
+def _alphabet(seed: int) -> _Alphabet:
+    rng = np.random.default_rng([seed, _ALPHABET])
+    strokes = [_stroke(rng) for _ in range(_ALPHABET_SIZE)]
+    every = list(combinations(range(_ALPHABET_SIZE), _STROKES_PER_CHARACTER))
+    order = rng.permutation(len(every))
+    return _Alphabet(strokes, [every[number] for number in order[:NUM_CLASSES]])
+
+
+def _stroke(rng: np.random.Generator) -> np.ndarray:
+    """A curve or a loop, (_CURVE_POINTS, 2) points (x, y) in [-1, 1]."""
     t = np.linspace(0, 1, _CURVE_POINTS)[:, None]
-    for _ in range(rng.integers(3, 6)):
+    start, end = rng.uniform(-0.95, 0.95, (2, 2))
+    while np.hypot(*(end - start)) < 0.8:
         start, end = rng.uniform(-0.95, 0.95, (2, 2))
-        while np.hypot(*(end - start)) < 0.8:
-            start, end = rng.uniform(-0.95, 0.95, (2, 2))
-        bend = rng.uniform(-1.0, 1.0) * np.array([start[1] - end[1], end[0] - start[0]])
-        if rng.random() < 0.2:  # a loop instead of an arc
-            angle = 2 * np.pi * t + rng.uniform(0, 2 * np.pi)
-            radius = rng.uniform(0.2, 0.45)
-            stroke = (start + end) / 2 + radius * np.concatenate([np.cos(angle), np.sin(angle)], 1)
-        else:
-            middle = (start + end) / 2 + bend
-            stroke = (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
-        strokes.append(np.clip(stroke, -1, 1))
-    return strokes
+    bend = rng.uniform(-1.0, 1.0) * np.array([start[1] - end[1], end[0] - start[0]])
+    if rng.random() < 0.2:  # a loop instead of an arc
+        angle = 2 * np.pi * t + rng.uniform(0, 2 * np.pi)
+        radius = rng.uniform(0.2, 0.45)
+        stroke = (start + end) / 2 + radius * np.concatenate([np.cos(angle), np.sin(angle)], 1)
+    else:
+        middle = (start + end) / 2 + bend
+        stroke = (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
+    return np.clip(stroke, -1, 1)
 
 
 def _handwritten(strokes: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
@@ -97,8 +127,8 @@ def _handwritten(strokes: list[np.ndarray], rng: np.random.Generator) -> list[np
     t = np.linspace(-1, 1, _CURVE_POINTS)[:, None]
     written = []
     for stroke in strokes:
-        moved = stroke + rng.normal(0, 0.045, 2) + t * rng.normal(0, 0.045, 2)
-        moved = moved + (1 - t**2) * rng.normal(0, 0.05, 2)
+        moved = stroke + rng.normal(0, 0.06, 2) + t * rng.normal(0, 0.06, 2)
+        moved = moved + (1 - t**2) * rng.normal(0, 0.07, 2)
         written.append((moved @ (turn @ shear @ scale).T + shift + 1) * SIZE / 2)
     return written
 

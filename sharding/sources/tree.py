@@ -24,7 +24,7 @@ class Content(NamedTuple):
     @property
     def images(self) -> list[str]:
         """The files with an image's extension."""
-        return [name for name in self.files if Path(name).suffix.lower() in _IMAGE_SUFFIXES]
+        return [name for name in self.files if has_image_suffix(name)]
 
 
 class Group(NamedTuple):
@@ -55,6 +55,11 @@ def files(path: Path) -> dict[str, FileState]:
     with _scan(path) as entries:
         states = {entry.name: state_of(entry) for entry in entries if visible(entry.name)}
     return dict(sorted(states.items()))
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a file of this name has an image's extension."""
+    return Path(name).suffix.lower() in _IMAGE_SUFFIXES
 
 
 def visible(name: str) -> bool:

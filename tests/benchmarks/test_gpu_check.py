@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import isolation
+from benchmarks.gpu import groups, isolation
 from benchmarks.gpu.correctness import Differences
 from benchmarks.gpu.isolation import Part, PartError
 from benchmarks.gpu.machine import run_tests
 from benchmarks.gpu.node import CPU_SIZE, Budget, Node
+from benchmarks.gpu.packs import RESIZED, draw_pack
 from tests.commands import Command
 from tests.common import ROOT
 
@@ -130,6 +131,26 @@ def test_images_that_differ_from_their_reference_are_counted(damage, num_wrong):
     images = torch.randn(2, 3, 1, 1) + torch.randn(2, 3, 64, 64) / 10
     damaged = damage(images)
     assert Differences.between(damaged, images[: len(damaged)]).num_wrong == num_wrong
+
+
+class Shortest(Budget):
+    """Everything is measured, for as short as possible."""
+
+    def split(self, items):
+        return ((item, 0.0) for item in items)
+
+
+def test_groups_are_compared_with_independent_pairs_and_with_the_plain_module(tmp_path):
+    node = Node("cpu", tmp_path, CPU_SIZE)
+    draw_pack(node, RESIZED)
+    rows = {row.what: row.values for row in groups.steps(node, Shortest(0))}
+    compared = {"groups": "independent pairs", "shared projections": "plain module"}
+    compared["frozen backbone"] = "shared projections"
+    assert rows.keys() == compared.keys() | set(compared.values())
+    for name, base in compared.items():
+        ratio = rows[name]["pairs/s"] / rows[base]["pairs/s"]
+        assert rows[name][f"x {base}"] == pytest.approx(ratio)
+    assert all("waiting share" in rows[name] for name in ("independent pairs", "groups"))
 
 
 def test_tests_are_counted_and_fail_the_part(tmp_path):

@@ -8,13 +8,16 @@ import torch
 import yaml
 
 import evaluate
+import predict
+from evaluation.__main__ import main as evaluation
 from evaluation.benchmark import BenchmarkConfig, BenchmarkResult, run_benchmark
-from evaluation.config import EvaluateConfig
+from evaluation.config import EvaluateConfig, NetworkOptions
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
+from evaluation.networks import load_networks
 from evaluation.protocol import Protocol
 from evaluation.receipt import Receipt
-from evaluation.trained import Provenance, load_network, read_checkpoint
-from model.config import PAPER_PREPROCESSING, ModelConfig
+from evaluation.trained import load_network
+from model.config import ModelConfig, PreprocessingOptions
 from model.network import build_network
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
@@ -68,9 +71,11 @@ def results(pack_path, protocol_file, run_folder) -> list[BenchmarkResult]:
 
 @pytest.fixture(scope="session")
 def receipt(pack_path, protocol_file, run_folder) -> Receipt:
-    provenance = Provenance.of(read_checkpoint(run_folder))
-    options = EvaluateConfig(protocol=(protocol_file,), pack=(pack_path,), checkpoint=run_folder)
-    return Receipt("evaluate.py", provenance, PAPER_PREPROCESSING, options, ALONE, 1.0)
+    options = EvaluateConfig(
+        protocol=(str(protocol_file),), pack=(str(pack_path),), checkpoint=(run_folder,)
+    )
+    networks = load_networks(options.part(NetworkOptions), PreprocessingOptions(), ALONE.device)
+    return Receipt("evaluate.py", networks, options, ALONE, 1.0)
 
 
 @pytest.fixture
@@ -91,6 +96,8 @@ def arguments(pack_path, protocol_file, run_folder, tmp_path):
         }
         words = []
         for name, value in values.items():
+            if value is None:
+                continue
             words.append("--" + name.replace("_", "-"))
             if value is not True:
                 words += value.split() if isinstance(value, str) else [str(value)]
@@ -105,6 +112,35 @@ def refusal(error_line):
 
     def refuse(words: list[str]) -> str:
         assert evaluate.main(words) == 2
+        return error_line()
+
+    return refuse
+
+
+def fit_words(checkpoint: Path, references: Path, out: Path, *options: str) -> list[str]:
+    """The arguments of `python -m evaluation fit`; of a pack, ants, bees and cats are known."""
+    words = ["fit", "--checkpoint", checkpoint, "--references", references, "--out", out]
+    known = ["--classes", "ant", "bee", "cat"] if (references / "manifest.json").exists() else []
+    return [*map(str, words), *known, "--device", "cpu", *options]
+
+
+@pytest.fixture(scope="session")
+def fitted(run_folder, pack_path, tmp_path_factory) -> Path:
+    """A detector of ants, bees and cats, by cosine; not to be changed by a test."""
+    out = tmp_path_factory.mktemp("detectors") / "fitted"
+    assert evaluation(fit_words(run_folder, pack_path, out, "--evaluator", "cosine")) == 0
+    return out
+
+
+@pytest.fixture
+def detector_refusal(error_line):
+    """Runs `python -m evaluation` or, if the words name no command of it, `predict.py`, which must
+    exit with 2; returns its line on standard error."""
+
+    def refuse(*words: str | Path) -> str:
+        given = [str(word) for word in words]
+        command = evaluation if given[0] in ("fit", "add-class", "remove-class") else predict.main
+        assert command(given) == 2
         return error_line()
 
     return refuse

@@ -52,7 +52,7 @@ def test_a_backbone_trains_and_is_evaluated(backbone, pack_path, protocol_file, 
     assert evaluate.main([*options, "--cache", str(tmp_path / "cache")]) == 0
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     own = backbone_preprocessing(backbone)
-    used = results["preprocessing"]
+    used = results["networks"][0]["preprocessing"]
     assert used["image_size"] == size
     assert used["mean"] == list(own.mean)
     assert used["interpolation"] == own.interpolation

@@ -9,7 +9,7 @@ import yaml
 
 import evaluate
 from evaluation.arguments import parse
-from model.config import EVALUATORS, ModelConfig
+from model.config import EVALUATORS, NEED_CLASSIFIER, ModelConfig
 from model.network import build_network
 from runtime import checkpoint
 from runtime.original import export_original
@@ -20,14 +20,17 @@ def test_results_say_what_was_scored_and_from_what(arguments, tmp_path, capsys):
     assert evaluate.main(arguments(evaluators="all")) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["positive"].startswith("known is the positive class")
-    assert len(results["checkpoint"]["sha256"]) == 64
-    assert results["checkpoint"]["step"] == 1
+    (network,) = results["networks"]
+    assert network["relational"]
+    assert len(network["checkpoint"]["sha256"]) == 64
+    assert network["checkpoint"]["step"] == 1
     (benchmark,) = results["benchmarks"]
     assert len(benchmark["pack"]["sha256"]) == 64
     assert [target["name"] for target in benchmark["targets"]] == ["day", "night"]
     day = benchmark["targets"][0]
     assert day["counts"] == {"references": 18, "tests": 30, "known": 18, "unknown": 12}
-    assert set(day["evaluators"]) == set(EVALUATORS) - {"whitened-cosine"}  # nothing to learn from
+    lacking = {"whitened-cosine", *NEED_CLASSIFIER}  # nothing to learn from, no --classifier
+    assert set(day["evaluators"]) == set(EVALUATORS) - lacking
     for values in day["evaluators"].values():
         assert values["auroc_low"] <= values["auroc"] <= values["auroc_high"]
     mean = np.mean([target["evaluators"]["cosine"]["auroc"] for target in benchmark["targets"]])
@@ -50,7 +53,7 @@ def test_every_file_is_written_and_agrees(arguments, tmp_path):
     assert len(lines) == 1 + 2 * 3 + 3
     results = json.loads((out / "results.json").read_text())
     auroc = results["benchmarks"][0]["targets"][0]["evaluators"]["cosine"]["auroc"]
-    assert f"| day | cosine | {auroc:.4f} |" in (out / "results.md").read_text()
+    assert f"| day | cosine | **{auroc:.4f}** |" in (out / "results.md").read_text()
 
 
 def test_scores_do_not_depend_on_the_batch_size(arguments, tmp_path):
@@ -135,7 +138,8 @@ def test_a_damaged_cache_is_recomputed(arguments, tmp_path, capsys):
 
 def test_the_receipt_names_the_checkpoint_that_was_read(arguments, run_folder, tmp_path, capsys):
     assert evaluate.main(arguments()) == 0
-    checkpoint = json.loads((tmp_path / "out" / "results.json").read_text())["checkpoint"]
+    (network,) = json.loads((tmp_path / "out" / "results.json").read_text())["networks"]
+    checkpoint = network["checkpoint"]
     assert checkpoint["path"] == str(run_folder / "checkpoints" / "step-00000001")
     assert (checkpoint["step"], checkpoint["untrained"]) == (1, ["backbone"])
     shown = capsys.readouterr().out

@@ -29,12 +29,13 @@ def on_processes(runner):
 
 
 def test_scores_do_not_depend_on_the_number_of_processes(arguments, on_processes, tmp_path):
-    assert evaluate.main(arguments("one", evaluators="all", no_cache=True)) == 0
-    done = on_processes(3, arguments("several", evaluators="all"))
+    options = {"evaluators": "all", "classifier": "full", "budget": 2, "target": "day"}
+    assert evaluate.main(arguments("one", no_cache=True, **options)) == 0
+    done = on_processes(3, arguments("several", **options))
     assert done.status == 0, done.stderr
     assert_equal_scores(scores(tmp_path / "several"), scores(tmp_path / "one"))
     # What they keep is what one process reads.
-    assert evaluate.main(arguments("again", evaluators="all")) == 0
+    assert evaluate.main(arguments("again", **options)) == 0
     assert_equal_scores(scores(tmp_path / "again"), scores(tmp_path / "one"))
 
 

@@ -36,7 +36,7 @@ def test_the_documented_example_runs_and_is_short(run_folder, tmp_path, monkeypa
 
 
 def test_the_documented_protocol_is_evaluated(pack_path, run_folder, tmp_path):
-    text, _, _ = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
+    text, *_ = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
     (tmp_path / "protocol.yaml").write_text(text)
     words = ["--protocol", tmp_path / "protocol.yaml", "--pack", pack_path, "--device", "cpu"]
     words += ["--checkpoint", run_folder, "--out", tmp_path / "out", "--no-cache"]
@@ -49,7 +49,7 @@ def test_the_documented_protocol_is_evaluated(pack_path, run_folder, tmp_path):
 
 
 def test_the_documented_protocol_of_lists_is_evaluated(pack_path, run_folder, tmp_path):
-    _, text, _ = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
+    _, text, *_ = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
     (tmp_path / "listed.yaml").write_text(text)
     for order, classes in enumerate(("ant bee cat dog eel", "eel dog cat bee ant")):
         for domain, count in (("day", 3), ("night", 5)):
@@ -73,7 +73,7 @@ def test_the_documented_protocol_of_lists_is_evaluated(pack_path, run_folder, tm
 def test_the_documented_protocol_of_several_packs_is_evaluated(
     image_tree, insects_path, run_folder, tmp_path
 ):
-    _, _, text = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
+    _, _, text, _ = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
     (tmp_path / "textures.yaml").write_text(text)
     samples = [path.relative_to(image_tree) for path in sorted(image_tree.rglob("*.jpg"))]
     splits = {"day": "train", "night": "val"}
@@ -96,6 +96,17 @@ def test_the_documented_protocol_of_several_packs_is_evaluated(
         "known": 38,
         "unknown": 16,
     }
+
+
+def test_the_documented_protocol_of_groups_is_evaluated(pack_path, run_folder, tmp_path):
+    *_, text = re.findall(r"```yaml\n(.*?)```", PROTOCOLS.read_text(), re.DOTALL)
+    (tmp_path / "groups.yaml").write_text(text)
+    words = ["--protocol", tmp_path / "groups.yaml", "--pack", pack_path, "--device", "cpu"]
+    words += ["--checkpoint", run_folder, "--out", tmp_path / "out", "--no-cache"]
+    assert evaluate.main([str(word) for word in words]) == 0
+    (benchmark,) = json.loads((tmp_path / "out" / "results.json").read_text())["benchmarks"]
+    groups = benchmark["targets"][0]["groups"]
+    assert {group["name"]: group["counts"]["unknown"] for group in groups} == {"near": 6, "far": 12}
 
 
 def test_the_documented_keys_of_a_selection_are_all_there_are():

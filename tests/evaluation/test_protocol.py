@@ -72,6 +72,8 @@ def test_a_selection_of_nothing_is_all(pack):
         ({"targets/night/test": [{"splits": ["val"]}]}, "no split val"),
         ({"targets/night/reference": [{"classes": ["dog"]}]}, "no reference image of class ant"),
         ({"targets/night/reference": [{"domains": ["day"]}]}, "class that is not known"),
+        ({"targets/night/groups": {"a": ["bee", "ant"]}}, "group a: class ant is known"),
+        ({"targets/night/groups": {"a": ["cow"]}}, "group a: no test image shows class cow"),
     ],
 )
 def test_a_pack_that_does_not_fit_is_named(pack, tmp_path, changes, message):
@@ -119,6 +121,9 @@ def test_a_pack_that_does_not_fit_is_named(pack, tmp_path, changes, message):
             {"targets/night/test": [{"classes": ["dog", "ant"], "masks": {"dog": "ff"}}]},
             "masks lacks the class ant",
         ),
+        ({"targets/night/groups": {"a": ["b"], "c": ["d", "b"]}}, "groups: a and c both name b"),
+        ({"targets/night/groups": {"a": "bee"}}, "groups: a is the word bee, expected a list"),
+        ({"targets/night/groups": {}}, "groups: expected a mapping.*not an empty mapping"),
         (
             {"targets/night/test": [{"leading": {"fraction": 0.5, "order": [1, 3]}}]},
             "order must hold each of the numbers 1 to 2 once",

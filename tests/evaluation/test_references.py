@@ -17,8 +17,8 @@ ROWS = ProtocolRows(
 )
 
 
-def drawn(**options):
-    return choose_references(ROWS, ReferenceConfig(**options))
+def drawn(seed=0, **options):
+    return choose_references(ROWS, ReferenceConfig(**options), seed)
 
 
 def test_all_references_are_used_by_default():
@@ -43,9 +43,10 @@ def test_the_draw_follows_from_the_seed():
 
 def test_draws_with_replacement_are_those_of_the_original():
     rows = drawn(shots=5, seed=13, with_replacement=True)
+    generator = np.random.default_rng(13)
     for number in range(3):
         ids = ROWS.reference[number == CLASSES]
-        expected = np.random.default_rng(13).choice(ids, 5)
+        expected = generator.choice(ids, 5)
         assert sorted(rows.reference[rows.reference_class == number]) == sorted(expected)
 
 

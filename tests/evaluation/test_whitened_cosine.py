@@ -15,7 +15,7 @@ from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.trained import load_network
 from evaluation.training_images import TrainingImages
 from evaluation.whitening import learn_whitening
-from model.config import EVALUATORS
+from model.config import EVALUATORS, WITH_IMAGES
 from model.network import build_network
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
@@ -80,10 +80,13 @@ def test_the_pack_that_is_given_comes_before_the_map_of_the_checkpoint(
     assert not np.allclose(scores(tmp_path / "given")[name], scores(tmp_path / "stored")[name])
 
 
-def test_all_evaluators_include_it_where_there_is_a_map(arguments, whitened_run, tmp_path):
-    assert evaluate.main(arguments(evaluators="all", checkpoint=whitened_run, target="day")) == 0
+def test_all_evaluators_of_features_are_computed_where_there_are_a_map_and_a_classifier(
+    arguments, whitened_run, tmp_path
+):
+    options = {"evaluators": "all", "classifier": "head", "target": "day"}
+    assert evaluate.main(arguments(checkpoint=whitened_run, **options)) == 0
     columns = [name for name in scores(tmp_path / "out") if name.endswith(".normality")]
-    assert columns == [f"{name}.normality" for name in EVALUATORS]
+    assert columns == [f"{name}.normality" for name in EVALUATORS if name not in WITH_IMAGES]
 
 
 def test_a_map_of_another_width_is_refused(arguments, whitened_run, refusal):

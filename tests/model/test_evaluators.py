@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from model import evaluators
+from model.classifier import train_classifier
 from model.config import BASELINES, EVALUATORS, EvaluatorOptions, ModelConfig
 from model.errors import EvaluatorError
 from model.evaluators import References, evaluate, num_pairs
+from model.image_scores import ImageStatistics
 from model.prototypes import most_significant
 from model.relation import RelationalTransformer
 from model.whitening import ResidualMoments, whitening
@@ -24,7 +26,13 @@ WHITENING = whitening(
     TRAINED.mean(dim=0),
     ResidualMoments.of(TRAINED, torch.zeros(50, dtype=torch.int64), TRAINED.mean(0, keepdim=True)),
 )
-OPTIONS = EvaluatorOptions(significant=3, neighbors=5, whitening=WHITENING)
+OPTIONS = EvaluatorOptions(
+    significant=3,
+    neighbors=5,
+    whitening=WHITENING,
+    classifier=train_classifier(FEATURES, CLASSES, K, 20),
+    images=ImageStatistics(TESTS + 0.1, torch.rand(T, 3, generator=GENERATOR)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +152,7 @@ def test_knn_is_the_distance_to_the_kth_reference(relation):
         assert predicted.tolist() == CLASSES[nearest].tolist()
 
 
-@pytest.mark.parametrize("name", ["mahalanobis", "mahalanobis-normalized"])
-def test_mahalanobis_follows_its_definition(relation, name):
-    features, tests = FEATURES.numpy().astype(float), TESTS.numpy().astype(float)
-    if name == "mahalanobis-normalized":
-        features, tests = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, tests))
-    means = np.stack([features[k == CLASSES].mean(axis=0) for k in range(K)])
-    residuals = features - means[CLASSES]
+def squared_mahalanobis(tests: np.ndarray, means: np.ndarray, residuals: np.ndarray) -> np.ndarray:
     sample = residuals.T @ residuals / R
     scale = np.trace(sample) / D
     # Ledoit and Wolf (2004), lemma 3.2 and section 3.3.
@@ -159,7 +161,21 @@ def test_mahalanobis_follows_its_definition(relation, name):
     shrinkage = min(noise, spread) / spread
     inverse = np.linalg.inv((1 - shrinkage) * sample + shrinkage * scale * np.eye(D))
     differences = tests[:, None] - means[None]
-    distances = np.einsum("tkd,de,tke->tk", differences, inverse, differences)
+    return np.einsum("tkd,de,tke->tk", differences, inverse, differences)
+
+
+@pytest.mark.parametrize("relative", ["", "relative-"])
+@pytest.mark.parametrize("normalized", ["", "-normalized"])
+def test_mahalanobis_follows_its_definition(relation, relative, normalized):
+    features, tests = FEATURES.numpy().astype(float), TESTS.numpy().astype(float)
+    if normalized:
+        features, tests = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, tests))
+    means = np.stack([features[k == CLASSES].mean(axis=0) for k in range(K)])
+    distances = squared_mahalanobis(tests, means, features - means[CLASSES])
+    if relative:
+        center = features.mean(axis=0, keepdims=True)
+        distances -= squared_mahalanobis(tests, center, features - center)
+    name = f"{relative}mahalanobis{normalized}"
     normality, predicted = score(name, relation)
     close(normality, -distances.min(axis=1))
     assert predicted.tolist() == distances.argmin(axis=1).tolist()
@@ -205,6 +221,8 @@ def test_baselines_compare_no_pairs():
             "needs 5 neighbors, but there are 4",
         ),
         (["mahalanobis"], References(FEATURES[:4], CLASSES[:4], K), "no covariance"),
+        (["mahalanobis"], References(FEATURES[:2], torch.zeros(2).long(), 1), "no covariance"),
+        (["relative-mahalanobis"], References(FEATURES[:4], CLASSES[:4], K), "no covariance"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(relation, names, references, message):
@@ -215,3 +233,41 @@ def test_what_cannot_be_scored_is_refused(relation, names, references, message):
 def test_whitened_cosine_without_a_map_is_refused(relation):
     with pytest.raises(EvaluatorError, match="the relational module has none"):
         evaluate(["whitened-cosine"], relation, REFERENCES, TESTS)
+
+
+@pytest.mark.parametrize("name", ["relation-softmax", "significant-logit", "euclidean"])
+def test_the_ranking_has_the_three_nearest_classes(name, relation):
+    found = evaluate([name], relation, REFERENCES, TESTS, OPTIONS)[name]
+    if name == "euclidean":
+        distances = np.linalg.norm(TESTS.numpy()[:, None] - MEANS[None], axis=2)
+    else:
+        z = logits_to_means if name.startswith("relation") else logits_to_significant
+        distances = z(relation)
+    order = distances.argsort(axis=1)[:, :3]
+    assert found.ranking.classes.tolist() == order.tolist()
+    close(found.ranking.scores, -np.take_along_axis(distances, order, axis=1))
+
+
+@pytest.mark.parametrize("name", ["knn", "relation-knn"])
+def test_the_ranking_of_neighbors_takes_the_nearest_of_each_class(name, relation):
+    found = evaluate([name], relation, REFERENCES, TESTS, OPTIONS)[name]
+    if name == "knn":
+        distances = np.linalg.norm(TESTS.numpy()[:, None] - FEATURES.numpy()[None], axis=2)
+    else:
+        distances = np.array([[logit(relation, t, f) for f in FEATURES] for t in TESTS])
+    for test in range(T):
+        neighbors = distances[test].argsort()[: OPTIONS.neighbors]
+        nearest = {}
+        for neighbor in neighbors:
+            nearest.setdefault(int(CLASSES[neighbor]), -distances[test, neighbor])
+        expected = list(nearest.items())[:3]
+        count = len(expected)
+        assert found.ranking.classes[test, :count].tolist() == [pair[0] for pair in expected]
+        close(found.ranking.scores[test, :count], [pair[1] for pair in expected])
+        assert found.ranking.scores[test, count:].isinf().all()
+
+
+def test_the_ranking_of_fewer_classes_is_shorter(relation):
+    references = References(FEATURES[CLASSES < 2], CLASSES[CLASSES < 2], 2)
+    found = evaluate(["cosine"], relation, references, TESTS)["cosine"]
+    assert found.ranking.classes.shape == found.ranking.scores.shape == (T, 2)

@@ -101,6 +101,58 @@ def test_closed_set_accuracy_counts_the_known_only():
         metrics.closed_set_accuracy(np.array([-1]), np.array([0]))
 
 
+def scored_classes(seed=0):
+    """40 samples of three known classes and of unknown ones, with many equal scores."""
+    generator = np.random.default_rng(seed)
+    test_class = generator.integers(-1, 3, 40)
+    normality = generator.integers(0, 12, 40) + 2.0 * (test_class >= 0)
+    return test_class, normality, generator.integers(0, 3, 40)
+
+
+def test_oscr_compares_each_known_with_each_unknown_sample():
+    test_class, normality, predicted = scored_classes()
+    wins = [
+        (c == p) * ((n > other) + 0.5 * (n == other))
+        for c, n, p in zip(test_class, normality, predicted, strict=True)
+        if c >= 0
+        for other in normality[test_class < 0]
+    ]
+    assert metrics.oscr(test_class, normality, predicted) == pytest.approx(np.mean(wins))
+
+
+def test_oscr_is_the_auroc_if_every_class_is_right_and_0_if_none_is():
+    test_class, normality, _ = scored_classes()
+    area = metrics.auroc(test_class >= 0, normality)
+    assert metrics.oscr(test_class, normality, test_class) == pytest.approx(area)
+    assert metrics.oscr(test_class, normality, test_class + 1) == 0
+
+
+@pytest.mark.parametrize("recall", [0.95, 0.7])
+def test_open_set_decisions_are_counted_one_by_one(recall):
+    test_class, normality, predicted = scored_classes()
+    threshold = metrics.threshold_at_recall(test_class >= 0, normality, recall)
+    right = {True: [], False: []}
+    for c, n, p in zip(test_class, normality, predicted, strict=True):
+        right[c >= 0].append(n >= threshold and c == p if c >= 0 else n < threshold)
+    known, unknown = np.mean(right[True]), np.mean(right[False])
+    assert 0 < unknown < 1
+    accuracy, h_score = metrics.open_set(test_class, normality, predicted, recall)
+    assert accuracy == pytest.approx(np.mean(right[True] + right[False]))
+    assert h_score == pytest.approx(2 / (1 / known + 1 / unknown))
+
+
+def test_the_h_score_is_0_if_nothing_is_right():
+    test_class, normality = np.array([0, 0, -1]), np.array([1.0, 2.0, 3.0])
+    assert metrics.open_set(test_class, normality, np.ones(3, dtype=int)) == (0, 0)
+
+
+@pytest.mark.parametrize("metric", [metrics.oscr, metrics.open_set])
+def test_open_set_metrics_that_do_not_exist_are_refused(metric):
+    for test_class, kind in (([0, 1], "unknown"), ([-1, -1], "known")):
+        with pytest.raises(ValueError, match=f"no {kind} sample"):
+            metric(np.array(test_class), np.array([1.0, 2.0]), np.array([0, 1]))
+
+
 @pytest.mark.parametrize("metric", [metrics.auroc, metrics.fpr95, metrics.auroc_interval])
 def test_metrics_that_do_not_exist_are_refused(metric):
     with pytest.raises(ValueError, match="no unknown sample"):

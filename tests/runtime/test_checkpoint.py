@@ -10,13 +10,22 @@ import pytest
 import torch
 
 from runtime import checkpoint
-from runtime.checkpoint import add_metrics, load_weights, newest, prune, save, step_folders
+from runtime.checkpoint import (
+    TrainingState,
+    add_metrics,
+    load_weights,
+    newest,
+    prune,
+    save,
+    step_folders,
+)
 from runtime.errors import CheckpointError
 
 
-def write(run, step, value=None, **metrics):
+def write(run, step, value=None, averaged=None, **metrics):
     weights = {"a": torch.full((2, 3), float(step if value is None else value))}
-    training = {"optimizer": {"state": {0: {"buffer": torch.ones(3)}}, "param_groups": []}}
+    values = {"optimizer": {"state": {0: {"buffer": torch.ones(3)}}, "param_groups": []}}
+    training = TrainingState(values, averaged)
     return save(run, step, weights=weights, config={"seed": 1}, metrics=metrics, training=training)
 
 
@@ -44,6 +53,30 @@ def test_weights_load_from_a_run_a_step_or_a_file(tmp_path, place):
     assert found.config == {"seed": 1}
     assert found.step == 12
     assert found.verified
+
+
+@pytest.mark.parametrize("place", ["run", "step", "file"])
+def test_averaged_weights_are_preferred_where_there_are_any(tmp_path, place):
+    folder = write(tmp_path, 3, averaged={"a": torch.zeros(2, 3)})
+    path = {"run": tmp_path, "step": folder, "file": folder / "averaged.safetensors"}[place]
+    found = load_weights(path)
+    assert (found.weights["a"][0, 0], found.is_averaged, found.verified) == (0, True, True)
+    trained = load_weights(folder / "weights.safetensors")
+    assert (trained.weights["a"][0, 0], trained.is_averaged) == (3, False)
+    both = newest(tmp_path)
+    assert (both.weights["a"][0, 0], both.averaged["a"][0, 0]) == (3, 0)
+
+
+@pytest.mark.parametrize("reader", [newest, load_weights])
+def test_averaged_weights_that_are_lost_or_added_are_refused(tmp_path, reader):
+    folder = write(tmp_path, 3, averaged={"a": torch.zeros(2, 3)})
+    (folder / "averaged.safetensors").rename(tmp_path / "taken")
+    with pytest.raises(CheckpointError, match=r"averaged.safetensors.*No such file"):
+        reader(tmp_path)
+    other = tmp_path / "other"
+    (tmp_path / "taken").rename(write(other, 3) / "averaged.safetensors")
+    with pytest.raises(CheckpointError, match=r"does not list averaged\.safetensors"):
+        reader(other)
 
 
 def drop_checksums(folder):
@@ -204,11 +237,12 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
 def test_a_file_that_cannot_grow_leaves_the_last_checkpoint_whole(tmp_path):
     write(tmp_path, 1)
     large = {"a": torch.zeros(100_000)}
+    state = TrainingState(large)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         with pytest.raises(CheckpointError, match="cannot write"):
-            save(tmp_path, 2, weights=large, config={}, metrics={}, training=large)
+            save(tmp_path, 2, weights=large, config={}, metrics={}, training=state)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]

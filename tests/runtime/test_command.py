@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,40 @@ def test_a_full_standard_output_is_one_line(environment, length):
         )
     assert done.returncode == 2
     assert done.stderr == "error: cannot write to standard output: No space left on device\n"
+
+
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+
+
+@pytest.mark.parametrize("given", [{"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_how_openmp_threads_wait_is_up_to_the_user(given, monkeypatch):
+    for name in WAITING:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert run_command(lambda: 0) == 0
+    assert {name: os.environ[name] for name in WAITING if name in os.environ} == given
+
+
+def test_openmp_threads_of_training_and_evaluation_soon_sleep():
+    """libgomp prints the settings that it reads when it is loaded, as torch does in a command."""
+    code = """
+import ctypes, importlib.util, pathlib
+import evaluate, train_ddp
+from runtime.command import run_command
+assert "libgomp" not in pathlib.Path("/proc/self/maps").read_text()
+(torch,) = importlib.util.find_spec("torch").submodule_search_locations
+(library,) = pathlib.Path(torch, "lib").glob("libgomp*")
+run_command(lambda: ctypes.CDLL(library) and 0)
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment | {"OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr) == ["1000"]

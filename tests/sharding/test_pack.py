@@ -327,7 +327,8 @@ def test_the_demo_is_packed_once_for_each_seed(tmp_path, monkeypatch, capsys, er
     """Of few classes, which the workers need not know of: a source names what is drawn."""
     monkeypatch.setattr(characters, "NUM_CLASSES", 5)
     monkeypatch.setattr(characters, "NUM_TRAINING_CLASSES", 3)
-    monkeypatch.setattr(characters, "SAMPLES_PER_DOMAIN", 1)
+    monkeypatch.setattr(characters, "TRAINING_SAMPLES", 1)
+    monkeypatch.setattr(characters, "HELD_OUT_SAMPLES", 1)
     monkeypatch.setattr(characters, "NUM_REFERENCES", 0)
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out), "--workers", "2"]) == 0

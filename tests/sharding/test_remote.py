@@ -4,6 +4,7 @@ Each failure is one line, exit status 2, without credentials; no part of a pack 
 and the same command continues when the cause is gone.
 """
 
+import re
 import resource
 import shutil
 import sys
@@ -120,9 +121,12 @@ def test_a_pack_survives_the_way_to_a_bucket_and_back(
         assert main(["push", str(pack), url]) == 0
         assert capsys.readouterr().out == f"{url}: {answer}\n"
     assert files_of(bucket / "packs" / "animals").keys() == files_of(pack).keys()
-    for answer in ("copied and checked", "is there already"):
-        assert main(["stage", url, str(local)]) == 0
-        assert capsys.readouterr().out == f"{local}: {answer}\n"
+    assert main(["stage", url, str(local)]) == 0
+    begun, ended = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"{local}: copying [0-9.]+k?B from {url}", begun)
+    assert ended == f"{local}: copied and checked"
+    assert main(["stage", url, str(local)]) == 0
+    assert capsys.readouterr().out == f"{local}: is there already\n"
     assert main(["verify", str(local)]) == 0
     ours, theirs = files_of(local), files_of(pack)
     if version == 1:  # its manifest is the same, indented
@@ -389,7 +393,7 @@ def test_two_processes_that_stage_to_one_folder_make_one_copy(s3, url, pack_path
     outputs = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert [error for _, error in outputs] == ["", ""]
-    answers = sorted(output.partition(": ")[2].strip() for output, _ in outputs)
+    answers = sorted(output.splitlines()[-1].partition(": ")[2] for output, _ in outputs)
     assert answers == ["copied and checked", "is there already"]
     assert files_of(tmp_path / "local") == files_of(pack_path)
 

@@ -1,5 +1,7 @@
 """What is read of a tree, what is left out, and that the user is told."""
 
+import struct
+
 import pytest
 from PIL import Image
 from published_trees import CARS_CLASSES, MAKERS, PATTERNNET_CLASSES, SUN397_CLASSES
@@ -272,7 +274,10 @@ def test_what_is_wrong_with_the_labels_of_cars_is_said(tmp_path):
     ):
         SOURCES["cars"].make(tmp_path)
     meta = tmp_path / "devkit" / "cars_meta.mat"
-    for content in (meta.read_bytes()[:300], b"", b"MATLAB 7.3", bytes(4000)):
+    published = meta.read_bytes()
+    huge = published.replace(struct.pack("<ii", 1, 196), struct.pack("<ii", 2**31 - 1, 1))
+    assert huge != published
+    for content in (published[:300], b"", b"MATLAB 7.3", bytes(4000), huge):
         meta.write_bytes(content)
         with pytest.raises(PackError, match=r"cannot use .*cars_meta\.mat: .*; get the published"):
             SOURCES["cars"].make(tmp_path)

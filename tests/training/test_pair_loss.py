@@ -55,7 +55,7 @@ def test_any_number_at_once_gives_loss_and_gradients_of_the_plain_forward(networ
     plain = network.relation(features[left], features[right])
     expected_loss = OBJECTIVE(plain, different)
     expected = gradients(network, expected_loss)
-    loss, logits = PairLoss(network, OBJECTIVE, 3, at_once)(images, left, right, different)
+    loss, logits, _ = PairLoss(network, OBJECTIVE, 3, at_once)(images, left, right, different)
     found = gradients(network, loss)
     assert not logits.requires_grad
     torch.testing.assert_close(logits, plain.detach(), atol=1e-5, rtol=1e-5)
@@ -68,7 +68,7 @@ def test_bfloat16_in_parts_is_near_bfloat16_at_once(network, batch):
     found = []
     for at_once in (None, 10):
         with torch.autocast("cpu", torch.bfloat16):
-            loss, logits = PairLoss(network, OBJECTIVE, 3, at_once)(*batch)
+            loss, logits, _ = PairLoss(network, OBJECTIVE, 3, at_once)(*batch)
         assert (loss.dtype, logits.dtype) == (torch.float32, torch.float32)
         found.append((loss.detach(), gradients(network, loss)))
     torch.testing.assert_close(found[0][0], found[1][0], atol=1e-3, rtol=1e-3)

@@ -42,6 +42,9 @@ def test_a_remote_pack_is_copied_and_trained_on(
     assert f"first run `python -m sharding stage {URL} {tmp_path / 'cache'}/pack-" in line
     assert not (tmp_path / "cache").exists()
     assert train(pack, cache, "--train.iterations=1") == 0
+    begun, ended = capsys.readouterr().out.splitlines()[:2]
+    assert begun.endswith(f"B from {URL}")
+    assert ended.endswith(": copied and checked")
     (copy,) = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
     assert str(copy) in (step_folders(tmp_path / "run")[0] / "config.yaml").read_text()
     assert train(pack, cache, "--dry-run") == 0

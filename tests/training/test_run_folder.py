@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -11,12 +12,14 @@ import sys
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 from pipelines.pack import Pack
 from runtime.checkpoint import load_weights, step_folders
 from tests.common import ROOT, flip
-from training.config import LogConfig
-from training.run_log import LogError, RunLog
+from training.output_config import LogConfig
+from training.run_files import LogError
+from training.run_log import RunLog
 
 
 def steps(run):
@@ -197,10 +200,36 @@ def test_a_tensorboard_file_that_cannot_grow_is_one_error(tmp_path):
 def test_tensorboard_reads_the_values_that_were_logged(tmp_path):
     with RunLog(tmp_path, LogConfig(), active=True, first=0, total=9) as log:
         for step in (1, 2):
-            log.metrics(step, {"loss": 0.5 * step, "auroc/night": 0.25})
+            log.metrics(step, {"loss": 0.5 * step, "auroc": 0.25})
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in board.Scalars("loss")] == [(1, 0.5), (2, 1.0)]
-    assert board.Tags()["scalars"] == ["loss", "auroc/night"]
+    assert board.Tags()["scalars"] == ["loss", "auroc"]
+
+
+def test_tensorboard_has_one_chart_of_each_metric_with_the_evaluators_as_lines(tmp_path):
+    names = [
+        f"validation/{metric}/{line}"
+        for metric in ("auroc", "fpr95")
+        for line in ("cosine", "cosine/night", "knn", "knn/night")
+    ]
+    with RunLog(tmp_path, LogConfig(), active=True, first=0, total=9) as log:
+        log.metrics(1, {"loss": 1.0})
+        log.metrics(2, dict.fromkeys(names, 0.5))
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert board.Tags()["scalars"] == ["loss", *names]
+    (event,) = board.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    (category,) = layout.category
+    lines = {
+        chart.title: [name for tag in chart.multiline.tag for name in names if re.match(tag, name)]
+        for chart in category.chart
+    }
+    assert lines == {
+        "auroc": ["validation/auroc/cosine", "validation/auroc/knn"],
+        "auroc on night": ["validation/auroc/cosine/night", "validation/auroc/knn/night"],
+        "fpr95": ["validation/fpr95/cosine", "validation/fpr95/knn"],
+        "fpr95 on night": ["validation/fpr95/cosine/night", "validation/fpr95/knn/night"],
+    }
 
 
 def test_a_torn_last_line_of_the_log_stays_the_only_one(train, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from evaluate import main as evaluate
 from runtime.checkpoint import load_weights, newest, step_folders
 from tests.training.runs import assert_same_weights, logged
 
@@ -119,6 +120,43 @@ def test_validation_is_logged_and_keeps_the_best_checkpoint(train, protocol_file
     assert max(areas.values()) in {round(areas[step], 6) for step in kept}
 
 
+def test_each_evaluator_of_validation_is_measured_as_evaluation_does(
+    train, protocol_file, pack_path, tmp_path
+):
+    names = ["cosine", "relation-logit"]
+    options = [f"--validation.evaluators={json.dumps(names)}", "--train.iterations=2"]
+    assert train(f"--validation.protocol={protocol_file}", *options) == 0
+    measured, run = logged(tmp_path / "run")[-1], tmp_path / "run"
+    options = ["--protocol", protocol_file, "--pack", pack_path, "--checkpoint", run, "--no-cache"]
+    options += ["--out", tmp_path / "out", "--device=cpu", "--resamples=1"]
+    options += ["--evaluators", "relation-softmax", *names]
+    assert evaluate([str(option) for option in options]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    evaluated = results["benchmarks"][0]["targets"][0]["evaluators"]
+    assert set(evaluated) == {"relation-softmax", *names}
+    for evaluator, metrics in evaluated.items():
+        for metric in ("auroc", "fpr95", "aupr_known", "aupr_unknown", "accuracy"):
+            for of in (evaluator, f"{evaluator}/night"):
+                found = measured[f"validation/{metric}/{of}"]
+                assert found == pytest.approx(metrics[metric], abs=1e-5), (metric, of)
+    assert measured["auroc"] == measured["validation/auroc/relation-softmax"]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--validation.evaluators=[cosine, nearest]", "no evaluator is called nearest; choose"),
+        ("--validation.targets=[dusk]", "dusk"),
+    ],
+)
+def test_a_mistake_in_validation_is_one_line_before_the_first_step(
+    train, protocol_file, tmp_path, error_line, option, words
+):
+    assert train(f"--validation.protocol={protocol_file}", option) == 2
+    assert words in error_line()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_old_evaluator_names_of_a_recipe_work_with_a_hint(train, protocol_file, capsys):
     options = [f"--validation.protocol={protocol_file}", "--train.iterations=1"]
     assert train("--validation.evaluator=knn-normalised", *options) == 2
@@ -205,6 +243,7 @@ def test_linear_rule_follows_the_number_of_devices_and_is_printed(train, capsys)
         (["--optimizer.name=adam"], "optimizer.name"),
         (["--train.speed=3"], "train.speed"),
         (["--validation.protocol=none.yaml"], "none.yaml"),
+        (["--log.samples=1"], "log.samples needs log.tensorboard or log.wandb"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(train, error_line, options, words):

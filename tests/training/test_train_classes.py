@@ -48,6 +48,7 @@ OPTIONS = [
     ["--train.accumulate=4"],
     ["--data.sampling.mean_partners=true", "--data.sampling.same_domain_negatives=true"],
     ["--data.sampling.cross_domain=true", "--train.precision=bfloat16"],
+    ["--data.sampling.hard_negatives=1", "--data.sampling.mean_partners=true"],
 ]
 
 
@@ -69,13 +70,14 @@ def test_any_split_of_the_groups_gives_the_same_run(train, tmp_path):
 def test_two_and_four_ranks_train_as_one_and_continue_each_other(
     train, runner, config_file, tmp_path
 ):
-    train()
+    hard = "--data.sampling.hard_negatives=1"
+    train(hard)
 
     def torchrun(ranks, *options):
         words = [f"--nproc-per-node={ranks}", "--standalone", "--run-path", "--start-method=fork"]
         words += [ROOT / "train_ddp.py", "--config", config_file, "--out", tmp_path / "ranks"]
         module = "torch.distributed.run"
-        words = [str(word) for word in (*words, *options)]
+        words = [str(word) for word in (*words, hard, *options)]
         (outcome,) = runner.run(Command("train", module, words, ROOT, timeout=200))
         assert outcome.status == 0, outcome
 
@@ -84,6 +86,25 @@ def test_two_and_four_ranks_train_as_one_and_continue_each_other(
     assert_same_weights(tmp_path / "run", tmp_path / "ranks", rtol=1e-3, atol=1e-5)
     losses = [[record["loss"] for record in logged(tmp_path / name)] for name in ("run", "ranks")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_hard_negatives_are_said_and_change_the_pairs_from_the_first_step(train, tmp_path, capsys):
+    train("--train.iterations=1")
+    capsys.readouterr()
+    train("--train.iterations=1", "--data.sampling.hard_negatives=2", run="hard")
+    assert "2 of the 2 negatives of each positive pair are chosen by sim" in capsys.readouterr().out
+    plain, hard = (logged(tmp_path / name)[0]["loss"] for name in ("run", "hard"))
+    assert hard > plain
+
+
+def test_a_run_begun_before_hard_negatives_continues(train, tmp_path):
+    train("--train.iterations=1")
+    (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["data"]["sampling"].pop("hard_negatives") == 0
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "checksums.json").unlink()
+    assert train("--train.iterations=2") == 0
 
 
 def test_linear_scaling_changes_the_number_of_groups(train, capsys):
@@ -128,6 +149,8 @@ def test_small_classes_are_counted_and_said(train, capsys):
         (["--data.sampling.kind=pk"], "data.sampling.kind must be one of independent, classes"),
         (["--data.sampling.cross_domain=true", "--data.domains=[day]"], "several domains"),
         (["--data.sampling.mean_partners=true", "--data.sampling.images=2"], "3 or more, not 2"),
+        (["--data.sampling.hard_negatives=3"], "hard_negatives is 3, of data.sampling.negatives 2"),
+        (["--data.sampling.hard_negatives=-1"], "data.sampling.hard_negatives must be"),
         (["--data.sampling.groups=60000000"], "data.sampling.groups"),
         (["--data.sampling.groups=1000000"], "pairs per step; at most 16,777,216"),
         (["--scale=linear", "--train.recipe_ranks=3"], "data.sampling.groups 4 is not a multiple"),
@@ -153,6 +176,7 @@ def test_weights_of_packs_are_refused(pack_path, insects_path, tmp_path, error_l
     [
         (["--data.sampling.kind=independent"], "data.sampling"),
         (["--data.sampling.negatives=3"], "data.sampling"),
+        (["--data.sampling.hard_negatives=1"], "data.sampling"),
         (["--data.sampling.groups=2"], "data.sampling"),
     ],
 )

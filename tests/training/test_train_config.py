@@ -43,6 +43,8 @@ WRONG = [
     ("train.clip", -1),
     ("train.clip", 0),
     ("train.clip", ".inf"),
+    ("train.ema", 1),
+    ("train.ema", -0.1),
     ("train.max_loss", 0),
     ("train.max_loss", ".nan"),
     ("input.image_size", 100_000),
@@ -74,6 +76,8 @@ WRONG = [
     ("checkpoint.every", 0),
     ("checkpoint.keep", 0),
     ("log.every", 0),
+    ("log.samples", -1),
+    ("profile", -1),
     ("log.peak_tflops", 0),
 ]
 

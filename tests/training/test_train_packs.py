@@ -69,8 +69,10 @@ def test_validation_uses_the_packs_of_the_protocols_data_sets(
     protocol_file.write_text(yaml.safe_dump(protocol))
     options = [f"--validation.protocol={protocol_file}", "--train.iterations=1"]
     assert train_on(packs, *options) == 0
-    areas = [logged(tmp_path / "run")[-1][f"auroc/{target}"] for target in ("night", "dusk")]
+    measured, name = logged(tmp_path / "run")[-1], "validation/auroc/relation-softmax"
+    areas = [measured[f"{name}/{target}"] for target in ("night", "dusk")]
     assert all(0 <= area <= 1 for area in areas)
+    assert measured["auroc"] == measured[name] == pytest.approx(sum(areas) / 2, abs=1e-5)
 
 
 def test_a_protocol_that_needs_another_pack_is_refused_before_the_first_step(

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from runtime.checkpoint import newest, step_folders
+from runtime.checkpoint import load_weights, newest, step_folders
 from tests.commands import Command
 from tests.common import ROOT
 from tests.training.runs import assert_same_weights, logged
@@ -96,12 +96,14 @@ def test_kill_9_at_random_steps_then_resume_equals_an_uninterrupted_run(start, t
 
 
 def test_one_two_and_four_ranks_train_alike_and_continue_each_other(start, config_file, tmp_path):
-    assert main(["--config", str(config_file), "--out", str(tmp_path / "one")]) == 0
-    finish(start("--train.iterations=4", ranks=4))
+    averaging = "--train.ema=0.5"
+    assert main(["--config", str(config_file), "--out", str(tmp_path / "one"), averaging]) == 0
+    finish(start("--train.iterations=4", averaging, ranks=4))
     assert newest(tmp_path / "run").step == 4
-    finish(start("--train.accumulate=2", ranks=2))
+    finish(start("--train.accumulate=2", averaging, ranks=2))
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     assert_same_weights(tmp_path / "one", tmp_path / "run", rtol=1e-3, atol=1e-5)
+    assert load_weights(tmp_path / "run").is_averaged
 
 
 def test_two_ranks_learn_the_whitening_of_one(start, config_file, tmp_path):

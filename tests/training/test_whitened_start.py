@@ -77,6 +77,14 @@ def test_validation_without_a_map_is_one_line_before_the_first_step(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_validation_by_an_evaluator_that_needs_a_classifier_is_one_line(
+    train, protocol_file, error_line
+):
+    options = [f"--validation.protocol={protocol_file}", "--validation.evaluator=energy"]
+    assert train(*options) == 2
+    assert "validation.evaluator energy needs a classifier" in error_line()
+
+
 def test_a_run_is_not_continued_with_another_start(train, capsys, error_line):
     train(WHITENED, "--train.iterations=1")
     capsys.readouterr()

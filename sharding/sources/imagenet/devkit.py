@@ -6,16 +6,14 @@ says which synset an ID is, `data/ILSVRC2012_validation_ground_truth.txt` has on
 
 import gzip
 import io
-import resource
 import zlib
 from pathlib import Path
-from typing import Any
 
 from runtime.errors import PackError, first_line
 from sharding.sources.containers.archives import members
 from sharding.sources.containers.container import Container
 from sharding.sources.imagenet.choice import SYNSET
-from sharding.workers import processes
+from sharding.sources.matlab import records
 
 ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
 FOLDER = "ILSVRC2012_devkit_t12"
@@ -23,8 +21,7 @@ _META = "data/meta.mat"
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 _MAX_ARCHIVE = 64 * 2**20  # bytes, unpacked; the published one has 4 MB
 _MAX_FILE = 8 * 2**20
-_MAX_MEMORY = 2**30  # bytes, and seconds, that reading the .mat may take
-_MAX_SECONDS = 60
+_FIELDS = {"ILSVRC2012_ID": int, "WNID": str, "num_children": int}
 _AGAIN = "get the published development kit again"
 
 
@@ -85,13 +82,10 @@ def _limited(content: bytes, most: int, title: str) -> bytes:
 
 def _synsets(meta: bytes, kit: Path) -> dict[str, str]:
     """The synset of each ID, both as text; only of those that have images, the leaves."""
-    with processes(1, _limit) as pool:  # the parser is not made for hostile files
-        try:
-            rows = pool.submit(_rows, meta).result()
-        except (ValueError, MemoryError) as error:
-            raise PackError(
-                f"{_META} in {kit} is damaged: {first_line(error)}; {_AGAIN}"
-            ) from error
+    try:
+        rows = records(meta, "synsets", _FIELDS)
+    except ValueError as error:
+        raise PackError(f"{_META} in {kit} is damaged: {first_line(error)}; {_AGAIN}") from error
     synset_of = {str(number): synset for number, synset, children in rows if children == 0}
     expected = {str(number) for number in range(1, len(synset_of) + 1)}
     valid = all(SYNSET.fullmatch(synset) for synset in synset_of.values())
@@ -100,29 +94,3 @@ def _synsets(meta: bytes, kit: Path) -> dict[str, str]:
             f"{_META} in {kit} does not number its synsets from 1, one by one; {_AGAIN}"
         )
     return synset_of
-
-
-def _rows(meta: bytes) -> list[tuple[int, str, int]]:
-    """(ID, synset, number of children) of each synset in a .mat file; runs in a process of its own.
-
-    Raises:
-        ValueError: it is not such a file.
-    """
-    from scipy.io import loadmat
-
-    try:
-        synsets: Any = loadmat(io.BytesIO(meta), variable_names=["synsets"], squeeze_me=True)
-        table = synsets["synsets"]
-        columns = (table["ILSVRC2012_ID"], table["WNID"], table["num_children"])
-        return [(int(number), str(wnid), int(n)) for number, wnid, n in zip(*columns, strict=True)]
-    except Exception as error:  # whatever a parser raises on untrusted bytes
-        raise ValueError(first_line(error)) from error
-
-
-def _limit() -> None:
-    import scipy.io  # noqa: F401  # before the limit: libraries reserve memory they do not use
-
-    with Path("/proc/self/statm").open() as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + _MAX_MEMORY, used + _MAX_MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (_MAX_SECONDS, _MAX_SECONDS))

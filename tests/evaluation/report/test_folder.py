@@ -6,10 +6,19 @@ import signal
 
 import pytest
 
+from evaluation.comparison import compare
 from evaluation.report.folder import reserve
 from runtime.errors import ConfigError
 
-FILES = {"report.html", "results.csv", "results.json", "results.md", "scores.parquet"}
+FILES = {
+    "comparisons.csv",
+    "figures",
+    "report.html",
+    "results.csv",
+    "results.json",
+    "results.md",
+    "scores.parquet",
+}
 
 
 @pytest.fixture
@@ -23,13 +32,17 @@ def place(tmp_path):
 def write(results, receipt):
     def write(out, overwrite=False):
         with reserve(out, overwrite) as folder:
-            folder.write(results, receipt)
+            folder.write(results, compare(results, 2), receipt)
 
     return write
 
 
 def names(folder) -> set[str]:
     return {path.name for path in folder.iterdir()}
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_all_files_appear_at_once_and_nothing_else_stays(write, place):
@@ -41,7 +54,7 @@ def test_all_files_appear_at_once_and_nothing_else_stays(write, place):
 def test_nothing_is_to_be_seen_before_the_end(results, receipt, place):
     with reserve(place / "deep" / "out", False) as folder:
         assert not (place / "deep" / "out").exists()
-        folder.write(results, receipt)
+        folder.write(results, compare(results, 2), receipt)
         assert names(place / "deep" / "out") == FILES
 
 
@@ -72,6 +85,19 @@ def test_other_files_are_never_replaced(write, place):
     assert not [name for name in names(place.parent) if name.startswith(".place")]
 
 
+@pytest.mark.parametrize("complete", [False, True])
+def test_other_figures_are_never_replaced(write, place, complete):
+    out = place / "out"
+    name = "photo.jpg" if complete else "mine.svg"
+    if complete:
+        write(out)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    (out / "figures" / name).write_text("years")
+    with pytest.raises(ConfigError, match="holds files other than results, such as figures"):
+        write(out, overwrite=True)
+    assert (out / "figures" / name).read_text() == "years"
+
+
 def test_an_empty_folder_is_used_and_a_link_leads_to_its_target(write, place):
     (place / "real").mkdir()
     (place / "link").symlink_to("real")
@@ -100,6 +126,8 @@ def test_an_evaluation_that_was_killed_blocks_nobody(write, place):
     if not child:
         with reserve(place / "out", False):
             (place / ".out.partial" / "results.csv").write_text("half")
+            (place / ".out.partial" / "figures").mkdir()
+            (place / ".out.partial" / "figures" / "a.svg").write_text("half")
             os.kill(os.getpid(), signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
@@ -120,7 +148,7 @@ def test_results_whose_replacement_was_killed_come_back(write, place):
 @pytest.mark.parametrize("limit", [0, 1000, 10_000])
 def test_a_full_disk_leaves_the_earlier_results(write, place, limit):
     write(place / "out")
-    before = {path.name: path.read_bytes() for path in (place / "out").iterdir()}
+    before = contents(place / "out")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
@@ -129,4 +157,4 @@ def test_a_full_disk_leaves_the_earlier_results(write, place, limit):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert names(place) == {"out"}
-    assert {path.name: path.read_bytes() for path in (place / "out").iterdir()} == before
+    assert contents(place / "out") == before

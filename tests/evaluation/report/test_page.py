@@ -1,12 +1,15 @@
 """What the report shows of one evaluator's scores, and that the page stands alone."""
 
+import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
+import torch
 
 import evaluate
-from evaluation.report.charts import histogram, roc_chart
-from evaluation.report.mistakes import confusion, most_confident
+from evaluation.report.mistakes import confusion, most_confident, nearest
 from evaluation.results import measure
 
 # 20 known of two classes, 10 unknown; the known ones at .1 are the ones turned away at 95 % recall.
@@ -36,17 +39,9 @@ def test_no_more_than_24_mistakes_are_shown():
     assert sum(mistake.known for mistake in mistakes) == 12
 
 
-def test_charts_have_a_curve_a_score_and_bars_for_both_kinds():
-    known = TEST_CLASS >= 0
-    chart = roc_chart(known, {"one": NORMALITY, "two": -NORMALITY})
-    assert chart.count("<polyline") == 2
-    bars = histogram(known, NORMALITY)
-    assert 'class="known"' in bars
-    assert 'class="unknown"' in bars
-
-
-def test_histogram_of_equal_scores_is_drawn():
-    assert "<rect" in histogram(TEST_CLASS >= 0, np.ones(30, dtype=np.float32))
+def test_the_nearest_reference_has_the_highest_cosine():
+    features = torch.tensor([[0.0, 1.0], [10.0, 10.0], [0.1, 0.01]])
+    assert nearest(torch.tensor([5.0, 0.0]), features) == 2
 
 
 class _Page(HTMLParser):
@@ -56,10 +51,13 @@ class _Page(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.addresses: list[str] = []
+        self.ids: list[str] = []
         self.text = ""
+        self.in_bold: list[str] = []
 
     def handle_starttag(self, tag, attributes):
         self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        self.ids += [value for name, value in attributes if name == "id"]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -71,19 +69,30 @@ class _Page(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+        if self.open[-1:] == ["b"]:
+            self.in_bold.append(data)
 
 
-def test_the_page_is_one_well_formed_file_with_its_receipt(
-    pack_path, protocol_file, run_folder, tmp_path
-):
+@pytest.fixture(scope="module")
+def page(pack_path, protocol_file, run_folder, tmp_path_factory):
+    """The page of two evaluators, the one with the higher mean AUROC being asked for last."""
+    out = tmp_path_factory.mktemp("page") / "out"
     words = ["--protocol", protocol_file, "--pack", pack_path, "--checkpoint", run_folder]
-    words += ["--out", tmp_path / "out", "--no-cache", "--device", "cpu", "--resamples", "10"]
+    words += ["--out", out, "--no-cache", "--device", "cpu", "--resamples", 10]
+    words += ["--evaluators", "relation-logit", "cosine"]
     assert evaluate.main([str(word) for word in words]) == 0
+    mean = json.loads((out / "results.json").read_text())["benchmarks"][0]["mean"]
+    assert mean["relation-logit"]["auroc"] < mean["cosine"]["auroc"]
     page = _Page()
-    page.feed((tmp_path / "out" / "report.html").read_text())
+    page.feed((out / "report.html").read_text())
+    return page
+
+
+def test_the_page_is_one_well_formed_file_with_its_receipt(page):
     assert page.open == []
-    assert page.addresses
-    assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
+    images = [address for address in page.addresses if not address.startswith("#")]
+    assert images
+    assert all(address.startswith("data:image/jpeg;base64,") for address in images)
     for part in (
         "Animals",
         "day",
@@ -92,3 +101,27 @@ def test_the_page_is_one_well_formed_file_with_its_receipt(
         "Known is the positive class",
     ):
         assert part in page.text
+
+
+def test_each_target_of_the_table_leads_to_its_section(page):
+    links = [address[1:] for address in page.addresses if address.startswith("#")]
+    assert set(links) == set(page.ids) == {"top", "target-1", "target-2"}
+    assert len(page.ids) == 3
+
+
+def test_the_head_has_date_and_checkpoint(page):
+    head = page.text[: page.text.index("Known is the positive class")]
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d", head)
+    assert "checkpoint of step 1: " in head
+
+
+def test_the_evaluator_with_the_highest_mean_comes_first(page):
+    assert "Most confident mistakes of cosine" in page.text
+    assert "Most confident mistakes of relation-logit" not in page.text
+    shown = page.text[page.text.index("Known is the positive class") :]
+    assert shown.index("cosine") < shown.index("relation-logit")
+
+
+def test_the_best_of_a_target_is_bold(page):
+    numbers = [text for text in page.in_bold if re.fullmatch(r"[01]\.\d{4}", text)]
+    assert len(numbers) > 3 * 5  # of two targets and the mean, most of nine columns
