@@ -1,4 +1,5 @@
-"""`python -m evaluation`: fit detectors, and change the classes that they know."""
+"""`python -m evaluation`: fit detectors, change the classes that they know, and reproduce published
+results."""
 
 import argparse
 import sys
@@ -16,6 +17,7 @@ from evaluation.detector_config import (
     SelectionOptions,
     ThresholdOptions,
 )
+from evaluation.reproduce_config import ReproduceConfig, ReproduceOptions, ReproduceSubject
 from model.config import PreprocessingOptions
 from model.errors import ModelError
 from runtime.command import Parser, run_command
@@ -39,7 +41,8 @@ class Command:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command and return its exit status; 1 where an image could not be read."""
+    """Run the command and return its exit status; 1 where an image could not be read, or a
+    published setting not be evaluated."""
     return run_command(lambda: _run(argv))
 
 
@@ -107,6 +110,21 @@ def _remove_class(arguments: argparse.Namespace) -> int:
     return remove_class(arguments.detector, arguments.name)
 
 
+def _reproduce_options(parser: argparse.ArgumentParser) -> None:
+    for title, kind in {
+        "what is evaluated": ReproduceSubject,
+        "how it is run": ReproduceOptions,
+    }.items():
+        add_options(parser.add_argument_group(title), kind)
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    config = from_options(ReproduceConfig, arguments)
+    from evaluation.reproduction import reproduce
+
+    return reproduce(config)
+
+
 _COMMANDS = {
     "fit": Command(
         "fit a detector: references of the known classes and a threshold", _fit_options, _fit
@@ -115,6 +133,11 @@ _COMMANDS = {
         "add a known class to a detector, without training", _add_class_options, _add_class
     ),
     "remove-class": Command("remove a known class from a detector", _changing, _remove_class),
+    "reproduce": Command(
+        "evaluate published settings, and show the results beside the published ones",
+        _reproduce_options,
+        _reproduce,
+    ),
 }
 
 if __name__ == "__main__":

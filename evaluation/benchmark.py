@@ -19,6 +19,7 @@ from evaluation.references import choose_references
 from evaluation.results import EvaluatorResult, TargetResult, measure
 from model.config import NEED_CLASSIFIER, EvaluatorOptions
 from model.evaluators import References, Scores, evaluate, num_pairs
+from model.intermediates import check_top
 from pipelines.pack import Pack
 from runtime.errors import PackError
 from runtime.gather import all_gather, chunk_of
@@ -83,8 +84,10 @@ def run_benchmark(
     chosen = [
         draw
         for name in targets
-        for draw in _draws(protocol, protocol.target(name), extractor.pack, config.references)
+        for draw in draws(protocol, protocol.target(name), extractor.pack, config.references)
     ]
+    for _, part in chosen:
+        check_top(config.options.top, int(part.reference_class.max()) + 1)
     everything = [rows for _, part in chosen for rows in (part.reference, part.test)]
     rows = np.unique(np.concatenate(everything))
     error = 0.0 if extractor.config.precision == "float32" else logit_error(extractor, rows)
@@ -95,7 +98,7 @@ def run_benchmark(
     return BenchmarkResult(protocol, extractor.pack, extraction, results, error)
 
 
-def _draws(
+def draws(
     protocol: Protocol, target: Target, pack: Pack, config: ReferenceConfig
 ) -> list[tuple[Target, ProtocolRows]]:
     """The target with its samples; with several seeds, a repetition of it for each."""
@@ -136,11 +139,12 @@ def _run_target(
     own_tests = rows.test[chunk.slice]
     given = EvaluatorInput(references, features.of(own_tests), config.options)
     groups = list(_groups(given, rows, own_tests, extractor, config))
-    pairs = num_pairs(config.evaluators, references, len(rows.test), config.options)
+    at_most = num_pairs(config.evaluators, classes, len(own_tests), config.options)
     relation, scores = extractor.network.network.relation, dict[str, Scores]()
-    with Progress(target.name, pairs // process.world_size, "pair", process) as progress:
+    with Progress(target.name, at_most, "pair", process) as progress:
         for names, compared in groups:
             scores |= evaluate(names, relation, *compared, progress=progress.add)
+    pairs = int(process.sum_(torch.tensor(progress.done, device=process.device)))
     results: dict[str, EvaluatorResult] = {}
     for evaluator in config.evaluators:
         of_own = scores[evaluator]
@@ -164,13 +168,17 @@ def _groups(
     extractor: FeatureExtractor,
     config: BenchmarkConfig,
 ) -> Iterator[tuple[list[str], EvaluatorInput]]:
-    """The evaluators with what they compare: for those that read a classifier, it is trained."""
+    """The evaluators with what they compare. Those that read a fine-tuned backbone's classifier
+    compare the features of that backbone; all others share the features that there are."""
     by_classifier = [name for name in config.evaluators if name in NEED_CLASSIFIER]
     others = [name for name in config.evaluators if name not in NEED_CLASSIFIER]
+    if not by_classifier:
+        yield others, given
+        return
+    trained = with_classifier(given, rows, own_tests, extractor, config.classifier, by_classifier)
+    if config.classifier.classifier == "head":
+        yield [*others, *by_classifier], trained
+        return
     if others:
         yield others, given
-    if by_classifier:
-        yield (
-            by_classifier,
-            with_classifier(given, rows, own_tests, extractor, config.classifier, by_classifier),
-        )
+    yield by_classifier, trained

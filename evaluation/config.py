@@ -131,12 +131,15 @@ class ScoringOptions:
             and knn-normalized.
         significant: references per class for significant-*.
         neighbors: k of the k-NN scores.
+        top: compare each test's relation with the known classes nearest by cosine only, so many;
+            by default with all. relation-knn is not affected.
         resamples: bootstrap resamples for the intervals of the AUROC and of its differences.
     """
 
     evaluators: tuple[str, ...] | None = field(default=None, metadata={"type": evaluator_name})
     significant: int = EvaluatorOptions.significant
     neighbors: int = EvaluatorOptions.neighbors
+    top: int | None = None
     resamples: int = RESAMPLES
 
 
@@ -180,8 +183,8 @@ class RunOptions:
         device: auto takes a GPU where there is one.
         precision: data type of the networks' arithmetic.
         batch_size: images per batch and process; 0 takes what suits the device.
-        memory: MiB for the intermediate values of relational scoring; 0 takes what suits the
-            device.
+        memory: MiB for the intermediate values of relational scoring and of neighbor searches; 0
+            takes what suits the device.
         cache: folder where features are kept.
         no_cache: neither read nor keep features.
     """

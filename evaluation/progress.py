@@ -20,11 +20,14 @@ class Progress:
         total: items of this process.
         unit: one of them, such as ``image``.
         process: this process.
+
+    Attributes:
+        done: items counted so far.
     """
 
     def __init__(self, name: str, total: int, unit: str, process: Process) -> None:
         self._name, self._total, self._unit = name, total, unit
-        self._done = 0
+        self.done = 0
         self._started = self._reported = time.monotonic()
         on_terminal = sys.stderr.isatty()
         self._lines = process.is_first and not on_terminal
@@ -49,14 +52,14 @@ class Progress:
 
     def add(self, count: int) -> None:
         """Count ``count`` more items as done."""
-        self._done += count
+        self.done += count
         self._bar.update(count)
         now = time.monotonic()
-        if self._lines and now - self._reported >= INTERVAL and self._done < self._total:
+        if self._lines and now - self._reported >= INTERVAL and self.done < self._total:
             self._reported = now
-            left = (now - self._started) / self._done * (self._total - self._done)
+            left = (now - self._started) / self.done * (self._total - self.done)
             print(
-                f"{self._name}: {self._done:,} of {self._total:,} {self._unit}s, "
+                f"{self._name}: {self.done:,} of {self._total:,} {self._unit}s, "
                 f"about {timedelta(seconds=round(left))} left",
                 file=sys.stderr,
                 flush=True,

@@ -14,6 +14,7 @@ from evaluation.benchmark import BenchmarkResult, by_protocol
 from evaluation.cache import FeatureCache
 from evaluation.comparison import Comparison, compare
 from evaluation.config import CovarianceOptions, EvaluateConfig
+from evaluation.cost import affordable
 from evaluation.evaluator_choice import check_classifier
 from evaluation.ooddb import PREFIX, ooddb_protocol
 from evaluation.protocol import Protocol
@@ -25,6 +26,7 @@ from evaluation.report.text import plain
 from evaluation.subject import Job, Subject, load_subjects
 from evaluation.training_images import TrainingImages
 from model.config import RELATIONAL, WHITENED_COSINE
+from model.errors import EvaluatorError
 from pipelines.pack import Pack
 from pipelines.packs import joined
 from pipelines.selection import Selection
@@ -51,6 +53,7 @@ def evaluate(options: EvaluateConfig, process: Process, command: list[str]) -> N
     with _folder(options, subjects[0].extractor.cache, process) as folder:
         if process.is_first:
             _introduce(subjects, options)
+        subjects = [_affordable(subject, jobs, options, process) for subject in subjects]
         subjects = [subject.learning_from(training_images) for subject in subjects]
         results = [subject.run(job) for job in jobs for subject in subjects]
         if folder is None:
@@ -103,6 +106,15 @@ def load_protocol(name: str, lists: Path | None) -> Protocol:
         ConfigError: see ``Protocol.load`` and ``ooddb_protocol``.
     """
     return ooddb_protocol(name, lists) if name.startswith(PREFIX) else Protocol.load(name, lists)
+
+
+def _affordable(
+    subject: Subject, jobs: Sequence[Job], options: EvaluateConfig, process: Process
+) -> Subject:
+    try:
+        return affordable(subject, jobs, options.evaluators or (), process)
+    except EvaluatorError as error:
+        raise ConfigError(str(error)) from error
 
 
 @contextlib.contextmanager

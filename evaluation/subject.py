@@ -112,6 +112,7 @@ def _config(options: EvaluateConfig, evaluators: tuple[str, ...]) -> BenchmarkCo
         options=EvaluatorOptions(
             significant=options.significant,
             neighbors=options.neighbors,
+            top=options.top,
             memory=options.memory << 20 or None,
             precision=options.precision,
         ),

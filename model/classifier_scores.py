@@ -1,7 +1,8 @@
 """Scores of test images by a linear classifier of the known classes, high for known.
 
-A score is a function of ``Classified`` and its entry in ``CLASSIFIER_SCORES``. Each is a published
-detector with the parameters that its authors recommend.
+A score is a function of ``Classified`` and its entry in ``CLASSIFIER_SCORES``; ``guided_energy``
+reads the result of a search as well. Each is a published detector with the parameters that its
+authors recommend.
 """
 
 from collections.abc import Callable
@@ -11,17 +12,17 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from model.classifier import LinearClassifier
 from model.errors import EvaluatorError
 from model.image_scores import ODIN_TEMPERATURE, ImageStatistics
+from model.neighbors import Best, Criterion
 from model.prototypes import class_means
 
 _GEN_CLASSES, _GEN_GAMMA = 100, 0.1
 _REACT_PERCENTILE = 90
 _NNGUIDE_NEIGHBORS = 10
-_TESTS_AT_ONCE = 1024
+_TINY = 1e-12  # the least length that features are divided by
 
 
 @dataclass(frozen=True)
@@ -135,17 +136,25 @@ def virtual_logit(run: Classified) -> Tensor:
     return (run.logits.logsumexp(dim=1) - scale * (tests @ beside).norm(dim=1)).float()
 
 
-def guided_energy(run: Classified) -> Tensor:
-    """``energy`` times the mean of the 10 largest products of a reference's energy and its cosine
-    to the test (NNGuide, arXiv 2309.14888)."""
-    energies = run.reference_logits.logsumexp(dim=1, keepdim=True)
-    bank = functional.normalize(run.references, dim=1) * energies
-    count = min(_NNGUIDE_NEIGHBORS, len(bank))
-    guidance = [
-        (functional.normalize(chunk, dim=1) @ bank.T).topk(count, dim=1).values.mean(dim=1)
-        for chunk in run.tests.split(_TESTS_AT_ONCE)
-    ]
-    return energy(run) * torch.cat(guidance)
+def guides(run: Classified) -> Criterion:
+    """The references that guide ``guided_energy``: the 10 with the largest product of their energy
+    and their cosine to the test."""
+    energies = run.reference_logits.logsumexp(dim=1)
+    lengths = run.references.norm(dim=1).clamp_min(_TINY)
+    return Criterion(
+        energies / lengths, torch.zeros_like(lengths), min(_NNGUIDE_NEIGHBORS, len(lengths))
+    )
+
+
+def guided_energy(run: Classified, guided: Best) -> Tensor:
+    """``energy`` times the mean of these products (NNGuide, arXiv 2309.14888).
+
+    Args:
+        run: tests and references.
+        guided: by ``guides``.
+    """
+    lengths = run.tests.norm(dim=1).clamp_min(_TINY)
+    return energy(run) * guided.values.mean(dim=1) / lengths
 
 
 def stored_pattern(run: Classified) -> Tensor:
@@ -201,7 +210,6 @@ CLASSIFIER_SCORES: dict[str, Callable[[Classified], Tensor]] = {
     "gradnorm": gradient_norm,
     "react": clipped_energy,
     "vim": virtual_logit,
-    "nnguide": guided_energy,
     "she": stored_pattern,
     "fdbd": boundary_distance,
     "odin": perturbed_softmax,

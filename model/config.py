@@ -258,8 +258,10 @@ class EvaluatorOptions:
     Attributes:
         significant: references per class for ``significant-*``.
         neighbors: k of the k-NN scores.
-        memory: bytes for the intermediate values of relational scoring; None takes
-            ``model.pairwise.tile_memory`` of the device.
+        top: relational scores of class means and significant references compare each test with
+            the classes nearest by cosine, so many; None compares it with all.
+        memory: bytes for the intermediate values of relational scoring and of neighbor searches;
+            None takes ``model.pairwise.tile_memory`` of the device.
         precision: data type of the relational module's matrix products.
         whitening: the map of ``whitened-cosine``; None takes that of the relational module.
         classifier: of the known classes on the same features, for ``NEED_CLASSIFIER``.
@@ -268,6 +270,7 @@ class EvaluatorOptions:
 
     significant: int = 5
     neighbors: int = 50
+    top: int | None = None
     memory: int | None = None
     precision: Precision = "float32"
     whitening: "Whitening | None" = None

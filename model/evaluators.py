@@ -1,8 +1,8 @@
 """Ways to score test images against references, given only their features.
 
 An evaluator is a function of a ``Scoring`` and its entry in ``EVALUATORS``; ``model.config`` lists
-the names for callers that must not import torch. What several evaluators need, such as the logits
-to the class means, is a cached property, computed for the first of them.
+the names for callers that must not import torch. What several evaluators need is in
+``model.intermediates``, where it is computed for the first of them.
 
 The class of a test image is that of the nearest prototype or, for the k-NN scores, of the nearest
 reference; with a classifier it is that of the largest logit. Scores that need a classifier are in
@@ -11,39 +11,22 @@ reference; with a classifier it is that of the largest logit. Scores that need a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from model import distances, scoring
-from model.classifier_scores import CLASSIFIER_SCORES, Classified
-from model.config import BASELINES, WHITENED_COSINE, EvaluatorOptions
+from model.classifier_scores import CLASSIFIER_SCORES, Classified, guided_energy
+from model.config import NEED_CLASSIFIER, WHITENED_COSINE, EvaluatorOptions
 from model.errors import EvaluatorError
-from model.image_scores import ImageStatistics
-from model.pairwise import relational_logits, relational_tiles
-from model.prototypes import class_means, most_significant
+from model.feature_space import References
+from model.intermediates import Scoring, check_top
+from model.neighbors import Nearest
+from model.pairwise import relational_tiles
 from model.relation import RelationalTransformer
-from model.whitening import Whitening
 
 _RANKED = 3
-
-
-@dataclass(frozen=True)
-class References:
-    """Reference images of the known classes.
-
-    Attributes:
-        features: float32 (R, D).
-        classes: int64 (R,), 0 .. K-1; each class occurs.
-        num_classes: K.
-    """
-
-    features: Tensor
-    classes: Tensor
-    num_classes: int
 
 
 class Ranking(NamedTuple):
@@ -75,108 +58,6 @@ class Scores:
     ranking: Ranking
 
 
-class Scoring:
-    """T test images to be scored against references, and intermediate values evaluators share.
-
-    Args:
-        relation: the relational module, in evaluation mode; None for a bare backbone.
-        references: of the known classes.
-        tests: float32 (T, D), the test images' features.
-        options: the evaluators' parameters.
-        progress: called with the number of relational pairs compared since its last call.
-    """
-
-    def __init__(
-        self,
-        relation: RelationalTransformer | None,
-        references: References,
-        tests: Tensor,
-        options: EvaluatorOptions,
-        progress: Callable[[int], object],
-    ) -> None:
-        self._relation, self.references, self.tests = relation, references, tests
-        self.options, self.progress = options, progress
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return getattr(torch, self.options.precision)
-
-    @property
-    def relation(self) -> RelationalTransformer:
-        """The relational module; EvaluatorError where there is none."""
-        if self._relation is None:
-            raise EvaluatorError(
-                f"a bare backbone has no relational module; choose from {', '.join(BASELINES)}"
-            )
-        return self._relation
-
-    @property
-    def whitening(self) -> Whitening:
-        """The options' whitening or else the relation's; EvaluatorError where both have none."""
-        stored = None if self._relation is None else self._relation.whitening
-        found = self.options.whitening or stored
-        if found is None:
-            raise EvaluatorError(
-                f"{WHITENED_COSINE} needs a whitening: the relational module has none, and the "
-                "options give none"
-            )
-        return found
-
-    @cached_property
-    def classified(self) -> Classified:
-        """References and tests with the options' classifier; EvaluatorError if they have none."""
-        known, classifier = self.references, self.options.classifier
-        if classifier is None:
-            raise EvaluatorError(
-                f"{', '.join(CLASSIFIER_SCORES)} need a classifier of the known classes, and the "
-                "options give none"
-            )
-        images = self.options.images or ImageStatistics()
-        return Classified(classifier, known.features, known.classes, self.tests, images)
-
-    @cached_property
-    def means(self) -> Tensor:
-        """(K, D), the class means of the references."""
-        known = self.references
-        return class_means(known.features, known.classes, known.num_classes)
-
-    @cached_property
-    def logits_to_means(self) -> Tensor:
-        """(T, K), relational logits to the class means."""
-        return self._logits(self.means)
-
-    @cached_property
-    def logits_to_significant(self) -> Tensor:
-        """(T, K), the lowest relational logit to any significant reference of each class."""
-        known = self.references
-        positions, classes = most_significant(
-            known.features, known.classes, known.num_classes, self.options.significant
-        )
-        logits = self._logits(known.features[positions])
-        best = logits.new_full((len(logits), known.num_classes), torch.inf)
-        return best.scatter_reduce(1, classes.expand_as(logits), logits, "amin")
-
-    def neighbors(self, name: str) -> int:
-        """k; EvaluatorError if there are fewer references than evaluator ``name`` needs."""
-        count, available = self.options.neighbors, len(self.references.features)
-        if not 1 <= count <= available:
-            raise EvaluatorError(
-                f"{name} needs {count} neighbors, but there are {available} references; "
-                f"choose between 1 and {available}"
-            )
-        return count
-
-    def _logits(self, references: Tensor) -> Tensor:
-        return relational_logits(
-            self.relation,
-            self.tests,
-            references,
-            memory=self.options.memory,
-            dtype=self.dtype,
-            progress=self.progress,
-        )
-
-
 def evaluate(
     names: Sequence[str],
     relation: RelationalTransformer | None,
@@ -196,7 +77,7 @@ def evaluate(
             neighbors, or a relational evaluator where ``relation`` is None.
     """
     check_names(names)
-    run = Scoring(relation, references, tests, options or EvaluatorOptions(), progress)
+    run = Scoring(relation, references, tests, options or EvaluatorOptions(), names, progress)
     with torch.no_grad():
         return {name: EVALUATORS[name].score(run) for name in names}
 
@@ -210,11 +91,22 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def num_pairs(
-    names: Sequence[str], references: References, num_tests: int, options: EvaluatorOptions
+    names: Sequence[str], classes: Tensor, num_tests: int, options: EvaluatorOptions
 ) -> int:
-    """How many relational pairs ``evaluate`` compares; those that evaluators share count once."""
+    """How many relational pairs ``evaluate`` compares; those that evaluators share count once.
+
+    With ``options.top``, those of ``significant-*`` are the most that there may be: each test's
+    nearest classes are taken for those with the most references.
+
+    Args:
+        names: of the evaluators.
+        classes: int64 (R,), of the references.
+        num_tests: T.
+        options: of the evaluators.
+    """
+    check_top(options.top, int(classes.max()) + 1)
     columns = {EVALUATORS[name].num_columns for name in names}
-    return num_tests * sum(count(references, options) for count in columns)
+    return num_tests * sum(count(classes, options) for count in columns)
 
 
 def relation_softmax(run: Scoring) -> Scores:
@@ -239,7 +131,7 @@ def significant_logit(run: Scoring) -> Scores:
 
 def relation_knn(run: Scoring) -> Scores:
     """Mean of the k best -z over all references, whatever their class."""
-    known, tests, count = run.references, run.tests, run.neighbors("relation-knn")
+    known, tests, count = run.references, run.tests, run.num_neighbors("relation-knn")
     best = tests.new_full((len(tests), count), torch.inf, dtype=torch.float32)
     nearest = torch.zeros_like(best, dtype=torch.int64)
     for tile in relational_tiles(
@@ -256,69 +148,56 @@ def relation_knn(run: Scoring) -> Scores:
 
 def cosine(run: Scoring) -> Scores:
     """Cosine to the nearest class mean."""
-    return _nearest(distances.cosine(run.tests, run.means))
+    return _nearest(distances.cosine(run.tests, run.raw.means))
 
 
 def whitened_cosine(run: Scoring) -> Scores:
     """The same after whitening by the within-class covariance of the training features."""
-    tests, means = run.whitening(run.tests), run.whitening(run.means)
+    tests, means = run.whitening(run.tests), run.whitening(run.raw.means)
     return _nearest(distances.cosine(tests, means))
 
 
 def euclidean(run: Scoring) -> Scores:
     """Distance to the nearest class mean."""
-    return _nearest(distances.euclidean(run.tests, run.means))
+    return _nearest(distances.euclidean(run.tests, run.raw.means))
 
 
 def mahalanobis(run: Scoring) -> Scores:
     """Mahalanobis distance to the nearest class mean: one covariance, Ledoit-Wolf shrinkage."""
-    known = run.references
-    return _nearest(distances.mahalanobis(run.tests, known.features, known.classes, run.means))
+    return _nearest(run.raw.to_means.float())
 
 
 def mahalanobis_normalized(run: Scoring) -> Scores:
     """The same on L2-normalized features."""
-    return _nearest(distances.mahalanobis(*_normalized_with_means(run)))
+    return _nearest(run.normalized.to_means.float())
 
 
 def relative_mahalanobis(run: Scoring) -> Scores:
     """``mahalanobis`` minus the distance to the mean of all references under their covariance."""
-    known = run.references
-    return _nearest(
-        distances.relative_mahalanobis(run.tests, known.features, known.classes, run.means)
-    )
+    return _nearest((run.raw.to_means - run.raw.to_center).float())
 
 
 def relative_mahalanobis_normalized(run: Scoring) -> Scores:
     """The same on L2-normalized features."""
-    return _nearest(distances.relative_mahalanobis(*_normalized_with_means(run)))
+    return _nearest((run.normalized.to_means - run.normalized.to_center).float())
 
 
 def knn(run: Scoring) -> Scores:
     """Distance to the k-th nearest reference (arXiv 2204.06507)."""
-    return _knn(run, "knn", run.references.features, run.tests)
+    return _knn(run, run.nearest("knn"))
 
 
 def knn_normalized(run: Scoring) -> Scores:
     """The same on L2-normalized features."""
-    return _knn(run, "knn-normalized", *_normalized(run))
+    return _knn(run, run.nearest("knn-normalized"))
 
 
-def _normalized(run: Scoring) -> tuple[Tensor, Tensor]:
-    """References (R, D) and tests (T, D) of length 1."""
-    known, tests = (functional.normalize(x, dim=1) for x in (run.references.features, run.tests))
-    return known, tests
+def nnguide(run: Scoring) -> Scores:
+    """``model.classifier_scores.guided_energy``."""
+    return _by_classifier(run, guided_energy(run.classified, run.best["nnguide"]))
 
 
-def _normalized_with_means(run: Scoring) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Tests and references of length 1, the references' classes, and the means of these classes."""
-    known, tests = _normalized(run)
-    classes = run.references.classes
-    return tests, known, classes, class_means(known, classes, run.references.num_classes)
-
-
-def _knn(run: Scoring, name: str, known: Tensor, tests: Tensor) -> Scores:
-    found = distances.nearest(tests, known, run.neighbors(name))
+def _knn(run: Scoring, found: Nearest) -> Scores:
     normality = scoring.normality(found.distances[:, -1])
     return _by_neighbor(normality, found.distances, found.positions, run.references)
 
@@ -349,27 +228,30 @@ def _ranking(to_classes: Tensor) -> Ranking:
     return Ranking(nearest.indices, scoring.normality(nearest.values))
 
 
-def _by_classifier(score: Callable[[Classified], Tensor]) -> "Evaluator":
-    return Evaluator(
-        lambda run: _by_class(score(run.classified), scoring.normality(run.classified.logits))
-    )
+def _by_classifier(run: Scoring, normality: Tensor) -> Scores:
+    return _by_class(normality, scoring.normality(run.classified.logits))
 
 
-def _no_columns(references: References, options: EvaluatorOptions) -> int:
+def _classifier_score(score: Callable[[Classified], Tensor]) -> Callable[[Scoring], Scores]:
+    return lambda run: _by_classifier(run, score(run.classified))
+
+
+def _no_columns(classes: Tensor, options: EvaluatorOptions) -> int:
     return 0
 
 
-def _means(references: References, options: EvaluatorOptions) -> int:
-    return references.num_classes
+def _means(classes: Tensor, options: EvaluatorOptions) -> int:
+    num_classes = int(classes.max()) + 1
+    return options.top or num_classes
 
 
-def _significant(references: References, options: EvaluatorOptions) -> int:
-    per_class = torch.bincount(references.classes, minlength=references.num_classes)
-    return int(per_class.clamp(max=options.significant).sum())
+def _significant(classes: Tensor, options: EvaluatorOptions) -> int:
+    per_class = torch.bincount(classes).clamp(max=options.significant)
+    return int(per_class.topk(options.top or len(per_class)).values.sum())
 
 
-def _all(references: References, options: EvaluatorOptions) -> int:
-    return len(references.features)
+def _all(classes: Tensor, options: EvaluatorOptions) -> int:
+    return len(classes)
 
 
 @dataclass(frozen=True)
@@ -378,13 +260,16 @@ class Evaluator:
 
     Attributes:
         score: computes the scores of all tests.
-        num_columns: how many relational pairs it compares per test; evaluators with the same
-            function share their pairs.
+        num_columns: how many relational pairs it compares per test, at most, given the references'
+            classes; evaluators with the same function share their pairs.
     """
 
     score: Callable[[Scoring], Scores]
-    num_columns: Callable[[References, EvaluatorOptions], int] = _no_columns
+    num_columns: Callable[[Tensor, EvaluatorOptions], int] = _no_columns
 
+
+_OF_CLASSIFIER = {name: _classifier_score(score) for name, score in CLASSIFIER_SCORES.items()}
+_OF_CLASSIFIER["nnguide"] = nnguide
 
 EVALUATORS: dict[str, Evaluator] = {
     "relation-softmax": Evaluator(relation_softmax, _means),
@@ -401,5 +286,5 @@ EVALUATORS: dict[str, Evaluator] = {
     "relative-mahalanobis-normalized": Evaluator(relative_mahalanobis_normalized),
     "knn": Evaluator(knn),
     "knn-normalized": Evaluator(knn_normalized),
-    **{name: _by_classifier(score) for name, score in CLASSIFIER_SCORES.items()},
+    **{name: Evaluator(_OF_CLASSIFIER[name]) for name in NEED_CLASSIFIER},
 }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.relation import RelationalTransformer
-from model.shared_head import MAX_PAIRS, FirstBlock, first_block, last_cls
+from model.shared_head import MAX_PAIRS, FirstBlock, first_block, last_cls, pair_logits
 
 # Values of a pair's three tokens that are alive at the widest moment of a block, the feed-forward
 # part: the residual and its norm, float32 in any case, their rounded copies, and the hidden layer
@@ -81,6 +81,44 @@ def relational_logits(
         logits[tile.tests, tile.references] = tile.logits
         progress(tile.logits.numel())
     return logits
+
+
+@dataclass(frozen=True)
+class SelectedPairs:
+    """Logits of P pairs.
+
+    Attributes:
+        tests: int64 (P,), positions of the tests.
+        references: int64 (P,), positions of the references.
+        logits: float32 (P,), high for different classes.
+    """
+
+    tests: Tensor
+    references: Tensor
+    logits: Tensor
+
+
+@torch.no_grad()
+def selected_pairs(
+    relation: RelationalTransformer,
+    tests: Tensor,
+    references: Tensor,
+    selected: Tensor,
+    *,
+    memory: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[SelectedPairs]:
+    """The logits of the pairs of ``tests`` (T, D) and ``references`` (M, D) that are ``selected``,
+    bool (T, M); otherwise as ``relational_tiles``."""
+    budget = tile_memory(tests.device) if memory is None else memory
+    at_once = pairs_per_tile(relation, budget, dtype)
+    relation = _rounded(relation, dtype)
+    for pairs in torch.nonzero(selected).split(at_once):
+        of_tests, left = pairs[:, 0].unique(return_inverse=True)
+        of_references, right = pairs[:, 1].unique(return_inverse=True)
+        images = first_block(relation, torch.cat((tests[of_tests], references[of_references])))
+        logits = pair_logits(relation, images, left, right + len(of_tests))
+        yield SelectedPairs(pairs[:, 0], pairs[:, 1], logits)
 
 
 def tile_memory(device: torch.device) -> int:

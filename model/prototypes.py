@@ -5,23 +5,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.distances import as_compared
 from model.errors import EvaluatorError
 
+_AT_ONCE = 4096  # features converted to float64 at a time
 
-def class_means(features: Tensor, classes: Tensor, num_classes: int) -> Tensor:
+
+def class_means(
+    features: Tensor, classes: Tensor, num_classes: int, *, normalized: bool = False
+) -> Tensor:
     """The mean feature of each class, (K, D).
 
     Args:
         features: (R, D) reference features.
         classes: int64 (R,), the class of each, 0 .. K-1.
         num_classes: K.
+        normalized: take the means of L2-normalized features.
 
     Raises:
         EvaluatorError: a class has no feature.
     """
     counts = _class_counts(classes, num_classes)
     sums = features.new_zeros(num_classes, features.shape[1], dtype=torch.float64)
-    sums.index_add_(0, classes, features.double())
+    for some, of_class in zip(features.split(_AT_ONCE), classes.split(_AT_ONCE), strict=True):
+        sums.index_add_(0, of_class, as_compared(some, normalized).double())
     return (sums / counts[:, None]).to(features.dtype)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model.distances import as_compared
 from model.errors import ModelError
 
 _AT_ONCE = 4096  # features converted to float64 at a time
@@ -59,14 +60,17 @@ class ResidualMoments:
     fourth: Tensor
 
     @staticmethod
-    def of(features: Tensor, classes: Tensor, means: Tensor) -> "ResidualMoments":
-        """The sums over ``features`` (n, D) of ``classes``, int64 (n,), with means (K, D)."""
+    def of(
+        features: Tensor, classes: Tensor, means: Tensor, *, normalized: bool = False
+    ) -> "ResidualMoments":
+        """The sums over ``features`` (n, D), L2-normalized if so asked, of ``classes``, int64 (n,),
+        with means (K, D)."""
         width = features.shape[1]
         moments = ResidualMoments(
             *(features.new_zeros(shape, dtype=torch.float64) for shape in ((), (width, width), ()))
         )
         for some, of_class in zip(features.split(_AT_ONCE), classes.split(_AT_ONCE), strict=True):
-            residuals = some.double() - means[of_class].double()
+            residuals = as_compared(some, normalized).double() - means[of_class].double()
             moments.count.add_(len(residuals))
             moments.scatter.addmm_(residuals.T, residuals)
             moments.fourth.add_(residuals.square().sum(dim=1).square().sum())

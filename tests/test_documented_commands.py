@@ -20,7 +20,9 @@ import train_ddp
 from evaluation.run import load_protocol
 from tests.common import ROOT
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted(
+    path for place in (".", "docs", "examples") for path in (ROOT / place).glob("*.md")
+)
 SCRIPTS = [ROOT / "Makefile", *sorted((ROOT / "scripts").rglob("*.*"))]
 COMMENTED = sorted((ROOT / "configs").rglob("*.yaml"))
 PROGRAMS = ("python3?", "torchrun", "sbatch", "make", "pip")

@@ -83,6 +83,11 @@ class DataConfig:
         return self.sampling.kind == "classes"
 
     @property
+    def negatives_per_positive(self) -> int:
+        """Negative pairs per positive pair, however they are drawn."""
+        return self.sampling.negatives if self.grouped else self.num_negatives
+
+    @property
     def sources(self) -> tuple[PackConfig, ...]:
         """The packs and what is selected of each."""
         if self.pack is None:

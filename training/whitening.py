@@ -1,6 +1,8 @@
-"""The whitened start: the map before the cosine, learned from the images that are trained on."""
+"""The whitened start: the map before the cosine, learned from the images that are trained on, and
+the scale and offset that suit it."""
 
-from evaluation.whitening import learn_whitening
+from evaluation.whitening import labeled_features, whitening_of
+from model.calibration import calibrate
 from model.network import ReSeND
 from pipelines.pairs import PairData
 from runtime.distributed import Process
@@ -11,7 +13,7 @@ from training.extraction import training_extractor
 
 @exact_float32()
 def whiten(network: ReSeND, config: TrainConfig, data: PairData, process: Process) -> None:
-    """Give the relation the whitening of its backbone's features as they are now.
+    """Give the relation the whitening of its backbone's features as they are now, and calibrate it.
 
     The images are prepared as in evaluation, without random crops or colors. All processes call
     it.
@@ -20,6 +22,15 @@ def whiten(network: ReSeND, config: TrainConfig, data: PairData, process: Proces
         PackError: an image is damaged, or the features of a class do not differ enough.
         CheckpointError: a feature is not finite.
     """
-    assert network.relation.whitening is not None
-    learned = learn_whitening(training_extractor(network, config, data, process), data.rows)
-    network.relation.whitening.load_state_dict(learned.state_dict())
+    relation = network.relation
+    assert relation.whitening is not None
+    extractor = training_extractor(network, config, data, process)
+    labeled = labeled_features(extractor, data.rows)
+    relation.whitening.load_state_dict(whitening_of(extractor, labeled).state_dict())
+    calibrate(
+        relation,
+        labeled.features,
+        labeled.classes,
+        config.data.negatives_per_positive,
+        config.objective,
+    )

@@ -10,10 +10,11 @@ from pytorch_ood import detector as peers
 from torch import nn
 
 from model.classifier import LinearClassifier, train_classifier
-from model.classifier_scores import CLASSIFIER_SCORES, Classified
+from model.classifier_scores import CLASSIFIER_SCORES, Classified, guided_energy, guides
 from model.config import WITH_CLASSIFIER, EvaluatorOptions, ModelConfig
 from model.errors import EvaluatorError
 from model.evaluators import References, evaluate
+from model.neighbors import best_references
 from model.relation import RelationalTransformer
 
 K, D, R, T = 5, 12, 60, 25
@@ -31,6 +32,14 @@ FEATURES, CLASSES = draw(R, 4)
 TESTS, _ = draw(T, 2)
 CLASSIFIER = train_classifier(FEATURES, CLASSES, K, 100)
 RUN = Classified(CLASSIFIER, FEATURES, CLASSES, TESTS)
+
+
+def nnguide(run: Classified) -> torch.Tensor:
+    found = best_references(run.tests, run.references, {"nnguide": guides(run)}, 1 << 20)
+    return guided_energy(run, found["nnguide"])
+
+
+SCORES = {**CLASSIFIER_SCORES, "nnguide": nnguide}
 
 
 @pytest.fixture
@@ -72,14 +81,14 @@ def test_scores_are_those_of_pytorch_ood_with_the_sign_of_normality(name, head):
     expected = -outlier_scores(name, head).detach()
     if name == "gen":  # which pytorch-ood averages over the classes; the paper has the sum
         expected *= K
-    torch.testing.assert_close(CLASSIFIER_SCORES[name](RUN), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(SCORES[name](RUN), expected, rtol=1e-4, atol=1e-5)
     assert expected.std() > 0.01
 
 
 @pytest.mark.parametrize("name", WITH_CLASSIFIER)
 def test_known_images_score_higher_than_images_of_nothing(name):
     noise = torch.randn(200, D, generator=GENERATOR).relu()
-    known, nothing = (CLASSIFIER_SCORES[name](replace(RUN, tests=x)) for x in (FEATURES, noise))
+    known, nothing = (SCORES[name](replace(RUN, tests=x)) for x in (FEATURES, noise))
     assert (known[:, None] > nothing).float().mean() > 0.6
 
 
@@ -91,7 +100,7 @@ def test_evaluators_predict_the_class_of_the_largest_logit():
     found = evaluate(WITH_CLASSIFIER, relation, references, TESTS, options)
     largest = (TESTS @ CLASSIFIER.weight.T + CLASSIFIER.bias).argmax(dim=1)
     for name in WITH_CLASSIFIER:
-        assert torch.equal(found[name].normality, CLASSIFIER_SCORES[name](RUN))
+        assert torch.equal(found[name].normality, SCORES[name](RUN))
         assert torch.equal(found[name].predicted, largest)
 
 
@@ -146,4 +155,4 @@ def test_boundaries_between_equal_classes_count_nothing():
 )
 def test_what_cannot_be_scored_is_refused(run, name, message):
     with pytest.raises(EvaluatorError, match=message):
-        CLASSIFIER_SCORES[name](run)
+        SCORES[name](run)

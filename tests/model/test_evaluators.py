@@ -1,5 +1,7 @@
 """Each evaluator against the same thing written out slowly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -187,7 +189,7 @@ def test_all_at_once_equal_each_alone_and_share_their_pairs(relation):
     assert list(found) == list(EVALUATORS)
     for name in EVALUATORS:
         close(found[name].normality, score(name, relation)[0])
-    assert sum(done) == num_pairs(EVALUATORS, REFERENCES, T, OPTIONS) == T * (K + 3 * K + R)
+    assert sum(done) == num_pairs(EVALUATORS, CLASSES, T, OPTIONS) == T * (K + 3 * K + R)
 
 
 def test_scores_do_not_depend_on_the_order_of_the_references(relation):
@@ -205,7 +207,7 @@ def test_the_names_known_without_torch_are_the_registry():
 
 
 def test_baselines_compare_no_pairs():
-    assert num_pairs(BASELINES, REFERENCES, T, OPTIONS) == 0
+    assert num_pairs(BASELINES, CLASSES, T, OPTIONS) == 0
 
 
 @pytest.mark.parametrize(
@@ -271,3 +273,34 @@ def test_the_ranking_of_fewer_classes_is_shorter(relation):
     references = References(FEATURES[CLASSES < 2], CLASSES[CLASSES < 2], 2)
     found = evaluate(["cosine"], relation, references, TESTS)["cosine"]
     assert found.ranking.classes.shape == found.ranking.scores.shape == (T, 2)
+
+
+@pytest.mark.parametrize("memory", [1, None])
+@pytest.mark.parametrize("top", [1, 3, K])
+def test_relations_of_the_top_classes_are_those_nearest_by_cosine(relation, top, memory):
+    tests = TESTS.numpy()
+    cosines = tests @ MEANS.T / np.linalg.norm(MEANS, axis=1)
+    beyond = np.argsort(np.argsort(-cosines, axis=1), axis=1) >= top
+    options = replace(OPTIONS, top=top, memory=memory)
+    names = ["relation-softmax", "relation-logit", "significant-softmax", "significant-logit"]
+    done: list[int] = []
+    found = evaluate(names, relation, REFERENCES, TESTS, options, progress=done.append)
+    for family, z in (
+        ("relation", logits_to_means(relation)),
+        ("significant", logits_to_significant(relation)),
+    ):
+        z[beyond] = np.inf
+        close(found[f"{family}-softmax"].normality, largest_softmax(z))
+        close(found[f"{family}-logit"].normality, (-z).max(axis=1))
+        assert found[f"{family}-logit"].predicted.tolist() == z.argmin(axis=1).tolist()
+    assert sum(done) == num_pairs(names, CLASSES, T, options) == T * (top + 3 * top)
+
+
+@pytest.mark.parametrize("top", [0, K + 1])
+def test_more_top_classes_than_there_are_are_refused(relation, top):
+    for action in (
+        lambda options: evaluate(["relation-logit"], relation, REFERENCES, TESTS, options),
+        lambda options: num_pairs(["relation-logit"], CLASSES, T, options),
+    ):
+        with pytest.raises(EvaluatorError, match=f"top is {top}, but there are 4 known classes"):
+            action(replace(OPTIONS, top=top))

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.trained import load_network
+from model.relation import INITIAL_SCALE
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from pipelines.selection import Selection
@@ -41,6 +42,16 @@ def test_the_map_is_that_of_the_training_images_under_the_starting_backbone(
     np.testing.assert_allclose(
         directions @ directions.T, products / np.outer(lengths, lengths), atol=1e-3
     )
+
+
+def test_the_start_has_the_scale_of_the_training_pairs(train, tmp_path):
+    assert train(WHITENED, "--optimizer.lr=0", "--train.iterations=1") == 0
+    assert train("--model.similarity_start=cosine", "--optimizer.lr=0", run="cosine") == 0
+    scales = [
+        load_weights(tmp_path / run).weights["relation.similarity_scale"]
+        for run in ("run", "cosine")
+    ]
+    assert scales[0] != scales[1] == INITIAL_SCALE
 
 
 def test_resuming_equals_an_uninterrupted_run_bit_for_bit_and_does_not_learn_again(
