@@ -17,6 +17,7 @@ and features computed once, in the cache's folder.
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.learning.experiments import fine_tuned, on_frozen_features
@@ -46,8 +47,8 @@ def _parser() -> Parser:
     parser.add_argument("--steps", type=positive, default=300, help="on frozen features")
     parser.add_argument("--classes", type=positive, default=24, help="training classes of a step")
     parser.add_argument("--fine-tuning-splits", type=natural, default=2, help="0 for none")
-    parser.add_argument("--fine-tuning-steps", type=positive, default=200, help="of the backbone")
-    parser.add_argument("--image-size", type=positive, default=64, help="in fine-tuning")
+    parser.add_argument("--fine-tuning-steps", type=positive, default=100, help="of the backbone")
+    parser.add_argument("--image-size", type=positive, default=128, help="in fine-tuning")
     parser.add_argument("--cache", type=Path, default=Path("runs/learning"), help="kept here")
     parser.add_argument(
         "--choosing",
@@ -68,10 +69,11 @@ def _measure(options: argparse.Namespace) -> int:
     with process_group("auto") as process:
         source = Source(options.backbone, options.weights, pack, options.cache, process)
         found = list(on_frozen_features(source, drawn, frozen))
+        report = Report(source, started, (frozen, tuning), options.choosing, found)
+        report.write(options.out)
         tuned = list(fine_tuned(source, drawn[: options.fine_tuning_splits], tuning))
-    minutes = (time.perf_counter() - started) / 60
-    report = Report(source, found, tuned, frozen, tuning, options.choosing, minutes)
-    report.write(options.out)
+        report = replace(report, fine_tuned=tuned)
+        report.write(options.out)
     print(report.text)
     return 0
 

@@ -49,10 +49,9 @@ def starting_point(source: Source, extractor: FeatureExtractor, split: Split) ->
 def on_frozen_features(source: Source, splits: list[Split], budget: Budget) -> Iterator[OnSplit]:
     """The distances on each split, and each variant of the relation on frozen features."""
     extractor = source.extractor()
-    relation = extractor.network.network.relation
     for split in splits:
         start = starting_point(source, extractor, split)
-        distances = areas_of_distances(relation, start.features, split, start.whitening)
+        distances = areas_of_distances(start.features, split, start.whitening)
         trained: dict[str, Measured] = {}
         for variant in ON_FROZEN:
             trained[variant.name] = _frozen(start, variant, budget, trained.get(BASE.name))
@@ -63,10 +62,9 @@ def on_frozen_features(source: Source, splits: list[Split], budget: Budget) -> I
 def fine_tuned(source: Source, splits: list[Split], budget: Budget) -> Iterator[OnSplit]:
     """The distances on each split, and distances and relation on fine-tuned backbones."""
     extractor = source.extractor(budget.image_size)
-    relation = extractor.network.network.relation
     for split in splits:
         start = starting_point(source, extractor, split)
-        distances = areas_of_distances(relation, start.features, split, start.whitening)
+        distances = areas_of_distances(start.features, split, start.whitening)
         trained = {}
         for variant in WAYS:
             trained[variant.name] = _fine_tuned(start, variant, budget)
@@ -91,7 +89,7 @@ def _fine_tuned(start: Start, variant: Variant, budget: Budget) -> Measured:
     extractor = extractor_of(network, source.pack, source.process)
     features = extractor.extract(split.evaluated).features
     whitening = learn_whitening(extractor, split.training)
-    areas = areas_of_distances(network.relation, features, split, whitening)
+    areas = areas_of_distances(features, split, whitening)
     return Measured(areas | areas_of_relation(network.relation, features, split), work)
 
 

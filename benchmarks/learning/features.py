@@ -11,9 +11,9 @@ from evaluation.cache import FeatureCache
 from evaluation.config import BATCH_SIZE
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.trained import TrainedNetwork, backbone_sha256
-from model.backbone import backbone_preprocessing, for_inference
-from model.config import ModelConfig, Preprocessing
-from model.network import ReSeND, build_network
+from model.backbone import backbone_preprocessing, create_backbone, for_inference
+from model.config import Preprocessing
+from model.network import BareBackbone, ReSeND
 from pipelines.config import InputConfig
 from pipelines.pack import Pack
 from runtime.distributed import Process
@@ -47,17 +47,17 @@ class Source:
         return replace(own, image_size=size, crop_mode="squash", crop_pct=1.0)
 
     def extractor(self, image_size: int | None = None) -> FeatureExtractor:
-        """Of the published backbone; it keeps the features in the cache. The relation is the
-        smallest and is not used."""
-        config = ModelConfig(self.backbone, embed_dim=8, depth=1, num_heads=1)
-        network = build_network(config, self.preprocessing(image_size))
-        load_backbone(network.backbone, self.weights)
+        """Of the published backbone; it keeps the features in the cache."""
+        preprocessing = self.preprocessing(image_size)
+        backbone = create_backbone(self.backbone, image_size=preprocessing.image_size)
+        load_backbone(backbone, self.weights)
+        network = BareBackbone(backbone, preprocessing)
         cache = FeatureCache(self.cache, backbone_sha256(self.backbone, network.state_dict()))
         return extractor_of(network, self.pack, self.process, cache)
 
 
 def extractor_of(
-    network: ReSeND, pack: Pack, process: Process, cache: FeatureCache | None = None
+    network: ReSeND | BareBackbone, pack: Pack, process: Process, cache: FeatureCache | None = None
 ) -> FeatureExtractor:
     """The extractor of ``network``, from now on in evaluation mode and without gradients."""
     network.requires_grad_(False).eval().to(process.device).to(memory_format=torch.channels_last)

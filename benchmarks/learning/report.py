@@ -2,8 +2,9 @@
 
 import os
 import platform
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +28,19 @@ class Report:
 
     Attributes:
         source: of the features.
+        started: ``time.perf_counter()`` at the start.
+        budgets: of the trainings on frozen features, and of fine-tuning.
+        choosing: whether the splits are of training classes alone.
         frozen: on each split, on frozen features.
         fine_tuned: on each of some splits, before and after fine-tuning.
-        frozen_budget, fine_tuning_budget: of the trainings.
-        choosing: whether the splits are of training classes alone.
-        minutes: duration of everything.
     """
 
     source: Source
-    frozen: list[OnSplit]
-    fine_tuned: list[OnSplit]
-    frozen_budget: Budget
-    fine_tuning_budget: Budget
+    started: float
+    budgets: tuple[Budget, Budget]
     choosing: bool
-    minutes: float
+    frozen: list[OnSplit]
+    fine_tuned: list[OnSplit] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """Into the document ``path``, whose text before the mark stays."""
@@ -56,13 +56,13 @@ class Report:
         return "\n\n".join(parts)
 
     def _conditions(self) -> str:
-        pack = self.source.pack
+        pack, minutes = self.source.pack, (time.perf_counter() - self.started) / 60
         lines = [
             "## Measurements",
             "",
             f"{len(pack.index):,} images of {len(pack.manifest.classes)} classes, features of "
             f"`{self.source.backbone}` (ImageNet weights), torch {torch.__version__}, "
-            f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {self.minutes:.0f} "
+            f"{len(os.sched_getaffinity(0))} cores ({platform.machine()}), {minutes:.0f} "
             f"minutes in all. {len(self.frozen)} random splits of the classes: three quarters for "
             f"training, an eighth known with {REFERENCES} references each, an eighth unknown; "
             f"k-NN with k = {NEIGHBORS}. Known is the positive class. Values are the mean AUROC ± "
@@ -76,20 +76,19 @@ class Report:
         return "\n".join(lines)
 
     def _of_frozen(self) -> str:
-        b = self.frozen_budget
+        b = self.budgets[0]
         return (
             f"`{BASE.name}`, the first row: {b.steps} steps of P = {b.classes} classes x K = "
             f"{b.images} images, {b.negatives} negatives for each positive pair, AdamW at a "
             f"constant {b.lr:g}, weight decay 0.05, a relational module {BASE.width} wide with "
             f"{BASE.depth} block and {BASE.width // HEAD_DIM} heads, one view of each image. Every "
-            "other row changes what its name says. *Calibrated*: scale and offset of the start are "
-            "first fitted to training pairs by logistic regression (for mse those of c times the "
-            f"logit). The difference is that of {RELATIONS[0]} from {best(self.frozen)}, the best "
-            "distance."
+            "other row changes what its name says. *Calibrated*, as a whitened start is unless the "
+            "name says otherwise: scale and offset are first fitted to training pairs. The "
+            f"difference is that of {RELATIONS[0]} from {best(self.frozen)}, the best distance."
         )
 
     def _of_tuned(self) -> str:
-        b, base = self.fine_tuning_budget, self.fine_tuned
+        b, base = self.budgets[1], self.fine_tuned
         return (
             f"At {b.image_size} x {b.image_size} pixels; {len(base)} of the splits. {b.steps} "
             f"steps of P = {b.classes} x K = {b.images} images, or of as many images in "

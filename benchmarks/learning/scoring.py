@@ -26,12 +26,10 @@ DISTANCES = (
 RELATIONS = ("relation-logit", "relation-softmax")
 
 
-def areas_of_distances(
-    relation: RelationalTransformer, features: Features, split: Split, whitening: Whitening
-) -> dict[str, float]:
-    """The AUROC of each distance, by name; the relation is not used."""
+def areas_of_distances(features: Features, split: Split, whitening: Whitening) -> dict[str, float]:
+    """The AUROC of each distance, by name."""
     options = EvaluatorOptions(neighbors=NEIGHBORS, whitening=whitening)
-    return _areas(DISTANCES, relation, features, split, options)
+    return _areas(DISTANCES, None, features, split, options)
 
 
 def areas_of_relation(
@@ -43,7 +41,7 @@ def areas_of_relation(
 
 def _areas(
     names: Sequence[str],
-    relation: RelationalTransformer,
+    relation: RelationalTransformer | None,
     features: Features,
     split: Split,
     options: EvaluatorOptions,

@@ -5,20 +5,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from benchmarks.learning.calibration import calibrate
 from benchmarks.learning.features import Source
 from benchmarks.learning.splits import Split
 from benchmarks.learning.variants import Variant
 from evaluation.features import Features
+from model.calibration import calibrate
 from model.config import ObjectiveConfig
 from model.network import ReSeND
-from model.shared_head import with_means
 from model.whitening import Whitening
 from pipelines.config import SamplingConfig
 from pipelines.loader import PairLoader
-from pipelines.pairs import PairData
 from training import task
 from training.config import (
     DataConfig,
@@ -35,7 +34,6 @@ from training.optimization import build_optimizer
 from training.step import Stepper
 
 HEAD_DIM = 32
-CALIBRATION_STEPS = 20  # whose pairs calibrate a similarity start
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Budget:
     images: int = 4
     negatives: int = 3
     lr: float = 1e-3
-    backbone_factor: float = 0.03
+    backbone_factor: float = 0.1
     image_size: int | None = None
 
     @property
@@ -113,12 +111,15 @@ def train(start: Start, variant: Variant, budget: Budget, seconds: float | None 
     if network.relation.whitening is not None:
         network.relation.whitening.load_state_dict(start.whitening.state_dict())
     if variant.calibrated:
-        _calibrate(network, config, data, start.features)
+        classes = torch.from_numpy(data.plan.classes.astype(np.int64)).to(process.device)
+        features = start.features.of(data.rows)
+        negatives = config.data.negatives_per_positive
+        calibrate(network.relation, features, classes, negatives, config.objective)
     loader: PairLoader | FeatureLoader
     if config.train.frozen:
         network.backbone.requires_grad_(False)
-        features = start.features.of(data.rows).half()[None]
-        loader = feature_loader(data, features, config, process, 0)
+        view = start.features.of(data.rows).half()[None]
+        loader = feature_loader(data, view, config, process, 0)
     else:
         loader = pair_loader(data, config, process, 0)
     optimizer = build_optimizer(
@@ -185,17 +186,3 @@ def _data(start: Start, variant: Variant, budget: Budget) -> DataConfig:
         num_negatives=budget.negatives,
         sampling=sampling,
     )
-
-
-def _calibrate(network: ReSeND, config: TrainConfig, data: PairData, features: Features) -> None:
-    positions = config.train.global_batch // data.plan.pairs_per_position * CALIBRATION_STEPS
-    drawn = data.draw(0, positions)
-    images, sampling = features.of(drawn.rows), config.data.sampling
-    if sampling.mean_partners:
-        images = with_means(images, sampling.images)
-    left, right, different = (
-        torch.from_numpy(array).to(images.device)
-        for array in (drawn.pairs.left, drawn.pairs.right, drawn.pairs.different)
-    )
-    slope = config.objective.compression if config.objective.name == "mse" else 1.0
-    calibrate(network.relation, images[left], images[right], different, slope)

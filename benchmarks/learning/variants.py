@@ -15,7 +15,7 @@ class Variant:
     Attributes:
         name: of its row.
         start: what the similarity is measured with at the start; False for none.
-        calibrated: whether scale and offset of the similarity start are fitted to the pairs first.
+        calibrated: whether scale and offset of the start are fitted to training pairs.
         objective: the loss.
         sampling: ``P x K``, or independent pairs with as many images, pairs or seconds.
         mean_partners: whether partners may be means of several images.
@@ -33,14 +33,14 @@ class Variant:
     depth: int = 1
 
 
-BASE = Variant("whitened start, calibrated, bce, P x K")
+BASE = Variant("whitened start, bce, P x K")
 INDEPENDENT = replace(BASE, sampling="equal images", name="independent pairs, equal images")
 
 STARTS = (
     Variant("random start", start=False, calibrated=False),
     Variant("cosine start", start="cosine", calibrated=False),
     Variant("cosine start, calibrated", start="cosine"),
-    Variant("whitened start", calibrated=False),
+    Variant("whitened start, not calibrated", calibrated=False),
 )
 OBJECTIVES = (
     Variant("mse", objective="mse"),

@@ -10,12 +10,9 @@ from PIL import Image
 
 from benchmarks.learning import scoring, splits
 from benchmarks.learning.__main__ import main
-from benchmarks.learning.calibration import calibrate
 from benchmarks.learning.experiments import WAYS
 from benchmarks.learning.report import MARK
 from benchmarks.learning.variants import ON_FROZEN
-from model.config import ModelConfig
-from model.relation import RelationalTransformer
 
 
 def test_a_split_uses_each_image_once_and_numbers_the_known_classes():
@@ -91,22 +88,3 @@ def test_choosing_uses_no_test_of_the_split_that_is_not_among_its_training_class
     for split in splits.splits(labels, 3, choosing=True):
         used = np.concatenate((split.training, split.evaluated))
         assert sorted(used) == outer.training.tolist()
-
-
-def test_calibration_makes_the_starting_logit_the_log_odds_of_different():
-    torch.manual_seed(0)
-    config = ModelConfig(embed_dim=8, depth=1, num_heads=1, similarity_start="cosine")
-    relation = RelationalTransformer(2, config)
-    angle = torch.rand(20_000) * torch.pi
-    left = torch.tensor([1.0, 0.0]).expand(20_000, 2)
-    right = torch.stack((angle.cos(), angle.sin()), dim=1)
-    different = torch.rand(20_000) < torch.sigmoid(0.5 - 3 * angle.cos())
-    calibrate(relation, left, right, different, slope=2.0)
-    assert relation.similarity_scale.item() * 2 == pytest.approx(3, abs=0.1)
-    assert relation.similarity_offset.item() * 2 == pytest.approx(0.5, abs=0.1)
-    torch.testing.assert_close(
-        relation(left, right),
-        relation.similarity_offset - relation.similarity_scale * angle.cos(),
-        atol=1e-4,
-        rtol=0,
-    )
