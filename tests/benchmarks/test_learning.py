@@ -1,6 +1,5 @@
 """`python -m benchmarks.learning`, run small."""
 
-import sys
 import tarfile
 
 import numpy as np
@@ -9,12 +8,16 @@ import timm
 import torch
 from PIL import Image
 
-from benchmarks import learning
+from benchmarks.learning import scoring, splits
+from benchmarks.learning.__main__ import main
+from benchmarks.learning.experiments import WAYS
+from benchmarks.learning.report import MARK
+from benchmarks.learning.variants import ON_FROZEN
 
 
 def test_a_split_uses_each_image_once_and_numbers_the_known_classes():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(16), 30))
-    split = learning.split_classes(labels, seed=3)
+    split = splits.split_classes(labels, seed=3)
     tests = np.concatenate((split.known, split.unknown))
     rows = np.concatenate((split.training, split.reference, tests))
     assert sorted(rows) == list(range(len(labels)))
@@ -41,19 +44,47 @@ def images(tmp_path):
     return tmp_path / "images.tar"
 
 
-def test_the_table_has_a_row_for_each_distance_and_features_are_kept(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(learning, "REFERENCES", 2)
-    monkeypatch.setattr(learning, "NEIGHBORS", 1)
+@pytest.fixture
+def command(images, tmp_path, monkeypatch):
+    """Runs the command small, into ``table.md``."""
+    monkeypatch.setattr(splits, "REFERENCES", 2)
+    monkeypatch.setattr(scoring, "NEIGHBORS", 1)
     weights = tmp_path / "weights.pth"
     torch.save(timm.create_model("test_convnext", num_classes=0).state_dict(), weights)
     words = ["--images", images, "--weights", weights, "--backbone", "test_convnext"]
-    words += ["--splits", "2", "--cache", tmp_path / "cache", "--out", tmp_path / "table.md"]
-    monkeypatch.setattr(sys, "argv", ["learning", *map(str, words)])
-    learning.main()
-    table = (tmp_path / "table.md").read_text()
-    assert "64 images of 16 classes, 2 random splits" in table
-    for name in (*learning.DISTANCES, "mahalanobis, normalized"):
-        assert f"| {name} | 0." in table
+    words += ["--splits", 2, "--steps", 2, "--classes", 4, "--cache", tmp_path / "cache"]
+    words += ["--fine-tuning-splits", 2, "--fine-tuning-steps", 1, "--image-size", 32]
+    words += ["--out", tmp_path / "table.md"]
+
+    def run(*more):
+        assert main([str(word) for word in (*words, *more)]) == 0
+        return (tmp_path / "table.md").read_text()
+
+    return run
+
+
+def test_the_command_writes_a_row_for_each_distance_and_training_and_keeps_features_and_prose(
+    command, images, tmp_path
+):
+    first = command()
+    assert "64 images of 16 classes" in first
+    for name in scoring.DISTANCES:
+        assert first.count(f"| {name} | 0.") == 2  # of the frozen and of the fine-tuned backbone
+    for variant in ON_FROZEN:
+        assert f"| {variant.name} | " in first
+    (logit,) = [line for line in first.splitlines() if line.startswith("| relation-logit |")]
+    assert logit.count("±") == len(WAYS)
+    (tmp_path / "table.md").write_text(f"# Mine\n\n{MARK}\n\nold")
     images.unlink()  # the pack and the features are there
-    learning.main()
-    assert (tmp_path / "table.md").read_text() == table
+    second = command("--fine-tuning-splits", 0)
+    assert second.startswith("# Mine\n\n<!--")
+    assert "old" not in second
+    assert second.split("### ")[1] == first.split("### ")[1]  # the distances
+
+
+def test_choosing_uses_no_test_of_the_split_that_is_not_among_its_training_classes():
+    labels = np.repeat(np.arange(32), 30)
+    outer = splits.split_classes(labels, splits.CHOICE_SEED)
+    for split in splits.splits(labels, 3, choosing=True):
+        used = np.concatenate((split.training, split.evaluated))
+        assert sorted(used) == outer.training.tolist()
