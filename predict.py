@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.detector_config import PredictConfig
+from evaluation.detectors.options import PredictConfig
 from runtime.command import Parser, run_command
 from runtime.options import add_options, from_options
 
@@ -33,7 +33,7 @@ def _predict(arguments: Sequence[str]) -> int:
     add_options(parser.add_argument_group("options"), PredictConfig)
     options = parser.parse_args(arguments)
     # Importing torch takes seconds; help and argument errors do not wait for it.
-    from evaluation.prediction import predict
+    from evaluation.detectors.prediction import predict
 
     return predict(options.detector, options.images, from_options(PredictConfig, options))
 

@@ -25,13 +25,13 @@ import torch
 
 from benchmarks.harness import markdown_table, median_ratio, seconds_of
 from evaluation.config import BATCH_SIZE
-from evaluation.detector import Detector
-from evaluation.detector_config import FitConfig, PredictConfig
-from evaluation.detector_folder import load
+from evaluation.detectors.detector import Detector
+from evaluation.detectors.fitting import fit
+from evaluation.detectors.options import FitConfig, PredictConfig
+from evaluation.detectors.prediction import predict_images
+from evaluation.detectors.source_images import images_in
+from evaluation.detectors.storage import load
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
-from evaluation.fitting import fit
-from evaluation.prediction import predict_images
-from evaluation.source_images import images_in
 from model.config import ModelConfig
 from model.network import build_network
 from pipelines.config import InputConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.config import CovarianceOptions
-from evaluation.detector_config import (
+from evaluation.detectors.options import (
     AddClassConfig,
     ComputeOptions,
     FitConfig,
@@ -17,7 +17,7 @@ from evaluation.detector_config import (
     SelectionOptions,
     ThresholdOptions,
 )
-from evaluation.reproduce_config import ReproduceConfig, ReproduceOptions, ReproduceSubject
+from evaluation.reproduction.options import ReproduceConfig, ReproduceOptions, ReproduceSubject
 from model.config import PreprocessingOptions
 from model.errors import ModelError
 from runtime.command import Parser, run_command
@@ -77,7 +77,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         config = from_options(FitConfig, arguments)
     except ModelError as error:
         raise ConfigError(str(error)) from error
-    from evaluation.fitting import fit
+    from evaluation.detectors.fitting import fit
 
     return fit(config)
 
@@ -94,7 +94,7 @@ def _add_class_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_class(arguments: argparse.Namespace) -> int:
     config = from_options(AddClassConfig, arguments)
-    from evaluation.class_changes import add_class
+    from evaluation.detectors.class_changes import add_class
 
     return add_class(arguments.detector, arguments.name, arguments.images, config)
 
@@ -105,7 +105,7 @@ def _changing(parser: argparse.ArgumentParser) -> None:
 
 
 def _remove_class(arguments: argparse.Namespace) -> int:
-    from evaluation.class_changes import remove_class
+    from evaluation.detectors.class_changes import remove_class
 
     return remove_class(arguments.detector, arguments.name)
 
@@ -120,7 +120,7 @@ def _reproduce_options(parser: argparse.ArgumentParser) -> None:
 
 def _reproduce(arguments: argparse.Namespace) -> int:
     config = from_options(ReproduceConfig, arguments)
-    from evaluation.reproduction import reproduce
+    from evaluation.reproduction.run import reproduce
 
     return reproduce(config)
 

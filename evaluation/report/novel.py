@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.detector import Detector
-from evaluation.prediction_files import Prediction
+from evaluation.detectors.detector import Detector
+from evaluation.detectors.prediction_files import Prediction
 from evaluation.report.elements import document
 from evaluation.report.mistakes import data_url
 from evaluation.report.text import html_text

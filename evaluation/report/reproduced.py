@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluation.report.text import csv_cell, markdown_cell, plain
-from evaluation.reproduced import ReproducedRow
+from evaluation.reproduction.reproduced import ReproducedRow
 from runtime.errors import ConfigError, first_line
 from runtime.files import write_atomically
 

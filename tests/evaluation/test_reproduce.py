@@ -14,8 +14,8 @@ from published_trees import make_pacs
 
 import evaluate
 from evaluation.__main__ import main as evaluation
-from evaluation.published import PublishedNetwork, load_published
-from evaluation.reproduced import ReproducedRow
+from evaluation.reproduction.published import PublishedNetwork, load_published
+from evaluation.reproduction.reproduced import ReproducedRow
 from model.backbone import create_backbone
 from model.config import ModelConfig, ObjectiveConfig
 from model.network import build_network

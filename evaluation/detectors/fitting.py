@@ -4,9 +4,16 @@ from dataclasses import fields, replace
 
 import torch
 
-from evaluation import detector_folder
 from evaluation.config import NetworkOptions
-from evaluation.detector import (
+from evaluation.detectors import storage
+from evaluation.detectors.commands import (
+    ReferenceFeatures,
+    evaluator_errors,
+    only_process,
+    print_summary,
+    selected,
+)
+from evaluation.detectors.detector import (
     BY_MEANS,
     Detector,
     KnownClass,
@@ -18,19 +25,12 @@ from evaluation.detector import (
     hold_out,
     novelty_detector,
 )
-from evaluation.detector_commands import (
-    ReferenceFeatures,
-    evaluator_errors,
-    only_process,
-    print_summary,
-    selected,
-)
-from evaluation.detector_config import FitConfig
+from evaluation.detectors.options import FitConfig
+from evaluation.detectors.source_images import LabeledImages
 from evaluation.evaluator_choice import choose_evaluators
 from evaluation.extractor import FeatureExtractor
 from evaluation.networks import NamedNetwork, load_networks
 from evaluation.report.text import plain
-from evaluation.source_images import LabeledImages
 from evaluation.whitening import learn_whitening
 from model.config import WHITENED_COSINE, EvaluatorOptions, ModelConfig, PreprocessingOptions
 from model.whitening import Whitening
@@ -50,7 +50,7 @@ def fit(config: FitConfig) -> int:
     Raises:
         UserError: a checkpoint, a pack, a folder or an option cannot be used.
     """
-    detector_folder.check_out(config.out, config.overwrite)
+    storage.check_out(config.out, config.overwrite)
     _check_covariance(config)
     known = LabeledImages.open(config.references, selected(config))
     threshold_set = _threshold_set(config, known)
@@ -81,7 +81,7 @@ def fit(config: FitConfig) -> int:
             references=references.means() if config.prototypes_only else references,
             threshold=threshold,
         )
-    detector_folder.save(detector, config.out)
+    storage.save(detector, config.out)
     print(plain(named.origin))
     if untrained := named.provenance.untrained:
         print(f"warning: untrained, with random weights: {' and '.join(untrained)}")

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import predict
-from evaluation import detector_folder
 from evaluation.__main__ import main as evaluation
-from evaluation.prediction_files import SCHEMA
+from evaluation.detectors import storage
+from evaluation.detectors.prediction_files import SCHEMA
 from pipelines.pack import Pack
 from tests.common import flip
 from tests.evaluation.conftest import fit_words
@@ -49,7 +49,7 @@ def test_predictions_are_the_detectors(fitted, image_tree, tmp_path):
     run(fitted, image_tree, "--out", tmp_path / "p.csv")
     found = rows(tmp_path / "p.csv")
     assert [row["image"] for row in found] == sorted(map(str, image_tree.rglob("*.jpg")))
-    detector = detector_folder.load(fitted, torch.device("cpu"))
+    detector = storage.load(fitted, torch.device("cpu"))
     images = []
     for row in found:
         with Image.open(row["image"]) as image:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluation.published import PublishedResult
+from evaluation.reproduction.published import PublishedResult
 
 
 @dataclass(frozen=True)

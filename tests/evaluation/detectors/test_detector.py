@@ -12,12 +12,12 @@ import pytest
 import torch
 
 import predict
-from evaluation import detector_folder
 from evaluation.__main__ import main
-from evaluation.detector import hold_out
-from evaluation.detector_commands import only_process
-from evaluation.detector_config import ComputeOptions
-from evaluation.detector_record import record_content
+from evaluation.detectors import storage
+from evaluation.detectors.commands import only_process
+from evaluation.detectors.detector import hold_out
+from evaluation.detectors.options import ComputeOptions
+from evaluation.detectors.record import record_content
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.trained import load_network
 from model.backbone import create_backbone
@@ -56,7 +56,7 @@ def test_a_loaded_detector_scores_as_one_that_was_never_saved(fitted, run_folder
     network, _, features, labels = rows_and_features(run_folder, pack_path, KNOWN)
     _, _, tests, _ = rows_and_features(run_folder, pack_path, ("dog", "eel"))
     unsaved = NoveltyDetector(network.network, "cosine").fit(features, labels)
-    loaded = detector_folder.load(fitted, CPU)
+    loaded = storage.load(fitted, CPU)
     assert [known.name for known in loaded.classes] == list(KNOWN)
     assert [known.images for known in loaded.classes] == [12, 12, 12]
     found, expected = loaded.novelty.score(tests), unsaved.score(tests)
@@ -65,7 +65,7 @@ def test_a_loaded_detector_scores_as_one_that_was_never_saved(fitted, run_folder
 
 
 def test_the_threshold_is_chosen_on_references_that_are_compared_with_the_others(fitted):
-    loaded = detector_folder.load(fitted, CPU)
+    loaded = storage.load(fitted, CPU)
     held_out, references = loaded.references.held_out, loaded.references
     assert torch.bincount(references.labels[held_out]).tolist() == [2, 2, 2]  # a fifth of 12
     others = NoveltyDetector(loaded.network.network, "cosine")
@@ -76,14 +76,14 @@ def test_the_threshold_is_chosen_on_references_that_are_compared_with_the_others
 
 
 def test_images_are_known_as_the_threshold_says(fitted):
-    loaded = detector_folder.load(fitted, CPU)
+    loaded = storage.load(fitted, CPU)
     assert loaded.novelty.threshold == loaded.threshold.value
     accepted = loaded.novelty.is_known(loaded.references.features[loaded.references.held_out])
     assert accepted.all()
 
 
 def test_saving_what_was_loaded_changes_no_file(fitted, tmp_path):
-    detector_folder.save(detector_folder.load(fitted, CPU), tmp_path / "again")
+    storage.save(storage.load(fitted, CPU), tmp_path / "again")
     assert files_of(tmp_path / "again") == files_of(fitted)
 
 
@@ -91,7 +91,7 @@ def test_class_means_decide_as_all_references_do(run_folder, pack_path, tmp_path
     folders = tmp_path / "all", tmp_path / "means"
     for out, options in zip(folders, ([], ["--prototypes-only"])):
         assert main(fit_words(run_folder, pack_path, out, *options)) == 0
-    whole, means = (detector_folder.load(folder, CPU) for folder in folders)
+    whole, means = (storage.load(folder, CPU) for folder in folders)
     tests = whole.references.features + 0.1
     assert means.references.features.shape == (3, whole.references.features.shape[1])
     assert torch.equal(means.novelty.score(tests).normality, whole.novelty.score(tests).normality)
@@ -106,7 +106,7 @@ def test_a_threshold_set_takes_the_place_of_held_out_references(
         shutil.copytree(image_tree / "night" / class_, known / class_)
     options = ["--domains", "day", "--threshold-set", str(known), "--recall", "50%"]
     assert main(fit_words(run_folder, pack_path, out, *options, "--evaluator", "euclidean")) == 0
-    loaded = detector_folder.load(out, CPU)
+    loaded = storage.load(out, CPU)
     _, rows, features, _ = rows_and_features(run_folder, pack_path, ("ant",))
     ants = features[torch.from_numpy(Pack(pack_path).index.domain[rows] == 1)]
     accepted = loaded.novelty.score(ants).normality >= loaded.threshold.value - 1e-4
@@ -126,7 +126,7 @@ def test_a_class_that_is_added_counts_as_if_it_had_been_fitted(
     for domain in ("day", "night"):
         shutil.copytree(image_tree / domain / "cat", cats / domain)
     assert main(["add-class", str(out), "cat", str(cats), "--device", "cpu"]) == 0
-    added, whole = detector_folder.load(out, CPU), detector_folder.load(fitted, CPU)
+    added, whole = storage.load(out, CPU), storage.load(fitted, CPU)
     assert [known.name for known in added.classes] == list(KNOWN)
     assert added.classes[2].source == str(cats)
     assert added.threshold.images == whole.threshold.images
@@ -139,7 +139,7 @@ def test_a_class_that_is_added_counts_as_if_it_had_been_fitted(
 def test_a_class_is_added_from_a_pack(changeable, pack_path):
     words = ["add-class", changeable, "worm", pack_path, "--classes", "eel", "--domains", "day"]
     assert main([str(word) for word in [*words, "--device", "cpu"]]) == 0
-    assert detector_folder.load(changeable, CPU).classes[3].images == 6
+    assert storage.load(changeable, CPU).classes[3].images == 6
 
 
 def test_a_class_that_was_added_and_removed_leaves_no_trace(changeable, fitted, image_tree):
@@ -154,9 +154,9 @@ def test_a_class_that_was_added_and_removed_leaves_no_trace(changeable, fitted, 
 
 
 def test_the_classes_after_a_removed_one_keep_their_references(changeable):
-    before = detector_folder.load(changeable, CPU)
+    before = storage.load(changeable, CPU)
     assert main(["remove-class", str(changeable), "ant"]) == 0
-    after = detector_folder.load(changeable, CPU)
+    after = storage.load(changeable, CPU)
     assert [known.name for known in after.classes] == ["bee", "cat"]
     assert after.references.labels.unique().tolist() == [0, 1]
     assert torch.equal(
@@ -175,13 +175,13 @@ def test_a_threshold_that_cannot_be_chosen_again_is_kept_and_the_command_says_so
     assert main(list(map(str, words))) == 0
     assert record_of(out)["threshold"] == before
     assert "threshold: kept" in capsys.readouterr().out
-    assert len(detector_folder.load(out, CPU).references.features) == 4
+    assert len(storage.load(out, CPU).references.features) == 4
 
 
 def test_a_detector_keeps_how_images_are_prepared(run_folder, pack_path, tmp_path):
     options = ["--image-size", "32", "--crop-mode", "center", "--crop-pct", "0.8"]
     assert main(fit_words(run_folder, pack_path, tmp_path / "out", *options)) == 0
-    preprocessing = detector_folder.load(tmp_path / "out", CPU).network.network.preprocessing
+    preprocessing = storage.load(tmp_path / "out", CPU).network.network.preprocessing
     assert (preprocessing.image_size, preprocessing.crop_mode) == (32, "center")
     assert preprocessing.crop_pct == 0.8
 
@@ -198,7 +198,7 @@ def bare(pack_path, tmp_path) -> list[str]:
 
 def test_a_detector_of_a_bare_backbone_compares_by_distances(bare, tmp_path, image_tree):
     assert main(bare) == 0
-    record, loaded = record_of(tmp_path / "bare"), detector_folder.load(tmp_path / "bare", CPU)
+    record, loaded = record_of(tmp_path / "bare"), storage.load(tmp_path / "bare", CPU)
     assert record["evaluator"] == "cosine"
     assert record["network"]["path"] == str(tmp_path / "bare.pth")
     assert loaded.network.network.relation is None
@@ -219,7 +219,7 @@ def test_a_detector_keeps_its_whitening_map(run_folder, pack_path, tmp_path):
     options = ["--evaluator", "whitened-cosine", "--covariance-pack", str(pack_path)]
     options += ["--covariance-classes", "dog", "eel"]
     assert main(fit_words(run_folder, pack_path, tmp_path / "out", *options)) == 0
-    loaded = detector_folder.load(tmp_path / "out", CPU)
+    loaded = storage.load(tmp_path / "out", CPU)
     whitening = loaded.rule.options.whitening
     assert whitening is not None
     assert not torch.equal(whitening.matrix, torch.eye(len(whitening.mean)))
@@ -234,7 +234,7 @@ def test_unreadable_references_are_named_and_the_others_are_used(
     assert main(fit_words(run_folder, tree, tmp_path / "out")) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"skipped: {tree}/ant/3.jpg: damaged")
-    counts = [known.images for known in detector_folder.load(tmp_path / "out", CPU).classes]
+    counts = [known.images for known in storage.load(tmp_path / "out", CPU).classes]
     assert counts == [5, 6, 6, 6, 6]
 
 
@@ -274,11 +274,11 @@ def test_a_detector_of_a_newer_format_is_refused(changeable, image_tree, detecto
 
 
 def test_references_that_are_not_those_of_the_record_are_refused(fitted, tmp_path):
-    loaded = detector_folder.load(fitted, CPU)
+    loaded = storage.load(fitted, CPU)
     wrong = replace(loaded.references, labels=torch.zeros_like(loaded.references.labels))
-    detector_folder.save(replace(loaded, references=wrong), tmp_path / "wrong")
+    storage.save(replace(loaded, references=wrong), tmp_path / "wrong")
     with pytest.raises(CheckpointError, match="its labels are not those of the classes"):
-        detector_folder.load(tmp_path / "wrong", CPU)
+        storage.load(tmp_path / "wrong", CPU)
 
 
 @pytest.mark.parametrize(
@@ -374,18 +374,18 @@ def test_a_detector_that_cannot_be_written_leaves_the_old_one(
     def full(record):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(detector_folder, "record_content", full)
+    monkeypatch.setattr(storage, "record_content", full)
     images = image_tree / "day" / "dog"
     line = detector_refusal("add-class", changeable, "dog", images, "--device", "cpu")
     assert "No space left on device" in line
-    monkeypatch.setattr(detector_folder, "record_content", record_content)
-    assert len(detector_folder.load(changeable, CPU).classes) == 3
+    monkeypatch.setattr(storage, "record_content", record_content)
+    assert len(storage.load(changeable, CPU).classes) == 3
     assert main(["remove-class", str(changeable), "cat"]) == 0
     assert len(files_of(changeable)) == 3  # what the failed command left is gone
 
 
 def test_a_detector_is_changed_by_one_command_at_a_time(changeable, detector_refusal):
-    with detector_folder.locked(changeable):
+    with storage.locked(changeable):
         line = detector_refusal("remove-class", changeable, "cat")
     assert "another command is changing" in line
 

@@ -23,8 +23,8 @@ import torch
 from safetensors.torch import save as safetensors
 from torch import Tensor
 
-from evaluation.detector import Detector, StoredReferences
-from evaluation.detector_record import (
+from evaluation.detectors.detector import Detector, StoredReferences
+from evaluation.detectors.record import (
     MAX_BYTES,
     DetectorRecord,
     StoredFile,

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import torch
 
-from evaluation import detector_folder
-from evaluation.detector import KnownClass
-from evaluation.detector_commands import (
+from evaluation.detectors import storage
+from evaluation.detectors.commands import (
     ReferenceFeatures,
     evaluator_errors,
     only_process,
     print_summary,
     selected,
 )
-from evaluation.detector_config import AddClassConfig
-from evaluation.source_images import images_in
+from evaluation.detectors.detector import KnownClass
+from evaluation.detectors.options import AddClassConfig
+from evaluation.detectors.source_images import images_in
 from runtime.precision import exact_float32
 from sharding.format.strict_json import printable
 from sharding.sources.names import check_name
@@ -29,14 +29,14 @@ def add_class(folder: Path, name: str, images: Path, config: AddClassConfig) -> 
         UserError: the class is there already, or a detector, a pack or a folder cannot be used.
     """
     check_name(name, "NAME")
-    with detector_folder.locked(folder), only_process(config) as process, evaluator_errors():
-        detector = detector_folder.load(folder, process.device)
+    with storage.locked(folder), only_process(config) as process, evaluator_errors():
+        detector = storage.load(folder, process.device)
         detector.check_is_new(name)
         features = ReferenceFeatures(detector.network, config, process)
         values = features.of(images_in(images, selected(config))).values
         added = KnownClass(name, len(values), printable(str(images)))
         changed = detector.with_class(added, values)
-        detector_folder.save(changed, folder)
+        storage.save(changed, folder)
     print_summary(folder, changed, before=detector)
     return features.report()
 
@@ -48,9 +48,9 @@ def remove_class(folder: Path, name: str) -> int:
     Raises:
         UserError: there is no such class, or the detector cannot be read or written.
     """
-    with detector_folder.locked(folder), evaluator_errors():
-        detector = detector_folder.load(folder, torch.device("cpu"))
+    with storage.locked(folder), evaluator_errors():
+        detector = storage.load(folder, torch.device("cpu"))
         changed = detector.without_class(name)
-        detector_folder.save(changed, folder)
+        storage.save(changed, folder)
     print_summary(folder, changed, before=detector)
     return 0

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from evaluation.config import BATCH_SIZE
-from evaluation.detector import Detector, StoredReferences
-from evaluation.detector_config import ComputeOptions, SelectionOptions
+from evaluation.detectors.detector import Detector, StoredReferences
+from evaluation.detectors.feature_stream import FeatureStream, StreamedFeatures
+from evaluation.detectors.options import ComputeOptions, SelectionOptions
+from evaluation.detectors.source_images import ImageSet, LabeledImages
 from evaluation.extractor import ExtractionConfig
-from evaluation.feature_stream import FeatureStream, StreamedFeatures
 from evaluation.report.text import plain
-from evaluation.source_images import ImageSet, LabeledImages
 from evaluation.trained import TrainedNetwork
 from model.errors import EvaluatorError
 from pipelines.config import InputConfig

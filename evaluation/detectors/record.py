@@ -11,7 +11,7 @@ from typing import Any
 
 from nvidia import dali
 
-from evaluation.detector import KnownClass, NetworkOrigin, Rule, Threshold
+from evaluation.detectors.detector import KnownClass, NetworkOrigin, Rule, Threshold
 from model.config import BASELINES, RELATIONAL, EvaluatorOptions, Preprocessing
 from model.errors import ModelError
 from sharding.format.files import MalformedError

@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evaluation import detector_folder
 from evaluation.config import BATCH_SIZE
-from evaluation.detector import Detector
-from evaluation.detector_commands import evaluator_errors, only_process, report_left_out
-from evaluation.detector_config import PredictConfig
+from evaluation.detectors import storage
+from evaluation.detectors.commands import evaluator_errors, only_process, report_left_out
+from evaluation.detectors.detector import Detector
+from evaluation.detectors.feature_stream import FeatureStream, StreamedFeatures
+from evaluation.detectors.options import PredictConfig
+from evaluation.detectors.prediction_files import Prediction, prediction_file
+from evaluation.detectors.source_images import ImageSet, image_files, images_in, is_pack
 from evaluation.extractor import ExtractionConfig
-from evaluation.feature_stream import FeatureStream, StreamedFeatures
-from evaluation.prediction_files import Prediction, prediction_file
 from evaluation.report.novel import ShownImage, write_novel_page
 from evaluation.report.text import plain
-from evaluation.source_images import ImageSet, image_files, images_in, is_pack
 from pipelines.config import InputConfig
 from pipelines.image_stream import SourceImage
 from pipelines.selection import Selection
@@ -71,7 +71,7 @@ def predict(folder: Path, paths: Sequence[Path], config: PredictConfig) -> int:
     _check_outputs(config)
     found = _images(paths)
     with only_process(config) as process, evaluator_errors():
-        detector = detector_folder.load(folder, process.device)
+        detector = storage.load(folder, process.device)
         tally = predict_images(detector, found.images, config, process)
     if config.report is not None:
         write_novel_page(config.report, detector, tally.most_novel(found.images))

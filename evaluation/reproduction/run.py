@@ -7,20 +7,20 @@ from pathlib import Path
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
 from evaluation.cache import FeatureCache
 from evaluation.config import BATCH_SIZE, NetworkOptions
-from evaluation.detector_commands import only_process
+from evaluation.detectors.commands import only_process
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.networks import NamedNetwork, load_networks, unique_names
-from evaluation.published import (
+from evaluation.report.reproduced import check_out, print_tables, write_tables
+from evaluation.report.text import plain
+from evaluation.reproduction.options import ReproduceConfig
+from evaluation.reproduction.published import (
     PublishedNetwork,
     PublishedResult,
     PublishedTable,
     PublishedTarget,
     load_published,
 )
-from evaluation.report.reproduced import check_out, print_tables, write_tables
-from evaluation.report.text import plain
-from evaluation.reproduce_config import ReproduceConfig
-from evaluation.reproduced import ReproducedRow
+from evaluation.reproduction.reproduced import ReproducedRow
 from model.config import EvaluatorOptions, PreprocessingOptions
 from model.errors import EvaluatorError
 from pipelines.config import InputConfig

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.config import RunOptions
-from evaluation.detector_config import ComputeOptions
+from evaluation.detectors.options import ComputeOptions
 from runtime.errors import ConfigError
 
 
