@@ -145,7 +145,7 @@ class _Relation(nn.Module):
         self.relation = relation
         self.top = None if top in (None, len(means)) else top
         for name, value in first_block(relation, means)._asdict().items():
-            self.register_buffer(name, value)
+            self.register_buffer(name, value.contiguous())
         self.cosine = _Cosine(means, nn.Identity()) if self.top else None
         self.register_buffer("classes", torch.arange(len(means)))
 

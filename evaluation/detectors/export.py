@@ -158,7 +158,7 @@ def _examples(detector: Detector, features: bool) -> Tensor:
 @contextmanager
 def _conversion() -> Iterator[None]:
     """Turn a failure to convert the network into a ConfigError, and keep the converters quiet."""
-    logger = logging.getLogger("onnx_ir")
+    logger = logging.getLogger("onnxscript")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -421,13 +421,20 @@ def test_the_documented_commands_and_the_example_run(
     shutil.copy(image_tree / "night" / "ant" / "0.jpg", tmp_path / "holiday.jpg")
     torch.save(create_backbone("resnet18", image_size=224).state_dict(), tmp_path / "resnet18.pth")
     monkeypatch.chdir(tmp_path)
-    for block in re.findall(r"```\n(.*?)```", text, re.DOTALL):
-        for line in block.splitlines():
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    for language, block in blocks:
+        for line in block.splitlines() if not language else ():
             _, program, *words = shlex.split(line)
             run = predict.main if program == "predict.py" else main
             assert run(words if program == "predict.py" else words[1:]) == 0, line
     assert len(list(tmp_path.glob("predictions.*"))) == 3
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exported, loaded = (block for language, block in blocks if language == "python")
     names = {"images": [torch.zeros(3, 40, 50, dtype=torch.uint8)] * 2}
-    exec(compile(code, "docs/detector.md", "exec"), names)
+    exec(compile(loaded, "docs/detector.md", "exec"), names)
     assert len(names["known"]) == len(names["names"]) == 2
+    exec(compile(exported, "docs/detector.md", "exec"), names)
+    predictions = map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())
+    (predicted,) = (row for row in predictions if row["image"] == "holiday.jpg")
+    assert names["normality"] == pytest.approx(predicted["normality"], abs=0.02)
+    decision = "novel" if names["answer"] == "novel" else "known"
+    assert decision == predicted["decision"]

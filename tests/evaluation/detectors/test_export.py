@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import subprocess
 import sys
 
@@ -61,8 +62,12 @@ def test_an_onnx_model_of_images_answers_as_the_detector(images_model, relationa
     np.testing.assert_array_equal(nearest, expected[1])
 
 
-def test_an_onnx_model_of_features_compares_with_the_nearest_classes(relational, tmp_path):
+def test_an_onnx_model_of_features_compares_with_the_nearest_classes(
+    relational, tmp_path, capsys, caplog
+):
     path = exported(relational, tmp_path / "features.onnx", "--features", "--top", "2")
+    assert capsys.readouterr().err == ""
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     session = onnxruntime.InferenceSession(path)
     whole = storage.load(relational, CPU)
     detector = whole.with_top(2)
