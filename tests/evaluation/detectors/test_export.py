@@ -167,6 +167,12 @@ def test_a_model_with_other_answers_is_not_written(fitted, tmp_path, monkeypatch
     assert not files_of(tmp_path)
 
 
+def test_a_network_too_large_for_onnx_is_refused(fitted, tmp_path, monkeypatch, detector_refusal):
+    monkeypatch.setattr(export, "_MAX_ONNX", 100)
+    line = detector_refusal("export", fitted, "--out", tmp_path / "m.onnx", "--features")
+    assert "an ONNX file holds 2; choose --format torch" in line
+
+
 def test_missing_packages_are_named(fitted, tmp_path, monkeypatch, detector_refusal):
     found = importlib.util.find_spec
     monkeypatch.setattr(
