@@ -27,7 +27,7 @@ from training.profiling import check_profiled
 from training.run_log import RunLog
 from training.scaling import resolve, scaling_line
 from training.step import Stepper
-from training.validation import Validation
+from training.validation import Validation, check_best
 from training.wandb_run import check_installed
 from training.whitening import whiten
 
@@ -42,6 +42,7 @@ class _Prepared:
         data: the training pairs.
         network: on the CPU, with its initial weights; those of ``found`` are not loaded yet.
         cost: of a step with the pairs that a device takes at a time.
+        validation: of the network after each checkpoint, if any.
     """
 
     found: Checkpoint | None
@@ -49,6 +50,7 @@ class _Prepared:
     data: PairData
     network: ReSeND | Classifier
     cost: Cost
+    validation: Validation | None
 
 
 def train(recipe: TrainConfig, process: Process) -> int:
@@ -88,7 +90,11 @@ def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
     network = task.build(start, data.plan.num_classes)
     cost = _cost(config, network, data, process)
     task.save_memory(network, config)  # afterwards: recomputing is not part of the model's FLOPs
-    return _Prepared(found, config, data, network, cost)
+    validation = None
+    if config.validation.protocol is not None:
+        validation = Validation(config, network, data.pack, process)
+    check_best(config.checkpoint.best, task.create_task(config).accuracies, validation)
+    return _Prepared(found, config, data, network, cost, validation)
 
 
 def _cost(
@@ -135,11 +141,8 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
     if found is not None:
         resume.restore(found, network, optimizer)
         start = found.step or 0
-    validation = None
-    if config.validation.protocol is not None:
-        validation = Validation(config, network, prepared.data.pack, process)
     step_flops = prepared.cost.flops * config.train.accumulate
-    run = Run(config, process, prepared.data, validation, step_flops)
+    run = Run(config, process, prepared.data, prepared.validation, step_flops)
     with RunLog(
         config.out,
         config.log,
