@@ -223,7 +223,7 @@ def _expected(
 ) -> Tensor:
     """The detector's normality (n,) of ``inputs``."""
     if isinstance(module, ImageDecision):
-        inputs = detector.network.network.backbone(module.normalized(inputs))
+        inputs = detector.network.extractor(module.normalized(inputs))
     return detector.novelty.score(inputs).normality
 
 
