@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.backbone import for_inference, resize_input
+from model.backbone import for_inference, num_parameters, resize_input
 from model.config import ModelConfig, Preprocessing, PreprocessingOptions
 from model.errors import ModelError
 from model.network import BareBackbone, ReSeND, build_bare, build_network, untrained_parts
@@ -168,10 +168,10 @@ def _build(checkpoint: Checkpoint) -> ReSeND | BareBackbone:
         config = ModelConfig(**{key: value for key, value in settings.items() if key in names})
         preprocessing = Preprocessing.of_checkpoint(checkpoint.config)
         network: ReSeND | BareBackbone
+        _expect_enough_weights(checkpoint, config, preprocessing.image_size)
         if _classifies(checkpoint):
             network = build_bare(config.backbone, preprocessing)
         else:
-            _expect_enough_weights(checkpoint, config)
             network = build_network(config, preprocessing)
     except ModelError as error:
         raise CheckpointError(
@@ -192,12 +192,15 @@ def _build(checkpoint: Checkpoint) -> ReSeND | BareBackbone:
     return network
 
 
-def _expect_enough_weights(checkpoint: Checkpoint, config: ModelConfig) -> None:
-    """Raise ModelError rather than allocate more than the checkpoint holds; a block has 12 d^2
-    weights."""
+def _expect_enough_weights(checkpoint: Checkpoint, config: ModelConfig, image_size: int) -> None:
+    """Raise ModelError rather than allocate much more than the checkpoint holds; a block of the
+    relational module has 12 d^2 weights."""
     num_weights = sum(tensor.numel() for tensor in checkpoint.weights.values())
-    if 12 * config.depth * config.embed_dim**2 > num_weights:
+    related = not _classifies(checkpoint)
+    if related and 12 * config.depth * config.embed_dim**2 > num_weights:
         raise ModelError(f"embed_dim and depth need more than its {num_weights:,} weights")
+    if num_parameters(config.backbone, image_size) > num_weights:
+        raise ModelError(f"{config.backbone} needs more than its {num_weights:,} weights")
 
 
 def backbone_sha256(name: str, weights: Mapping[str, Tensor]) -> str:

@@ -79,6 +79,21 @@ def create_backbone(
     return backbone
 
 
+def num_parameters(name: str, image_size: int) -> int:
+    """The parameters of ``create_backbone``, counted without memory for them; 0 where a model
+    cannot be built so.
+
+    Raises:
+        ModelError: as ``create_backbone``.
+    """
+    try:
+        with torch.device("meta"):
+            backbone = create_backbone(name, image_size=image_size)
+    except (NotImplementedError, RuntimeError):  # it reads values of its tensors
+        return 0
+    return sum(parameter.numel() for parameter in backbone.parameters())
+
+
 def checkpoint_activations(backbone: nn.Module) -> None:
     """Let a backbone keep only few activations for the backward pass and recompute the others
     there, as timm divides the model; outputs and gradients stay the same.

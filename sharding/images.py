@@ -86,7 +86,7 @@ def _pack(content: bytes, options: ImageOptions) -> PackedImage:
     max_pixels = min(options.max_pixels, MAX_PIXELS)
     if image.width * image.height > max_pixels:
         raise Rejected(
-            f"{image.width} x {image.height} pixels are more than --max-pixels {max_pixels}"
+            f"{image.width} x {image.height} pixels are more than the limit of {max_pixels:,}"
         )
     extension = _kept_as(image, content)
     shrunk = 0 < options.resize_short < min(image.size)

@@ -46,6 +46,7 @@ HEAVY = (
     "evaluation",
     "train_ddp",
     "evaluate",
+    "predict",
 )
 MEMORY = 2 << 30
 _BROKEN = 255  # a status that no command has

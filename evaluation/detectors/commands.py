@@ -106,5 +106,6 @@ def print_summary(folder: Path, detector: Detector, before: Detector | None = No
     kept = before is not None and not before.can_rechoose
     print(
         f"threshold: {'kept, ' if kept else ''}normality {threshold.value:.6g} accepts "
-        f"{threshold.recall:.0%} of {threshold.images:,} {plain(chosen_on)}"
+        f"{threshold.accepted:,} of {threshold.images:,} {plain(chosen_on)} "
+        f"(recall {100 * threshold.recall:.3g}%)"
     )

@@ -1,5 +1,6 @@
 """A fitted detector: a network, the references of the known classes, and a threshold."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from evaluation.trained import TrainedNetwork
-from model.config import EvaluatorOptions, Precision
+from model.config import EvaluatorOptions
 from model.novelty import NoveltyDetector
 from model.prototypes import class_means
 from runtime.errors import ConfigError
@@ -119,6 +120,12 @@ class Threshold:
     source: str | None
     held_out: float
 
+    @property
+    def accepted(self) -> int:
+        """How many of the images it was chosen on it accepts, without those beyond the recall that
+        have exactly its normality."""
+        return math.ceil(self.recall * self.images)
+
 
 @dataclass(frozen=True)
 class Detector:
@@ -151,11 +158,6 @@ class Detector:
     def can_rechoose(self) -> bool:
         """Whether the images that the threshold was chosen on are among the references."""
         return self.threshold.held_out > 0 and not self.references.only_means
-
-    def at_precision(self, precision: Precision) -> "Detector":
-        """The detector with relational products in ``precision``."""
-        options = replace(self.rule.options, precision=precision)
-        return replace(self, rule=replace(self.rule, options=options))
 
     def with_top(self, top: int | None) -> "Detector":
         """The detector that compares an image with the ``top`` classes nearest by cosine alone,

@@ -11,7 +11,6 @@ from model.config import (
     NEED_CLASSIFIER,
     RELATIONAL,
     EvaluatorOptions,
-    Precision,
     PreprocessingOptions,
 )
 from runtime.command import DeviceName, fraction
@@ -197,10 +196,4 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class PredictConfig(ComputeOptions, PredictOptions):
-    """The options of ``predict.py``.
-
-    Attributes:
-        precision: data type of the networks' arithmetic.
-    """
-
-    precision: Precision = EvaluatorOptions.precision
+    """The options of ``predict.py``."""

@@ -94,10 +94,9 @@ def predict_images(
     extraction = ExtractionConfig(
         InputConfig(device=config.device),
         config.batch_size or BATCH_SIZE[process.device.type],
-        config.precision,
     )
     stream = FeatureStream(detector.network, images, extraction, process)
-    detector, tally = detector.at_precision(config.precision), Tally()
+    tally = Tally()
     with prediction_file(config.out) as file:
         for features in _chunks(stream):
             predictions = _predictions(detector, images, features)

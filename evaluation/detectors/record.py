@@ -15,12 +15,21 @@ from evaluation.detectors.detector import KnownClass, NetworkOrigin, Rule, Thres
 from model.config import BASELINES, RELATIONAL, EvaluatorOptions, Preprocessing
 from model.errors import ModelError
 from sharding.format.files import MalformedError
-from sharding.format.strict_json import MAX_NAME, exact_keys, integer, names, parse, sha256
+from sharding.format.strict_json import (
+    MAX_NAME,
+    exact_keys,
+    integer,
+    names,
+    parse,
+    sha256,
+    text,
+)
 
 FORMAT = 1
 MAX_BYTES = 64 * 2**20  # 100,000 classes take 10 to 20 MB
 _MAX_CLASSES = 10**6
 _MAX_COUNT = 2**50
+_MAX_TEXT = 4 * MAX_NAME
 _LIBRARIES = ("torch", "timm")
 
 
@@ -123,7 +132,7 @@ def parse_record(content: bytes) -> DetectorRecord:
         preprocessing=preprocessing,
         rule=Rule(fields["evaluator"], evaluator_options),
         classes=_classes(fields["classes"]),
-        only_means=fields["only_means"] is True,
+        only_means=_boolean(fields["only_means"], "only_means"),
         threshold=_threshold(fields["threshold"]),
         weights=_file("weights", fields["files"]["weights"]),
         references=_file("references", fields["files"]["references"]),
@@ -137,8 +146,8 @@ def _origin(value: Any) -> NetworkOrigin:
         raise MalformedError("the network's model is not an object")
     return NetworkOrigin(
         model=value["model"],
-        bare=value["bare"] is True,
-        path=None if path is None else _text(path, "the network's path"),
+        bare=_boolean(value["bare"], "bare"),
+        path=None if path is None else text(path, "the network's path", _MAX_TEXT),
         step=None if step is None else integer(step, "step", 0, _MAX_COUNT),
         sha256=sha256(value["sha256"], "the network's sha256"),
     )
@@ -154,7 +163,7 @@ def _classes(value: Any) -> tuple[KnownClass, ...]:
         KnownClass(
             name,
             integer(entry["images"], "images of a class", 1, _MAX_COUNT),
-            _text(entry["source"], "source of a class"),
+            text(entry["source"], "source of a class", _MAX_TEXT),
         )
         for name, entry in zip(called, value, strict=True)
     )
@@ -167,7 +176,7 @@ def _threshold(value: Any) -> Threshold:
         value=_number(value["value"], "the threshold's value", -math.inf, math.inf),
         recall=_number(value["recall"], "recall", 0, 1),
         images=integer(value["images"], "the threshold's images", 1, _MAX_COUNT),
-        source=None if source is None else _text(source, "the threshold's source"),
+        source=None if source is None else text(source, "the threshold's source", _MAX_TEXT),
         held_out=_number(value["held_out"], "held_out", 0, 1),
     )
 
@@ -178,16 +187,16 @@ def _file(kind: str, value: Any) -> StoredFile:
     return StoredFile(kind, size, sha256(value["sha256"], f"sha256 of the {kind}"))
 
 
+def _boolean(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise MalformedError(f"{what} is neither true nor false")
+    return value
+
+
 def _number(value: Any, what: str, least: float, most: float) -> float:
     if type(value) not in (int, float) or not math.isfinite(value) or not least <= value <= most:
         raise MalformedError(f"{what} is not a number from {least} to {most}")
     return float(value)
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or len(value) > 4 * MAX_NAME:
-        raise MalformedError(f"{what} is not a text of at most {4 * MAX_NAME} characters")
-    return value
 
 
 def _own_sha256(fields: Mapping[str, Any]) -> str:

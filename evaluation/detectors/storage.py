@@ -213,8 +213,13 @@ def _references(
     )
     if labels.shape != features.shape[:1] or held_out.shape != labels.shape:
         raise MalformedError("it has not one label for each reference")
-    if labels.unique().tolist() != list(range(len(record.classes))):
+    classes = list(range(len(record.classes)))
+    if labels.unique().tolist() != classes:
         raise MalformedError("its labels are not those of the classes")
+    if record.only_means and len(labels) != len(classes):
+        raise MalformedError("it has not one mean for each class")
+    if labels[~held_out].unique().tolist() != classes:
+        raise MalformedError("all references of a class are held out")
     return StoredReferences(features, labels, held_out, record.only_means)
 
 

@@ -65,6 +65,15 @@ def sha256(value: Any, what: str) -> str:
     return value
 
 
+def text(value: Any, what: str, most: int) -> str:
+    """``value`` if it is a string of at most ``most`` characters, none of them a control one."""
+    if not isinstance(value, str) or len(value) > most:
+        raise MalformedError(f"{what} is not a text of at most {most} characters")
+    if _UNPRINTABLE.search(value):
+        raise MalformedError(f"{what} has control characters")
+    return value
+
+
 def names(value: Any, what: str, most: int) -> tuple[str, ...]:
     """``value`` if it is a list of 1 to ``most`` unique names without control characters."""
     if not isinstance(value, list) or not 1 <= len(value) <= most:

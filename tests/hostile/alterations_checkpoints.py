@@ -247,6 +247,7 @@ for group, name, slug, value in (
     ("model", "backbone", "unknown", "resnet0"),
     ("model", "backbone", "a-number", 5),
     ("model", "backbone", "a-path", "../../etc/passwd"),
+    ("model", "backbone", "of-billions-of-weights", "vit_giant_patch14_224"),
     ("model", "backbone", "on-a-hub", "hf_hub:someone/something"),
     ("model", "embed_dim", "a-word", "wide"),
     ("model", "embed_dim", "negative", -16),

@@ -225,7 +225,10 @@ def right_checksums(png):
         (KEPT["jpeg"][:-300], "truncated"),
         (KEPT["png"][:-300], "damaged"),
         (encoded(Image.new("F", (5, 5)), "TIFF"), "32-bit"),
-        (encoded(Image.new("RGB", (2000, 2000)), "PNG"), "2000 x 2000 pixels are more"),
+        (
+            encoded(Image.new("RGB", (2000, 2000)), "PNG"),
+            "2000 x 2000 pixels are more than the limit of 1,000,000$",
+        ),
     ],
     ids=["empty", "text", "truncated-jpeg", "truncated-png", "float", "bomb"],
 )

@@ -52,6 +52,14 @@ def rows_and_features(run_folder, pack_path, classes):
     return network, rows, extractor.run(rows), torch.from_numpy(pack.index.label[rows].astype(int))
 
 
+def of_held_out(detector):
+    """The normality of the held-out references, compared with the others by cosine."""
+    held_out, references = detector.references.held_out, detector.references
+    others = NoveltyDetector(detector.network.network, "cosine")
+    others.fit(references.features[~held_out], references.labels[~held_out])
+    return others.score(references.features[held_out]).normality
+
+
 def test_a_loaded_detector_scores_as_one_that_was_never_saved(fitted, run_folder, pack_path):
     network, _, features, labels = rows_and_features(run_folder, pack_path, KNOWN)
     _, _, tests, _ = rows_and_features(run_folder, pack_path, ("dog", "eel"))
@@ -68,9 +76,7 @@ def test_the_threshold_is_chosen_on_references_that_are_compared_with_the_others
     loaded = storage.load(fitted, CPU)
     held_out, references = loaded.references.held_out, loaded.references
     assert torch.bincount(references.labels[held_out]).tolist() == [2, 2, 2]  # a fifth of 12
-    others = NoveltyDetector(loaded.network.network, "cosine")
-    others.fit(references.features[~held_out], references.labels[~held_out])
-    normality = others.score(references.features[held_out]).normality
+    normality = of_held_out(loaded)
     assert loaded.threshold.value == normality.min().item()  # 95 % of 6 are all of them
     assert (loaded.threshold.images, loaded.threshold.recall) == (6, 0.95)
 
@@ -98,8 +104,21 @@ def test_class_means_decide_as_all_references_do(run_folder, pack_path, tmp_path
     assert means.threshold == whole.threshold
 
 
+@pytest.mark.parametrize(("recall", "accepted"), [("95%", 6), ("99.5%", 6), ("0.75", 5)])
+def test_fitting_says_how_many_held_out_references_are_accepted(
+    recall, accepted, run_folder, pack_path, tmp_path, capsys
+):
+    words = fit_words(run_folder, pack_path, tmp_path / "out", "--evaluator", "cosine")
+    assert main([*words, "--recall", recall]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    shown = recall if "%" in recall else "75%"
+    assert line.endswith(f"accepts {accepted} of 6 held-out references (recall {shown})")
+    loaded = storage.load(tmp_path / "out", CPU)
+    assert int((of_held_out(loaded) >= loaded.threshold.value).sum()) == accepted
+
+
 def test_a_threshold_set_takes_the_place_of_held_out_references(
-    run_folder, pack_path, image_tree, tmp_path
+    run_folder, pack_path, image_tree, tmp_path, capsys
 ):
     out, known = tmp_path / "out", tmp_path / "known"
     for class_ in ("ant", "eel"):  # eels are not known
@@ -112,6 +131,7 @@ def test_a_threshold_set_takes_the_place_of_held_out_references(
     accepted = loaded.novelty.score(ants).normality >= loaded.threshold.value - 1e-4
     assert (loaded.threshold.images, int(accepted.sum())) == (6, 3)
     assert loaded.threshold.source == str(known)
+    assert f"accepts 3 of 6 images of {known} (recall 50%)" in capsys.readouterr().out
     assert not loaded.references.held_out.any()
 
 

@@ -179,17 +179,6 @@ def test_names_are_escaped_in_every_file(fitted, image_tree, tmp_path):
     assert line["image"] == str(name)
 
 
-def test_precision_is_that_of_the_command(fitted, photos, tmp_path):
-    run(fitted, photos, "--out", tmp_path / "exact.csv")
-    run(fitted, photos, "--out", tmp_path / "rough.csv", "--precision", "bfloat16")
-    exact, rough = (
-        np.array([float(row["normality"]) for row in rows(tmp_path / f"{name}.csv")])
-        for name in ("exact", "rough")
-    )
-    assert not np.array_equal(exact, rough)
-    np.testing.assert_allclose(exact, rough, atol=0.02)
-
-
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
