@@ -169,7 +169,7 @@ def test_compiled_training_equals_plain_training(train, tmp_path):
     "options",
     [
         ["--seed=1"],  # initial weights of the backbone
-        ["--input.image_size=32"],
+        ["--input.image_size=64"],
         ["--augment.scale=[0.5, 1.0]"],
         ["--data.classes=[ant, bee, cat]"],
         ["--train.views=2"],
