@@ -1,5 +1,5 @@
-"""`python -m evaluation`: fit detectors, change the classes that they know, and reproduce published
-results."""
+"""`python -m evaluation`: fit detectors, change the classes that they know, export them, and
+reproduce published results."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ from evaluation.config import CovarianceOptions
 from evaluation.detectors.options import (
     AddClassConfig,
     ComputeOptions,
+    ExportConfig,
     FitConfig,
     FitSubject,
     RuleOptions,
@@ -110,6 +111,18 @@ def _remove_class(arguments: argparse.Namespace) -> int:
     return remove_class(arguments.detector, arguments.name)
 
 
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("detector", type=Path, help="folder of the detector")
+    add_options(parser.add_argument_group("options"), ExportConfig)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    config = from_options(ExportConfig, arguments)
+    from evaluation.detectors.export import export
+
+    return export(arguments.detector, config)
+
+
 def _reproduce_options(parser: argparse.ArgumentParser) -> None:
     for title, kind in {
         "what is evaluated": ReproduceSubject,
@@ -133,6 +146,9 @@ _COMMANDS = {
         "add a known class to a detector, without training", _add_class_options, _add_class
     ),
     "remove-class": Command("remove a known class from a detector", _changing, _remove_class),
+    "export": Command(
+        "export a detector as a model for onnxruntime or torch.export", _export_options, _export
+    ),
     "reproduce": Command(
         "evaluate published settings, and show the results beside the published ones",
         _reproduce_options,

@@ -108,7 +108,7 @@ class NetworkOptions:
 
     def __post_init__(self) -> None:
         if not self.checkpoint and not self.backbone:
-            raise ConfigError("nothing to evaluate; give a --checkpoint or a --backbone")
+            raise ConfigError("no network given; add --checkpoint or --backbone")
         files, names = len(self.weights or ()), len(self.backbone or ())
         if files and files != names:
             raise ConfigError(

@@ -81,10 +81,10 @@ def _without_credentials(options: EvaluateConfig) -> EvaluateConfig:
 
 def _jobs(options: EvaluateConfig, process: Process) -> list[Job]:
     """The protocols, each with the packs of its data sets, joined if there are several."""
+    protocols = _protocols(options)
     packs = [_pack(pack, options, process) for pack in options.pack]
     jobs = []
-    for name in options.protocol:
-        protocol = load_protocol(name, options.lists)
+    for protocol in protocols:
         if options.leave_out_rejected:
             protocol = replace(protocol, leave_out_rejected=True)
         targets = [target.name for target in protocol.targets]
@@ -92,6 +92,20 @@ def _jobs(options: EvaluateConfig, process: Process) -> list[Job]:
             targets = [protocol.target(options.target).name]
         jobs.append(Job(protocol, targets, joined(protocol.choose(packs))))
     return jobs
+
+
+def _protocols(options: EvaluateConfig) -> list[Protocol]:
+    """What ``--protocol`` names; ConfigError if two have the same name, by which results go."""
+    protocols: dict[str, Protocol] = {}
+    for given in options.protocol:
+        protocol = load_protocol(given, options.lists)
+        if protocol.name in protocols:
+            raise ConfigError(
+                f"{given} is the second protocol named {protocol.name}; evaluate them one at a "
+                "time, or change the name in its YAML"
+            )
+        protocols[protocol.name] = protocol
+    return list(protocols.values())
 
 
 def _pack(pack: str, options: EvaluateConfig, process: Process) -> Pack:

@@ -37,8 +37,7 @@ class TrainedNetwork:
     def of(network: ReSeND | BareBackbone, device: torch.device) -> "TrainedNetwork":
         """``network`` moved to ``device`` and made ready."""
         network.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
-        extractor = for_inference(network.backbone).to(memory_format=torch.channels_last)
-        return TrainedNetwork(network, extractor)
+        return TrainedNetwork(network, for_inference(network.backbone))
 
 
 @dataclass(frozen=True)

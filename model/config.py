@@ -39,6 +39,8 @@ BASELINES = (
     "knn",
     "knn-normalized",
 )
+# What these compare with are the class means alone.
+BY_MEANS = ("relation-softmax", "relation-logit", "cosine", WHITENED_COSINE, "euclidean")
 WITH_CLASSIFIER = (  # of features and a linear classifier of the known classes on them
     "msp",
     "max-logit",

@@ -138,7 +138,7 @@ class Scoring:
         if not 1 <= count <= available:
             raise EvaluatorError(
                 f"{name} needs {count} neighbors, but there are {available} references; "
-                f"choose between 1 and {available}"
+                f"set neighbors between 1 and {available}"
             )
         return count
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.relation import RelationalTransformer
-from model.shared_head import MAX_PAIRS, FirstBlock, first_block, last_cls, pair_logits
+from model.shared_head import MAX_PAIRS, all_logits, first_block, pair_logits
 
 # Values of a pair's three tokens that are alive at the widest moment of a block, the feed-forward
 # part: the residual and its norm, float32 in any case, their rounded copies, and the hidden layer
@@ -32,6 +32,7 @@ class Tile:
     logits: Tensor
 
 
+@torch.no_grad()
 def relational_tiles(
     relation: RelationalTransformer,
     tests: Tensor,
@@ -56,13 +57,13 @@ def relational_tiles(
     columns = min(len(references), pairs)
     rows = max(1, pairs // columns)
     for first in range(0, len(references), columns):
-        right = _first_block(relation, references[first : first + columns])
+        right = first_block(relation, references[first : first + columns])
         for start in range(0, len(tests), rows):
-            left = _first_block(relation, tests[start : start + rows])
+            left = first_block(relation, tests[start : start + rows])
             yield Tile(
                 slice(start, start + len(left.token)),
                 slice(first, first + len(right.token)),
-                _tile_logits(relation, left, right),
+                all_logits(relation, left, right),
             )
 
 
@@ -149,23 +150,3 @@ def _rounded(relation: RelationalTransformer, dtype: torch.dtype) -> RelationalT
             for parameter in module.parameters():
                 twins[id(parameter)] = nn.Parameter(parameter.to(dtype), requires_grad=False)
     return copy.deepcopy(relation, twins)
-
-
-@torch.no_grad()
-def _first_block(relation: RelationalTransformer, features: Tensor) -> FirstBlock:
-    return first_block(relation, features)
-
-
-@torch.no_grad()
-def _tile_logits(relation: RelationalTransformer, left: FirstBlock, right: FirstBlock) -> Tensor:
-    """Logits, float32 (t, m), of t images against m; head and cosine are never rounded."""
-    cls = last_cls(relation, left, right, _all_pairs)
-    cosine = left.direction @ right.direction.T
-    return relation.relate(cls, cosine.flatten()).view(cosine.shape)
-
-
-def _all_pairs(of_cls: Tensor, of_left: Tensor, of_right: Tensor) -> Tensor:
-    """(t * m, 3, ...) from (1, ...), (t, ...) and (m, ...)."""
-    shape = (len(of_left), len(of_right), *of_left.shape[1:])
-    parts = (of_cls[None], of_left[:, None], of_right[None])
-    return torch.stack([part.to(of_left.dtype).expand(shape) for part in parts], 2).flatten(0, 1)

@@ -55,6 +55,13 @@ def pair_logits(
     return relation.relate(cls, cosine)
 
 
+def all_logits(relation: RelationalTransformer, left: FirstBlock, right: FirstBlock) -> Tensor:
+    """Logits, float32 (t, m), of t images against m; head and cosine are never rounded."""
+    cls = last_cls(relation, left, right, _all_pairs)
+    cosine = left.direction @ right.direction.T
+    return relation.relate(cls, cosine.flatten()).view(cosine.shape)
+
+
 def with_means(features: Tensor, per_class: int) -> Tensor:
     """Features ((K - 1) * n, D): those given (n, D), K ``per_class`` of each class after one
     another, then the means of s = 2 .. K - 1 of them.
@@ -106,6 +113,14 @@ def last_cls(
 def _pair_up(of_cls: Tensor, of_left: Tensor, of_right: Tensor) -> Tensor:
     """(P, 3, ...) from (1, ...), (P, ...) and (P, ...)."""
     return torch.stack((of_cls.to(of_left.dtype).expand_as(of_left), of_left, of_right), 1)
+
+
+def _all_pairs(of_cls: Tensor, of_left: Tensor, of_right: Tensor) -> Tensor:
+    """(t * m, 3, ...) from (1, ...), (t, ...) and (m, ...)."""
+    # a length by len() would be a constant of a traced graph
+    shape = (of_left.shape[0], of_right.shape[0], *of_left.shape[1:])
+    parts = (of_cls[None], of_left[:, None], of_right[None])
+    return torch.stack([part.to(of_left.dtype).expand(shape) for part in parts], 2).flatten(0, 1)
 
 
 def _project(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,8 @@ class InputConfig:
     """How images are read and decoded.
 
     Attributes:
-        device: where DALI decodes; ``auto`` is the GPU if torch sees one, else the CPU.
+        device: where the network runs and DALI decodes; ``auto`` is the GPU if torch sees one,
+            else the CPU.
         num_threads: DALI's worker threads; 0 means this process's share of the cores.
         prefetch: batches prepared ahead of the one in use.
         dtype: data type of the decoded images.

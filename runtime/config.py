@@ -1,5 +1,6 @@
 """Configuration: a dataclass filled from a YAML file and from dotted options."""
 
+import argparse
 import dataclasses
 import re
 import typing
@@ -32,6 +33,14 @@ _WORDS = {
 }
 
 
+class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the description's lines, and leaves out that each group of keys may be a file."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        if action.metavar != "CONFIG" or action.dest == "config":
+            super().add_argument(action)
+
+
 def load_config(kind: type[T], arguments: Sequence[str], *, prog: str, description: str) -> T:
     """Fill the dataclass ``kind`` from ``--config FILE`` and options such as ``--train.clip=1``.
 
@@ -47,7 +56,13 @@ def load_config(kind: type[T], arguments: Sequence[str], *, prog: str, descripti
     for argument in arguments:
         if any("\ud800" <= character <= "\udfff" for character in argument):
             raise ConfigError(f"{argument!a} is not valid text here; set LC_ALL=C.UTF-8")
-    parser = jsonargparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(
+        prog=prog,
+        usage="%(prog)s [-h] [--config FILE] [--KEY=VALUE ...]",
+        description=description,
+        formatter_class=_HelpFormatter,
+        exit_on_error=False,
+    )
     parser.add_argument("--config", action="config", help="YAML file with the keys below")
     parser.add_class_arguments(kind, as_group=False)
     switches = [

@@ -58,7 +58,10 @@ def _has_driver() -> bool:
 def _unseen_gpu(wanted: DeviceName) -> str:
     """Why there is no GPU for ``wanted``, and what to do."""
     if not _has_driver():
-        return "device gpu was requested, but this machine has no NVIDIA driver; use device cpu"
+        return (
+            "device gpu was requested, but this machine has no NVIDIA driver; use --device cpu, or "
+            "--input.device=cpu in training"
+        )
     if _gpus_are_hidden():
         return "device gpu was requested, but CUDA_VISIBLE_DEVICES hides all GPUs; unset it"
     cuda = torch.version.cuda
@@ -66,5 +69,5 @@ def _unseen_gpu(wanted: DeviceName) -> str:
     return (
         f"device is {wanted} and this machine has an NVIDIA driver, but torch sees no GPU: torch "
         f"{torch.__version__} {built}; install the torch that fits the driver (table in "
-        "README.md), or use device cpu"
+        "README.md), or use --device cpu (--input.device=cpu in training)"
     )

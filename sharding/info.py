@@ -9,7 +9,7 @@ from rich.text import Text
 
 from sharding.format.opening import PackContents, open_pack
 
-_MAX_CLASSES, _MAX_DOMAINS, _MAX_SPLITS = 2000, 20, 100
+_MAX_CLASSES, _MAX_DOMAINS, _MAX_SPLITS = 50, 20, 100
 
 
 def print_info(pack: Path) -> None:
@@ -26,7 +26,7 @@ def print_info(pack: Path) -> None:
     console = Console(markup=False, highlight=False, emoji=False)
     console.print(_table(contents))
     if (more := len(manifest.classes) - _MAX_CLASSES) > 0:
-        console.print(f"and {more:,} more classes")
+        console.print(f"and {more:,} more classes, whose names are in manifest.json")
     images = np.bincount(index.split, minlength=len(manifest.splits)).tolist()
     for name, count in list(zip(manifest.splits, images, strict=True))[:_MAX_SPLITS]:
         console.print(f"split {name}: {count:,} images")

@@ -39,7 +39,9 @@ class CheckpointConfig:
     Attributes:
         every: steps between checkpoints; the last step always has one.
         keep: how many of the newest are kept, in addition to the one with the best ``best``.
-        best: the metric, higher is better, by which the best checkpoint is chosen.
+        best: the metric, higher is better, by which the best checkpoint is chosen: ``auroc``, an
+            accuracy in training, or ``validation/METRIC/EVALUATOR`` and ``.../TARGET``; without
+            validation there is no ``auroc``, and only the newest are kept.
     """
 
     every: int = 500

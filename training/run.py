@@ -27,7 +27,7 @@ from training.profiling import check_profiled
 from training.run_log import RunLog
 from training.scaling import resolve, scaling_line
 from training.step import Stepper
-from training.validation import Validation
+from training.validation import Validation, check_best
 from training.wandb_run import check_installed
 from training.whitening import whiten
 
@@ -43,6 +43,7 @@ class _Prepared:
         network: on the CPU, with its initial weights; those of ``found`` are not loaded yet.
         cost: of a step with the pairs that a device takes at a time; None where nothing reports it,
             since counting takes as long as all else before the first step.
+        validation: of the network after each checkpoint, if any.
     """
 
     found: Checkpoint | None
@@ -50,6 +51,7 @@ class _Prepared:
     data: PairData
     network: ReSeND | Classifier
     cost: Cost | None
+    validation: Validation | None
 
 
 def train(recipe: TrainConfig, process: Process) -> int:
@@ -90,7 +92,11 @@ def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
     reported = config.dry_run or _peak_flops(config, process) is not None
     cost = _cost(config, network, data, process) if reported else None
     task.save_memory(network, config)  # afterwards: recomputing is not part of the model's FLOPs
-    return _Prepared(found, config, data, network, cost)
+    validation = None
+    if config.validation.protocol is not None:
+        validation = Validation(config, network, data.pack, process)
+    check_best(config.checkpoint.best, task.create_task(config).accuracies, validation)
+    return _Prepared(found, config, data, network, cost, validation)
 
 
 def _cost(
@@ -137,10 +143,7 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
     if found is not None:
         resume.restore(found, network, optimizer)
         start = found.step or 0
-    validation = None
-    if config.validation.protocol is not None:
-        validation = Validation(config, network, prepared.data.pack, process)
-    run = Run(config, process, prepared.data, validation, _peak_seconds(prepared, process))
+    run = Run(config, process, prepared.data, prepared.validation, _peak_seconds(prepared, process))
     with RunLog(
         config.out,
         config.log,

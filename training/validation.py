@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections.abc import Sequence
 
 import torch
 
@@ -20,8 +21,10 @@ from runtime.distributed import Process
 from runtime.errors import ConfigError
 from runtime.precision import exact_float32
 from training.config import TrainConfig
+from training.output_config import CheckpointConfig
 
 _METRICS = ("auroc", "fpr95", "aupr_known", "aupr_unknown", "accuracy")
+_LOWER_IS_BETTER = ("fpr95",)
 
 
 class Validation:
@@ -66,6 +69,19 @@ class Validation:
         targets = settings.targets or tuple(target.name for target in self._protocol.targets)
         self._targets = [self._protocol.target(name).name for name in targets]
 
+    def to_choose_by(self) -> tuple[set[str], str]:
+        """The metrics of ``measure`` of which higher is better, and their names in short."""
+        metrics = [metric for metric in _METRICS if metric not in _LOWER_IS_BETTER]
+        pairs = itertools.product(metrics, self._evaluators)
+        means = {f"validation/{metric}/{evaluator}" for metric, evaluator in pairs}
+        of_targets = {f"{name}/{target}" for name in means for target in self._targets}
+        short = (
+            "auroc, validation/METRIC/EVALUATOR, validation/METRIC/EVALUATOR/TARGET (METRIC: "
+            f"{', '.join(metrics)}; EVALUATOR: {', '.join(self._evaluators)}; TARGET: "
+            f"{', '.join(self._targets)})"
+        )
+        return {"auroc", *means, *of_targets}, short
+
     @exact_float32()
     def measure(self, network: ReSeND | Classifier) -> dict[str, float]:
         """The metrics of ``network``, by the names under which they are logged; all processes call
@@ -102,3 +118,24 @@ class Validation:
             for target in result.targets:
                 measured[f"{name}/{target.name}"] = target.evaluators[evaluator].metrics[metric]
         return measured
+
+
+def check_best(best: str, accuracies: Sequence[str], validation: Validation | None) -> None:
+    """Raise ConfigError unless checkpoints can be chosen by ``best``: the run measures it, and
+    higher is better. The default is accepted without validation, and chooses none.
+
+    Args:
+        best: ``checkpoint.best``.
+        accuracies: those of the task, which are measured in training.
+        validation: of the run, if any.
+    """
+    if best in accuracies or (validation is None and best == CheckpointConfig.best):
+        return
+    names: set[str] = set()
+    short = "others need validation.protocol"
+    if validation is not None:
+        names, short = validation.to_choose_by()
+    if best not in names:
+        raise ConfigError(
+            f"checkpoint.best cannot be {best}; choose from {', '.join(accuracies)}, {short}"
+        )

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from evaluation.trained import TrainedNetwork
-from model.config import WHITENED_COSINE, EvaluatorOptions, Precision
+from model.config import EvaluatorOptions, Precision
 from model.novelty import NoveltyDetector
 from model.prototypes import class_means
 from runtime.errors import ConfigError
 
-# What these evaluators compare with are the class means alone.
-BY_MEANS = ("relation-softmax", "relation-logit", "cosine", WHITENED_COSINE, "euclidean")
 _SEED = 0  # of the draw of held-out references
 
 
@@ -158,6 +156,24 @@ class Detector:
         """The detector with relational products in ``precision``."""
         options = replace(self.rule.options, precision=precision)
         return replace(self, rule=replace(self.rule, options=options))
+
+    def with_top(self, top: int | None) -> "Detector":
+        """The detector that compares an image with the ``top`` classes nearest by cosine alone,
+        with a threshold chosen for that, if possible; None compares with all.
+
+        Raises:
+            ConfigError: the threshold no longer holds, and cannot be chosen again.
+            EvaluatorError: there are fewer classes.
+        """
+        if top is None:
+            return self
+        rule = replace(self.rule, options=replace(self.rule.options, top=top))
+        if rule.evaluator == "relation-softmax" and not self.can_rechoose:
+            raise ConfigError(
+                "relation-softmax over fewer classes needs another threshold, and the detector "
+                "has no images to choose one on; leave out --top, or fit it by relation-logit"
+            )
+        return replace(self, rule=rule)._changed(self.classes, self.references)
 
     def check_is_new(self, name: str) -> None:
         """Raise ConfigError if there is a known class ``name``."""

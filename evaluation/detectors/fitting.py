@@ -14,7 +14,6 @@ from evaluation.detectors.commands import (
     selected,
 )
 from evaluation.detectors.detector import (
-    BY_MEANS,
     Detector,
     KnownClass,
     NetworkOrigin,
@@ -32,7 +31,13 @@ from evaluation.extractor import FeatureExtractor
 from evaluation.networks import NamedNetwork, load_networks
 from evaluation.report.text import plain
 from evaluation.whitening import learn_whitening
-from model.config import WHITENED_COSINE, EvaluatorOptions, ModelConfig, PreprocessingOptions
+from model.config import (
+    BY_MEANS,
+    WHITENED_COSINE,
+    EvaluatorOptions,
+    ModelConfig,
+    PreprocessingOptions,
+)
 from model.whitening import Whitening
 from pipelines.pack import Pack
 from pipelines.selection import Selection

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from evaluation.config import CovarianceOptions, evaluator_name
 from model.config import (
@@ -15,6 +16,7 @@ from model.config import (
 )
 from runtime.command import DeviceName, fraction
 
+ExportFormat = Literal["onnx", "torch"]
 PREDICTION_FORMATS = (".csv", ".jsonl", ".parquet")
 
 
@@ -156,6 +158,26 @@ class FitConfig(
 @dataclass(frozen=True)
 class AddClassConfig(ComputeOptions, SelectionOptions):
     """The options of ``python -m evaluation add-class``."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The options of ``python -m evaluation export``.
+
+    Attributes:
+        out: file for the exported model.
+        format: onnx, or a program of torch.export.
+        features: export a model that takes features of the backbone in place of images.
+        top: let relation-logit and relation-softmax compare each image with the so many classes
+            that are nearest by cosine (default: all).
+        overwrite: replace the file in --out, if any.
+    """
+
+    out: Path
+    format: ExportFormat = "onnx"
+    features: bool = False
+    top: int | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,8 @@ def _below(root: Path) -> ImageSet:
 
 
 def _check_folder(path: Path, selection: Selection) -> None:
+    if not path.exists():
+        raise ConfigError(f"there is no pack and no folder {path}")
     if not path.is_dir():
         raise ConfigError(f"{path} is neither a pack nor a folder of images")
     if selection != Selection():

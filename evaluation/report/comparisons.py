@@ -13,7 +13,7 @@ from evaluation.comparison import Comparison, Score
 from evaluation.report.table import MEAN
 from evaluation.report.text import csv_cell, markdown_cell, plain
 
-HEADINGS = ("target", "score", "compared with", "difference", "95 % interval", "p")
+HEADINGS = ("target", "score", "compared with", "diff", "95 % CI", "p")
 NOTE = (
     "AUROC minus that of the other score, with a 95 % interval and a two-sided p-value, by a "
     "bootstrap of the same test images for both."

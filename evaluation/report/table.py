@@ -26,7 +26,7 @@ VALUES = {
 _LOWER_IS_BETTER = ("fpr95", "fpr95_original")
 _TERMINAL = {
     "auroc": "AUROC",
-    "interval": "95 % interval",
+    "interval": "95 % CI",
     "fpr95": "FPR95",
     "accuracy": "accuracy",
 }

@@ -34,7 +34,7 @@ class ReproduceSubject:
 
     def __post_init__(self) -> None:
         if not self.runs and not self.backbones:
-            raise ConfigError("nothing to evaluate; give --runs or --backbones")
+            raise ConfigError("no network given; add --runs or --backbones")
 
 
 @dataclass(frozen=True)

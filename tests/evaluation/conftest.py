@@ -24,6 +24,7 @@ from pipelines.pack import Pack
 from runtime import checkpoint
 from runtime.distributed import Process
 
+COMMANDS = ("fit", "add-class", "remove-class", "export")  # of python -m evaluation
 ALONE = Process(0, 0, 1, torch.device("cpu"))
 MODEL = ModelConfig(backbone="test_resnet", embed_dim=24, depth=2, num_heads=3)
 
@@ -139,7 +140,11 @@ def detector_refusal(error_line):
 
     def refuse(*words: str | Path) -> str:
         given = [str(word) for word in words]
-        command = evaluation if given[0] in ("fit", "add-class", "remove-class") else predict.main
+        command = (
+            evaluation
+            if given[0] in ("fit", "add-class", "remove-class", "export")
+            else predict.main
+        )
         assert command(given) == 2
         return error_line()
 

@@ -76,6 +76,12 @@ def change_protocol(protocol_file, tmp_path, change) -> Path:
     return path
 
 
+def test_two_protocols_of_one_name_are_refused(arguments, protocol_file, tmp_path, refusal):
+    other = change_protocol(protocol_file, tmp_path, lambda p: p["known"].reverse())
+    line = refusal(arguments(protocol=f"{protocol_file} {other}"))
+    assert f"{other} is the second protocol named" in line
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

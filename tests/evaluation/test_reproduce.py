@@ -227,7 +227,7 @@ def test_a_published_auroc_outside_the_interval_is_marked(words, tmp_path, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"runs": None, "backbones": None}, "nothing to evaluate; give --runs or --backbones"),
+        ({"runs": None, "backbones": None}, "no network given; add --runs or --backbones"),
         ({"packs": "nowhere"}, "there is no folder nowhere"),
         ({"runs": "nowhere"}, "nowhere"),
         ({"backbones": "resnet19"}, "timm has no model 'resnet19'"),

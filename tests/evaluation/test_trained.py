@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 
-from evaluation.trained import Provenance, load_network, read_checkpoint
-from model.config import ModelConfig
-from model.network import build_network
+from evaluation.trained import Provenance, TrainedNetwork, load_network, read_checkpoint
+from model.config import ModelConfig, Preprocessing
+from model.network import build_bare, build_network
 from runtime import checkpoint
 from runtime.errors import CheckpointError
 from runtime.original import export_original, import_original
@@ -80,4 +80,20 @@ def test_a_bug_in_building_the_network_is_not_blamed_on_the_checkpoint(run_folde
 
     monkeypatch.setattr("evaluation.trained.build_network", broken)
     with pytest.raises(ValueError, match="shapes do not match"):
-        load_network(run_folder, torch.device("cpu"))
+        load_network(run_folder, CPU)
+
+
+def test_a_network_is_made_ready_whose_traced_copy_holds_constants():
+    """Those of Swin's windows have five dimensions, for which there is no channels-last layout."""
+    torch.manual_seed(0)
+    network = build_bare("swin_tiny_patch4_window7_224", Preprocessing(image_size=56))
+    ready = TrainedNetwork.of(network, CPU)
+    images = torch.randn(2, 3, 56, 56)
+    torch.testing.assert_close(ready.extractor(images), ready.network.backbone(images))
+
+
+def test_the_fast_copy_keeps_the_layout_that_convolutions_are_fast_in():
+    network = TrainedNetwork.of(build_bare("resnet10t", Preprocessing(32)), CPU)
+    for module in network.extractor.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            assert module.weight.is_contiguous(memory_format=torch.channels_last)

@@ -43,6 +43,17 @@ def test_options_override_the_file_wherever_they_stand(file):
     assert load("--inner.size", "7", f"--config={file}") == expected
 
 
+def test_help_keeps_the_lines_of_the_description_and_lists_keys_not_groups(capsys):
+    with pytest.raises(SystemExit):
+        load_config(Outer, ["--help"], prog="tool", description="What it does.\n\ntool --path=x\n")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: tool [-h] [--config FILE] [--KEY=VALUE ...]"
+    assert "tool --path=x" in lines
+    options = {line.split()[0] for line in lines if line.startswith("  --")}
+    assert {"--path", "--inner.size"} <= options
+    assert "--inner" not in options
+
+
 @pytest.mark.parametrize("switch", ["--dry-run", "--dry_run"])
 def test_a_switch_needs_no_value_in_either_spelling(file, switch):
     assert load("--config", str(file), switch).dry_run

@@ -32,7 +32,7 @@ def test_auto_is_each_process_s_gpu_or_the_cpu_where_there_is_no_driver(gpus):
 def test_auto_is_an_error_where_a_driver_is_present_and_torch_sees_no_gpu(gpus):
     gpus(0, driver=True)
     for choose in (resolve_device, dali_device):
-        with pytest.raises(ConfigError, match=r"fits the driver .* or use device cpu") as caught:
+        with pytest.raises(ConfigError, match=r"fits the driver .* or use --device cpu") as caught:
             choose("auto")
         assert "\n" not in str(caught.value)
     assert resolve_device("cpu") == torch.device("cpu")

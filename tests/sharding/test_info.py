@@ -64,6 +64,6 @@ def test_many_classes_and_domains_are_summed_up(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert main(["info", str(pack)]) == 0
     printed = capsys.readouterr().out
-    assert "and 2 more classes" in printed
+    assert "and 2 more classes, whose names are in manifest.json" in printed
     assert "default" not in printed
     assert any(line.replace("│", " ").split() == ["all", "4"] for line in printed.splitlines())

@@ -174,6 +174,40 @@ def test_a_mistake_in_validation_is_one_line_before_the_first_step(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    ("best", "validated", "words"),
+    [
+        ("aurocs", True, "EVALUATOR: relation-softmax, cosine; TARGET: night"),
+        ("validation/auroc/knn", True, "choose from accuracy_same, accuracy_different, auroc, "),
+        ("validation/auroc/cosine/dusk", True, "TARGET: night"),
+        ("validation/fpr95/cosine", True, "METRIC: auroc, aupr_known, aupr_unknown, accuracy;"),
+        ("validation/auroc/cosine", False, "others need validation.protocol"),
+    ],
+)
+def test_checkpoints_are_not_chosen_by_what_is_not_measured(
+    train, protocol_file, error_line, best, validated, words
+):
+    validation = [f"--validation.protocol={protocol_file}", "--validation.evaluators=[cosine]"]
+    options = [*validation[: 2 * validated], f"--checkpoint.best={best}"]
+    assert train(*options, "--dry_run=true") == 2
+    assert words in error_line()
+
+
+@pytest.mark.parametrize(
+    "best", ["auroc", "validation/accuracy/cosine", "validation/auroc/cosine/night"]
+)
+def test_checkpoints_can_be_chosen_by_each_validation_metric(train, protocol_file, tmp_path, best):
+    options = [f"--validation.protocol={protocol_file}", "--validation.evaluators=[cosine]"]
+    assert train(*options, f"--checkpoint.best={best}", "--train.iterations=1") == 0
+    assert best in logged(tmp_path / "run")[-1]
+
+
+def test_checkpoints_can_be_chosen_by_the_accuracy_in_training(train, tmp_path):
+    assert train("--task=classification", "--checkpoint.best=accuracy", "--train.iterations=1") == 0
+    (folder,) = step_folders(tmp_path / "run")
+    assert "accuracy" in json.loads((folder / "metrics.json").read_text())
+
+
 def test_old_evaluator_names_of_a_recipe_work_with_a_hint(train, protocol_file, capsys):
     options = [f"--validation.protocol={protocol_file}", "--train.iterations=1"]
     assert train("--validation.evaluator=knn-normalised", *options) == 2

@@ -211,7 +211,7 @@ def test_a_detector_of_a_bare_backbone_compares_by_distances(bare, tmp_path, ima
 def test_a_bare_backbone_has_no_relational_evaluator(bare, tmp_path, detector_refusal):
     line = detector_refusal(*bare, "--evaluator", "relation-logit")
     assert "has no relational module for relation-logit; choose from cosine" in line
-    assert "nothing to evaluate" in detector_refusal(bare[0], *bare[5:])
+    assert "no network given" in detector_refusal(bare[0], *bare[5:])
     assert not (tmp_path / "bare").exists()
 
 
@@ -286,7 +286,7 @@ def test_references_that_are_not_those_of_the_record_are_refused(fitted, tmp_pat
     [
         (["add-class", "DETECTOR", "bee", "IMAGES"], "has a class bee already"),
         (["add-class", "DETECTOR", "dog", "EMPTY"], "holds no files with an image's extension"),
-        (["add-class", "DETECTOR", "dog", "nowhere"], "neither a pack nor a folder"),
+        (["add-class", "DETECTOR", "dog", "nowhere"], "there is no pack and no folder nowhere"),
         (["add-class", "DETECTOR", "dog", "IMAGES", "--splits", "a"], "select images of packs"),
         (["add-class", "DETECTOR", "a\nb", "IMAGES"], "cannot be a name"),
         (["add-class", "IMAGES", "dog", "IMAGES"], "is not a detector"),
@@ -329,7 +329,7 @@ def test_the_only_class_cannot_be_removed(changeable, detector_refusal):
         (["--covariance-classes", "a"], "needs their --covariance-pack"),
         (["--classes", "wolf"], "has no class wolf"),
         (["--recall", "0"], "must be above 0"),
-        (["--threshold-set", "nowhere"], "neither a pack nor a folder"),
+        (["--threshold-set", "nowhere"], "there is no pack and no folder nowhere"),
         (["--threshold-set", "OTHERS"], "has no image of a known class; its classes are fly"),
         (["--image-size", "5000"], "image_size is 5000"),
     ],
@@ -421,13 +421,20 @@ def test_the_documented_commands_and_the_example_run(
     shutil.copy(image_tree / "night" / "ant" / "0.jpg", tmp_path / "holiday.jpg")
     torch.save(create_backbone("resnet18", image_size=224).state_dict(), tmp_path / "resnet18.pth")
     monkeypatch.chdir(tmp_path)
-    for block in re.findall(r"```\n(.*?)```", text, re.DOTALL):
-        for line in block.splitlines():
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    for language, block in blocks:
+        for line in block.splitlines() if not language else ():
             _, program, *words = shlex.split(line)
             run = predict.main if program == "predict.py" else main
             assert run(words if program == "predict.py" else words[1:]) == 0, line
     assert len(list(tmp_path.glob("predictions.*"))) == 3
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exported, loaded = (block for language, block in blocks if language == "python")
     names = {"images": [torch.zeros(3, 40, 50, dtype=torch.uint8)] * 2}
-    exec(compile(code, "docs/detector.md", "exec"), names)
+    exec(compile(loaded, "docs/detector.md", "exec"), names)
     assert len(names["known"]) == len(names["names"]) == 2
+    exec(compile(exported, "docs/detector.md", "exec"), names)
+    predictions = map(json.loads, (tmp_path / "predictions.jsonl").read_text().splitlines())
+    (predicted,) = (row for row in predictions if row["image"] == "holiday.jpg")
+    assert names["normality"] == pytest.approx(predicted["normality"], abs=0.02)
+    decision = "novel" if names["answer"] == "novel" else "known"
+    assert decision == predicted["decision"]
