@@ -41,8 +41,7 @@ class _Prepared:
         config: resolved.
         data: the training pairs.
         network: on the CPU, with its initial weights; those of ``found`` are not loaded yet.
-        cost: of a step with the pairs that a device takes at a time; None where nothing reports it,
-            since counting takes as long as all else before the first step.
+        cost: of a step with the pairs that a device takes at a time; None where nothing reports it.
         validation: of the network after each checkpoint, if any.
     """
 
