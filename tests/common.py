@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-TINY_MODEL = {"backbone": "test_convnext", "embed_dim": 48, "depth": 1, "num_heads": 2}
+TINY_MODEL = {"backbone": "test_convnext3", "embed_dim": 48, "depth": 1, "num_heads": 2}
 
 
 def tiny_run(pack: Path, **groups: dict[str, Any]) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def tiny_run(pack: Path, **groups: dict[str, Any]) -> dict[str, Any]:
     """
     config = {
         "data": {"pack": str(pack), "num_negatives": 3},
-        "input": {"image_size": 64, "num_threads": 1, "device": "cpu"},
+        "input": {"image_size": 32, "num_threads": 1, "device": "cpu"},
         "model": TINY_MODEL,
         "objective": {"name": "bce"},
         "optimizer": {"name": "sgd", "lr": 0.01},

@@ -59,6 +59,8 @@ def serve(address: str, names: Sequence[str]) -> None:
         if (ROOT / name).is_dir():
             for module in pkgutil.walk_packages(package.__path__, f"{name}."):
                 importlib.import_module(module.name)
+    if "pipelines" in names:
+        _convert_graph()
     gc.freeze()  # a collection in a fork would copy every page
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as ready:
         listener.bind(f"{address}.new")
@@ -76,6 +78,18 @@ def serve(address: str, names: Sequence[str]) -> None:
             for key in list(ready.get_map().values()):
                 if key.data is not None:
                     key.data.end_late()
+
+
+def _convert_graph() -> None:
+    """Let DALI convert the Python of the image graph, which takes a process longer than to run it.
+
+    Nothing is built, so that no thread is started.
+    """
+    from model.config import Preprocessing
+    from pipelines.graph import image_graph, types
+
+    options = {"batch_size": 1, "num_threads": 1, "device_id": None}
+    image_graph(lambda info: None, Preprocessing(), {"device": "cpu"}, types.FLOAT, **options)
 
 
 class _Running:

@@ -34,14 +34,14 @@ class Run:
         process: this process.
         data: the training pairs.
         validation: what is evaluated after each checkpoint, if anything.
-        step_flops: floating-point operations of a step on one device.
+        peak_seconds: what a step takes at the device's peak; None where the peak is not known.
     """
 
     config: TrainConfig
     process: Process
     data: PairData
     validation: Validation | None
-    step_flops: float
+    peak_seconds: float | None
 
 
 class Loop:
@@ -186,8 +186,6 @@ def _means(run: Run, stepper: Stepper, steps: StepMetrics, seconds: float) -> di
         "data_wait_share": process.maximum(stepper.waiting.take() / seconds),
         "memory_gib": cost.memory_gib(process.device),
     }
-    peak = config.log.peak_tflops and config.log.peak_tflops * 1e12
-    peak = peak or cost.peak_flops(process.device, config.train.precision)
-    if peak:
-        values["mfu"] = run.step_flops * len(steps.loss) / seconds / peak
+    if run.peak_seconds is not None:
+        values["mfu"] = run.peak_seconds * len(steps.loss) / seconds
     return values

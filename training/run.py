@@ -18,7 +18,7 @@ from runtime.run_lock import run_lock
 from training import resume, task
 from training.averaging import AveragedNetwork
 from training.config import LoopConfig, NetworkConfig, TrainConfig
-from training.cost import Cost, SharedPairs, training_cost
+from training.cost import Cost, SharedPairs, peak_flops, training_cost
 from training.data import feature_loader, load_pairs, pair_loader, with_local_packs
 from training.frozen import FeatureLoader, training_features
 from training.loop import Loop, Run
@@ -41,7 +41,7 @@ class _Prepared:
         config: resolved.
         data: the training pairs.
         network: on the CPU, with its initial weights; those of ``found`` are not loaded yet.
-        cost: of a step with the pairs that a device takes at a time.
+        cost: of a step with the pairs that a device takes at a time; None where nothing reports it.
         validation: of the network after each checkpoint, if any.
     """
 
@@ -49,7 +49,7 @@ class _Prepared:
     config: TrainConfig
     data: PairData
     network: ReSeND | Classifier
-    cost: Cost
+    cost: Cost | None
     validation: Validation | None
 
 
@@ -88,7 +88,8 @@ def _prepare(recipe: TrainConfig, process: Process) -> _Prepared:
     torch.manual_seed(config.seed)
     start = replace(config, model=_starting_model(config, found))
     network = task.build(start, data.plan.num_classes)
-    cost = _cost(config, network, data, process)
+    reported = config.dry_run or _peak_flops(config, process) is not None
+    cost = _cost(config, network, data, process) if reported else None
     task.save_memory(network, config)  # afterwards: recomputing is not part of the model's FLOPs
     validation = None
     if config.validation.protocol is not None:
@@ -141,8 +142,7 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
     if found is not None:
         resume.restore(found, network, optimizer)
         start = found.step or 0
-    step_flops = prepared.cost.flops * config.train.accumulate
-    run = Run(config, process, prepared.data, prepared.validation, step_flops)
+    run = Run(config, process, prepared.data, prepared.validation, _peak_seconds(prepared, process))
     with RunLog(
         config.out,
         config.log,
@@ -159,6 +159,19 @@ def _train(prepared: _Prepared, process: Process, summary: list[str]) -> int:
         averaged = AveragedNetwork(network, config, found) if config.train.ema else None
         stepper = Stepper(config, process, network, optimizer, loader, averaged)
         return Loop(run, stepper, loader, log).run(start)
+
+
+def _peak_flops(config: TrainConfig, process: Process) -> float | None:
+    own = config.log.peak_tflops
+    return own * 1e12 if own else peak_flops(process.device, config.train.precision)
+
+
+def _peak_seconds(prepared: _Prepared, process: Process) -> float | None:
+    """What a step takes at the device's peak."""
+    peak = _peak_flops(prepared.config, process)
+    if prepared.cost is None or peak is None:
+        return None
+    return prepared.cost.flops * prepared.config.train.accumulate / peak
 
 
 def _loader(prepared: _Prepared, process: Process, start: int) -> PairLoader | FeatureLoader:
@@ -251,6 +264,7 @@ def _input_line(config: TrainConfig) -> str:
 
 def _memory(prepared: _Prepared) -> str:
     cost = prepared.cost
+    assert cost is not None  # of a dry run
     without = ", before activation checkpointing"
     note = without if prepared.config.train.activation_checkpointing else ""
     state, activations = cost.state_bytes / 2**30, cost.activation_bytes / 2**30

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 
 import pytest
 import torch
@@ -21,6 +22,14 @@ from tests.commands import Command
 from tests.common import ROOT
 
 NAMES = [part.name for part in command.PARTS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fork_server():
+    """Ends the server of this process, which has imported all parts: later tests' forks of it, the
+    workers of a pack, would take several times as long."""
+    yield
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from runtime.distributed import Process
 
 COMMANDS = ("fit", "add-class", "remove-class", "export")  # of python -m evaluation
 ALONE = Process(0, 0, 1, torch.device("cpu"))
-MODEL = ModelConfig(backbone="resnet10t", embed_dim=24, depth=2, num_heads=3)
+MODEL = ModelConfig(backbone="test_resnet", embed_dim=24, depth=2, num_heads=3)
 
 
 @pytest.fixture(scope="session")

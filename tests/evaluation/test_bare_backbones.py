@@ -15,9 +15,10 @@ from model.backbone import backbone_preprocessing, create_backbone
 from model.config import EVALUATORS, RELATIONAL
 from model.network import Classifier
 from runtime import checkpoint
+from tests.evaluation.conftest import MODEL
 from tests.evaluation.scores import assert_equal_scores, scores
 
-BACKBONE = "test_resnet"
+BACKBONE = "test_byobnet"
 SIZE = 64
 
 
@@ -110,12 +111,12 @@ def test_networks_with_and_without_relation_share_one_table(
 ):
     words = bare(
         checkpoint=run_folder,
-        backbone=f"{BACKBONE} resnet10t",
+        backbone=f"{BACKBONE} {MODEL.backbone}",
         weights=f"{weights} {run_folder}",
         target="all",
     )
     assert evaluate.main(words) == 0
-    out, names = tmp_path / "out", ["run", f"{BACKBONE} (random.pth)", "resnet10t (run)"]
+    out, names = tmp_path / "out", ["run", f"{BACKBONE} (random.pth)", f"{MODEL.backbone} (run)"]
     results = results_of(out)
     assert [network["name"] for network in results["networks"]] == names
     assert [benchmark["network"] for benchmark in results["benchmarks"]] == names

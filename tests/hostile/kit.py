@@ -17,7 +17,7 @@ STEPS = 2
 CONFIG = {
     "input": {"image_size": 32, "num_threads": 1, "device": "cpu"},
     "data": {"num_negatives": 1},
-    "model": {"backbone": "test_convnext", "embed_dim": 16, "depth": 1, "num_heads": 2},
+    "model": {"backbone": "test_convnext3", "embed_dim": 16, "depth": 1, "num_heads": 2},
     "objective": {"name": "bce"},
     "optimizer": {"name": "sgd", "lr": 0.01},
     "schedule": {"name": "constant", "warmup": 0},

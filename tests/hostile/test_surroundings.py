@@ -27,7 +27,7 @@ ODD_CLASSES = (
     "esc\x1b[2J\x1b]0;owned\x07",
     "two\nlines",
 )
-FULL_DISK = 16_000
+FULL_DISK = 24_000
 ASCII = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 

@@ -17,7 +17,7 @@ from pipelines.selection import Selection
 from runtime.checkpoint import load_weights, newest
 from tests.commands import Command
 from tests.common import ROOT, flip, tiny_run
-from tests.training.runs import assert_same_weights, logged
+from tests.training.runs import assert_same_weights, forget_newest, logged
 from training.frozen import FeatureLoader
 
 GROUPS = ["--data.sampling.kind=classes", "--data.sampling.classes=3", "--data.sampling.groups=4"]
@@ -139,7 +139,7 @@ OPTIONS = [
 def test_resuming_equals_an_uninterrupted_run_bit_for_bit(train, cache, tmp_path, options):
     assert train(*options) == 0
     before = files(cache)
-    train(*options, "--train.iterations=3", run="parts")
+    forget_newest(tmp_path / "run", tmp_path / "parts")
     assert train(*options, run="parts") == 0
     assert_same_weights(tmp_path / "run", tmp_path / "parts", rtol=0, atol=0)
     assert files(cache) == before
@@ -165,11 +165,24 @@ def test_compiled_training_equals_plain_training(train, tmp_path):
     assert_same_weights(tmp_path / "run", tmp_path / "compiled", rtol=1e-3, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def second_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("second")
+
+
+@pytest.fixture
+def kept(train, second_cache):
+    """A cache with the features of the configuration, and of what else the module has added."""
+    if not files(second_cache):
+        train("--train.iterations=1", f"--train.feature_cache={second_cache}", run="first")
+    return second_cache
+
+
 @pytest.mark.parametrize(
     "options",
     [
         ["--seed=1"],  # initial weights of the backbone
-        ["--input.image_size=32"],
+        ["--input.image_size=64"],
         ["--augment.scale=[0.5, 1.0]"],
         ["--data.classes=[ant, bee, cat]"],
         ["--train.views=2"],
@@ -177,11 +190,10 @@ def test_compiled_training_equals_plain_training(train, tmp_path):
     ],
     ids=lambda options: options[0],
 )
-def test_features_of_something_else_are_not_taken(train, tmp_path, options):
-    folder = tmp_path / "own"
-    train("--train.iterations=1", f"--train.feature_cache={folder}")
-    assert train("--train.iterations=1", f"--train.feature_cache={folder}", *options, run="b") == 0
-    assert len(files(folder)) == 2
+def test_features_of_something_else_are_not_taken(train, kept, tmp_path, options):
+    before = files(kept)
+    assert train("--train.iterations=1", f"--train.feature_cache={kept}", *options) == 0
+    assert len(files(kept)) == len(before) + 1
 
 
 def test_a_damaged_cache_is_reported_and_extracted_again(train, tmp_path, capsys):

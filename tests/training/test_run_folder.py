@@ -16,7 +16,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from pipelines.pack import Pack
 from runtime.checkpoint import load_weights, step_folders
-from tests.common import ROOT, flip
+from tests.common import ROOT, TINY_MODEL, flip
 from training.output_config import LogConfig
 from training.run_files import LogError
 from training.run_log import RunLog
@@ -260,7 +260,8 @@ def test_a_dry_run_fetches_and_writes_nothing(train, tmp_path, monkeypatch, caps
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", fetch)
     monkeypatch.setattr("timm.models._builder.load_pretrained", fetch)
     assert train(switch, "--model.pretrained=true") == 0
-    assert "timm's weights of test_convnext (not fetched in a dry run)" in capsys.readouterr().out
+    words = f"timm's weights of {TINY_MODEL['backbone']} (not fetched in a dry run)"
+    assert words in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
 
 

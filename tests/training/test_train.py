@@ -8,8 +8,12 @@ import torch
 import yaml
 
 from evaluate import main as evaluate
+from model.config import ModelConfig, Preprocessing
+from model.network import build_network
 from runtime.checkpoint import load_weights, newest, step_folders
+from tests.common import TINY_MODEL
 from tests.training.runs import assert_same_weights, logged
+from training.cost import training_cost
 
 
 def test_a_run_logs_each_measure_and_saves_what_loads_again(train, tmp_path):
@@ -35,8 +39,21 @@ def test_a_run_logs_each_measure_and_saves_what_loads_again(train, tmp_path):
     folders = [folder.name for folder in step_folders(tmp_path / "run")]
     assert folders == ["step-00000006", "step-00000003"]
     found = load_weights(tmp_path / "run")
-    assert found.config["model"]["backbone"] == "test_convnext"
+    assert found.config["model"]["backbone"] == TINY_MODEL["backbone"]
     assert any(name.startswith("relation.") for name in found.weights)
+
+
+def test_the_share_of_the_peak_is_logged_where_the_peak_is_known(train, tmp_path):
+    peak, options = 1e-3, ["--train.iterations=1", "--train.accumulate=2"]
+    train(*options, f"--log.peak_tflops={peak}")
+    (record,) = logged(tmp_path / "run")
+    config = ModelConfig(**TINY_MODEL, similarity_start=True)
+    network = build_network(config, Preprocessing(image_size=32))
+    flops = training_cost(network, 16, (3, 32, 32), 1).flops
+    found = record["mfu"] * peak * 1e12 * 8 / record["pairs_per_second"]
+    assert found == pytest.approx(flops, rel=1e-2)
+    train(*options, run="unknown")
+    assert "mfu" not in logged(tmp_path / "unknown")[-1]
 
 
 def test_resuming_equals_an_uninterrupted_run_bit_for_bit(train, tmp_path):
