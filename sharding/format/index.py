@@ -227,13 +227,19 @@ def _opened(pack: Path, samples: int) -> Iterator[BinaryIO]:
 
 def _read(file: BinaryIO, manifest: Manifest, columns: list[str]) -> pa.Table:
     """Read ``columns``. Strings are dictionary-encoded, so that a long string that occurs in many
-    rows is in memory only once."""
+    rows is in memory only once.
+
+    No thread of pyarrow's reads the file: one that still holds a Python object when the interpreter
+    ends may abort the process.
+    """
     rows = manifest.samples
-    metadata = pq.ParquetFile(file)
+    metadata = pq.ParquetFile(file, pre_buffer=False)
     if not metadata.schema_arrow.equals(SCHEMA):
         raise MalformedError("it does not have the columns of an index")
     _check_sizes(metadata.metadata, manifest, columns)
-    table = pq.ParquetFile(file, metadata=metadata.metadata, read_dictionary=_STRINGS).read(columns)
+    table = pq.ParquetFile(
+        file, metadata=metadata.metadata, read_dictionary=_STRINGS, pre_buffer=False
+    ).read(columns, use_threads=False)
     if len(table) != rows or any(column.null_count for column in table.columns):
         raise MalformedError("it has nulls, or a different number of rows than it states")
     for name in set(columns) & set(_STRINGS):

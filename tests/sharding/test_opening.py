@@ -2,11 +2,13 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ from sealing import alter_index, alter_manifest, downgrade, seal_index, set_valu
 
 from runtime.errors import PackError
 from sharding.__main__ import main
+from sharding.format import index
 from sharding.format.index import SCHEMA, key_name
 from sharding.format.manifest import Manifest
 from sharding.format.opening import open_pack
@@ -53,6 +56,24 @@ def test_an_opened_pack_is_what_was_packed(pack_path):
             expected
         )
     assert contents.read_sources().to_pylist() == table.column("source").to_pylist()
+
+
+def test_no_other_thread_reads_the_index(pack_path, monkeypatch):
+    """At the interpreter's end it could abort the process."""
+    threads = set()
+
+    class Recorded(io.FileIO):
+        def read(self, *size):
+            threads.add(threading.get_ident())
+            return super().read(*size)
+
+        def readinto(self, buffer):
+            threads.add(threading.get_ident())
+            return super().readinto(buffer)
+
+    monkeypatch.setattr(index, "open_regular", Recorded)
+    open_pack(pack_path).read_sources()
+    assert threads == {threading.get_ident()}
 
 
 def test_a_pack_of_schema_version_1_opens_with_the_fingerprint_that_it_had(pack):

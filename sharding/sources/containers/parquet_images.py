@@ -67,7 +67,10 @@ def rows(container: Container, image: str, columns: Sequence[str] = ()) -> Itera
         first = 0
         for group in range(file.num_row_groups):
             size = _mean_size(container, file.metadata.row_group(group), stored)
-            for batch in file.iter_batches(_BATCH, row_groups=[group], columns=wanted):
+            batches = file.iter_batches(
+                _BATCH, row_groups=[group], columns=wanted, use_threads=False
+            )
+            for batch in batches:
                 yield from _rows(batch, first, size, image, columns)
                 first += batch.num_rows
 
@@ -161,7 +164,7 @@ def _images(container: Container, group: int, image: str) -> pa.ChunkedArray:
     """The encoded images of a row group; samples are read in order, so that one is enough."""
     with _opened(container) as file:
         stored = _image_column(container, file.schema_arrow, image)
-        column = file.read_row_group(group, columns=[stored]).column(image)
+        column = file.read_row_group(group, columns=[stored], use_threads=False).column(image)
     if stored == image:
         return column
     return pa.chunked_array([chunk.field("bytes") for chunk in column.chunks])
