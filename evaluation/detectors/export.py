@@ -5,7 +5,6 @@ import importlib.util
 import io
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,10 +18,10 @@ from evaluation.detectors import storage
 from evaluation.detectors.commands import evaluator_errors
 from evaluation.detectors.detector import Detector
 from evaluation.detectors.options import ExportConfig, ExportFormat
+from evaluation.detectors.outputs import check_free, write
 from evaluation.report.text import plain
 from model.decision import FeatureDecision, ImageDecision
 from runtime.errors import ConfigError, first_line
-from runtime.files import write_atomically
 from runtime.precision import exact_float32
 
 METADATA = "detector.json"
@@ -63,7 +62,7 @@ def export(folder: Path, config: ExportConfig) -> int:
     with evaluator_errors():
         detector = storage.load(folder, torch.device("cpu")).with_top(config.top)
         model = exported(detector, config.format, features=config.features)
-    _write(config.out, model.content)
+    write(config.out, model.content, "model", "--out")
     shape = ", ".join(map(str, model.inputs.shape[1:]))
     print(
         f"exported to {plain(str(config.out))} ({len(model.content) / 1e6:.1f} MB): "
@@ -130,10 +129,7 @@ def _metadata(detector: Detector, features: bool) -> str:
 
 
 def _check(config: ExportConfig) -> None:
-    if config.out.is_dir():
-        raise ConfigError(f"{config.out} is a folder; name a file")
-    if os.path.lexists(config.out) and not config.overwrite:
-        raise ConfigError(f"{config.out} exists; choose another file, or give --overwrite")
+    check_free(config.out, config.overwrite)
     if config.format == "onnx":
         missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
@@ -225,13 +221,3 @@ def _expected(
     if isinstance(module, ImageDecision):
         inputs = detector.network.extractor(module.normalized(inputs))
     return detector.novelty.score(inputs).normality
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the model to {path}: {first_line(error)}; choose another --out"
-        ) from error

@@ -2,7 +2,6 @@
 
 import heapq
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from evaluation.detectors.commands import evaluator_errors, only_process, report
 from evaluation.detectors.detector import Detector
 from evaluation.detectors.feature_stream import FeatureStream, StreamedFeatures
 from evaluation.detectors.options import PredictConfig
+from evaluation.detectors.outputs import check_free
 from evaluation.detectors.prediction_files import Prediction, prediction_file
 from evaluation.detectors.source_images import ImageSet, image_files, images_in, is_pack
 from evaluation.extractor import ExtractionConfig
@@ -68,7 +68,8 @@ def predict(folder: Path, paths: Sequence[Path], config: PredictConfig) -> int:
     Raises:
         UserError: a detector, a pack, a path or an output cannot be used, or no image can be read.
     """
-    _check_outputs(config)
+    for path in filter(None, (config.out, config.report)):
+        check_free(path, config.overwrite)
     found = _images(paths)
     with only_process(config) as process, evaluator_errors():
         detector = storage.load(folder, process.device)
@@ -104,14 +105,6 @@ def predict_images(
             file.write(predictions)
     tally.skipped = stream.skipped
     return tally
-
-
-def _check_outputs(config: PredictConfig) -> None:
-    for path in filter(None, (config.out, config.report)):
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder; name a file")
-        if os.path.lexists(path) and not config.overwrite:
-            raise ConfigError(f"{path} exists; choose another file, or give --overwrite")
 
 
 def _images(paths: Sequence[Path]) -> ImageSet:

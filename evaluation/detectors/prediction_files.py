@@ -12,8 +12,8 @@ from typing import BinaryIO, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evaluation.detectors.outputs import writing
 from evaluation.report.text import csv_cell, plain
-from runtime.errors import ConfigError, first_line
 from runtime.files import atomic_file
 
 KNOWN, NOVEL = "known", "novel"
@@ -71,14 +71,9 @@ def prediction_file(path: Path) -> Iterator[Writer]:
     Raises:
         ConfigError: it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file, _FORMATS[path.suffix](file) as writer:
-            yield writer
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the predictions to {path}: {first_line(error)}; choose another --out"
-        ) from error
+    open_writer = _FORMATS[path.suffix]
+    with writing(path, "predictions", "--out"), atomic_file(path) as file, open_writer(file) as own:
+        yield own
 
 
 class _Csv:

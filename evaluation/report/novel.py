@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.detectors.detector import Detector
+from evaluation.detectors.outputs import write
 from evaluation.detectors.prediction_files import Prediction
 from evaluation.report.elements import document
 from evaluation.report.mistakes import data_url
 from evaluation.report.text import html_text
 from pipelines.image_stream import SourceImage, UnreadableImage
-from runtime.errors import ConfigError, first_line
-from runtime.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,7 @@ def write_novel_page(path: Path, detector: Detector, images: Sequence[ShownImage
         f'<div class="cards">{"".join(map(_card, images))}</div>',
     ]
     content = document("The most novel images", body).encode(errors="backslashreplace")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the report to {path}: {first_line(error)}; choose another --report"
-        ) from error
+    write(path, content, "report", "--report")
 
 
 def _card(shown: ShownImage) -> str:
