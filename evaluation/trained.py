@@ -160,6 +160,18 @@ def _change_preprocessing(network: ReSeND | BareBackbone, options: Preprocessing
 
 
 def _build(checkpoint: Checkpoint) -> ReSeND | BareBackbone:
+    try:
+        return _built_as_configured(checkpoint)
+    except CheckpointError as error:
+        if not is_original(checkpoint.path):
+            raise
+        raise CheckpointError(
+            f"{error}; name its architecture with `python -m runtime import {checkpoint.path} "
+            "--out RUN --backbone NAME --num-heads N` and evaluate RUN"
+        ) from error
+
+
+def _built_as_configured(checkpoint: Checkpoint) -> ReSeND | BareBackbone:
     names = {field.name for field in fields(ModelConfig)}
     settings = checkpoint.setting("model") or {}
     try:
@@ -180,15 +192,7 @@ def _build(checkpoint: Checkpoint) -> ReSeND | BareBackbone:
     weights = checkpoint.weights
     if _classifies(checkpoint):
         weights = {name: weights[name] for name in weights if not name.startswith("head.")}
-    try:
-        load_strictly(network, weights, str(checkpoint.path))
-    except CheckpointError as error:
-        if not is_original(checkpoint.path):
-            raise
-        raise CheckpointError(
-            f"{error}; name its architecture with `python -m runtime import {checkpoint.path} "
-            "--out RUN --backbone NAME --num-heads N` and evaluate RUN"
-        ) from error
+    load_strictly(network, weights, str(checkpoint.path))
     return network
 
 

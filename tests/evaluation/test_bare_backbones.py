@@ -191,7 +191,7 @@ def test_bfloat16_is_measured_on_the_cosines(bare, tmp_path):
     [
         ({"backbone": None}, "1 --weights for 0 --backbone"),
         ({"backbone": "test_resnet test_vit"}, "1 --weights for 2 --backbone; give one file for"),
-        ({"backbone": None, "weights": None}, "give a --checkpoint or a --backbone"),
+        ({"backbone": None, "weights": None}, "add --checkpoint or --backbone"),
         ({"backbone": "resnet19"}, "--backbone: timm has no model 'resnet19'"),
         ({"backbone": "resnet18"}, "it is of a different architecture"),
         ({"backbone": "deit_tiny_patch16_224", "image_size": 40}, "choose 32 or 48"),
