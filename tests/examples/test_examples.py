@@ -6,8 +6,10 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import predict
 from evaluation.__main__ import main as evaluation
@@ -18,11 +20,34 @@ from tests.common import ROOT
 EXAMPLES = ROOT / "examples"
 
 
-def test_the_classifier_rejects_novel_characters_more_often_than_known_ones():
-    answers, truth = own_classifier.main(steps=60, num_classes=4)
-    rejected, known = answers == -1, truth < 4
-    assert rejected[~known].float().mean() > rejected[known].float().mean() + 0.1
-    assert (answers == truth)[known].float().mean() > 0.5  # 0.25 by chance
+def checkered(seed: int, domain: str, class_number: int, sample: int) -> Image.Image:
+    """Takes the place of a character: colors of its class, which a few steps learn."""
+    colors = np.random.default_rng(class_number).uniform(40, 215, (4, 4, 3))
+    noise = np.random.default_rng((class_number, sample)).normal(0, 15, (4, 4, 3))
+    return Image.fromarray(np.clip(colors + noise, 0, 255).astype(np.uint8))
+
+
+def test_the_classifier_answers_with_a_known_class_or_that_an_image_is_novel(monkeypatch, capsys):
+    monkeypatch.setattr(own_classifier, "draw", checkered)
+    answers, truth = own_classifier.main(steps=12, num_classes=3)
+    assert torch.bincount(truth).tolist() == [20] * 6
+    assert answers.shape == truth.shape
+    assert set(answers.tolist()) == {-1, 0, 1, 2}
+    rejected, known = answers == -1, truth < 3
+    assert rejected[~known].float().mean() > rejected[known].float().mean() + 0.5
+    assert (answers == truth)[known].float().mean() > 0.7  # 0.33 by chance
+    printed = capsys.readouterr().out
+    assert f"known images accepted: {(~rejected)[known].float().mean():.0%}" in printed
+    assert f"novel images rejected: {rejected[~known].float().mean():.0%}" in printed
+
+
+@pytest.mark.slow
+def test_the_classifier_rejects_most_novel_characters_and_few_known_ones():
+    answers, truth = own_classifier.main()
+    known, accepted = truth < 10, answers >= 0
+    assert accepted[known].float().mean() >= 0.9
+    assert (answers == truth)[known & accepted].float().mean() >= 0.95
+    assert (~accepted)[~known].float().mean() >= 0.8
 
 
 def test_the_classifier_has_at_most_40_lines_of_code():
