@@ -42,7 +42,6 @@ NETWORKS = {
 }
 RULES = (("cosine", None), ("relation-logit", None), ("relation-logit", TOP))
 _CPU = torch.device("cpu")
-_SECONDS = 0.5  # of calls in a round
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,8 @@ class Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="of which the median is taken")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a model's calls in a round")
+    arguments = parser.parse_args()
     rows = [
         _row(name, network, classes, evaluator, top)
         for name, network in _networks().items()
@@ -71,10 +71,10 @@ def main() -> None:
     ]
     sessions = [[_session(model) for model in row.models] for row in rows]
     latencies: list[list[list[float]]] = [[[], []] for _ in rows]
-    for _ in range(rounds):
+    for _ in range(arguments.rounds):
         for row, pair, found in zip(rows, sessions, latencies, strict=True):
             for session, inputs, seconds in zip(pair, row.inputs, found, strict=True):
-                seconds.append(_latency(session, inputs))
+                seconds.append(_latency(session, inputs, arguments.seconds))
     cells = [
         [
             *row.words,
@@ -123,9 +123,9 @@ def _session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _latency(session: onnxruntime.InferenceSession, inputs: np.ndarray) -> float:
+def _latency(session: onnxruntime.InferenceSession, inputs: np.ndarray, seconds: float) -> float:
     (name,) = (given.name for given in session.get_inputs())
-    return seconds_per_call(lambda: session.run(None, {name: inputs}), _CPU, _SECONDS)
+    return seconds_per_call(lambda: session.run(None, {name: inputs}), _CPU, seconds)
 
 
 if __name__ == "__main__":
