@@ -23,7 +23,7 @@ packs/demo/manifest.json: | $(INSTALLED)
 	$(VENV)/bin/python -m sharding demo --out packs/demo
 
 test: $(INSTALLED) lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 install: $(INSTALLED)
 
