@@ -30,9 +30,9 @@ class FeatureDecision(nn.Module):
         options: ``top`` and ``whitening`` are used, as by ``model.evaluators``.
 
     Raises:
-        EvaluatorError: the evaluator needs more than class means, ``top`` is out of range or given
-            to an evaluator that compares by distances, or a relational module or a whitening is
-            missing.
+        EvaluatorError: the evaluator needs more than class means, or for relation-softmax more than
+            one class; ``top`` is out of range or given to an evaluator that compares by distances;
+            or a relational module or a whitening is missing.
     """
 
     def __init__(
@@ -49,6 +49,11 @@ class FeatureDecision(nn.Module):
                 f"choose from {', '.join(BY_MEANS)}"
             )
         self._softmax = evaluator == "relation-softmax"
+        if self._softmax and 1 in (options.top, len(means)):
+            raise EvaluatorError(
+                "relation-softmax over one class is 1 for every image, known or not; compare with "
+                "more classes, or by relation-logit"
+            )
         self._distances: nn.Module
         if evaluator.startswith("relation-"):
             check_top(options.top, len(means))
@@ -99,7 +104,8 @@ class ImageDecision(nn.Module):
 
     def normalized(self, images: Tensor) -> Tensor:
         """The backbone's input, float32 (N, 3, S, S)."""
-        return (images / 255 - self.mean) / self.std
+        # float() is traced with a check of the type, so that a program refuses other images
+        return (images.float() / 255 - self.mean) / self.std
 
 
 class _Cosine(nn.Module):
@@ -145,7 +151,8 @@ class _Relation(nn.Module):
         self.relation = relation
         self.top = None if top in (None, len(means)) else top
         for name, value in first_block(relation, means)._asdict().items():
-            self.register_buffer(name, value.contiguous())
+            # a copy, so that no buffer is a view of a larger tensor
+            self.register_buffer(name, value.clone(memory_format=torch.contiguous_format))
         self.cosine = _Cosine(means, nn.Identity()) if self.top else None
         self.register_buffer("classes", torch.arange(len(means)))
 

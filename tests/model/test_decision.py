@@ -69,6 +69,18 @@ def test_pixels_are_normalized(relation, means):
     torch.testing.assert_close(found, expected)
 
 
+def test_tensors_of_a_decision_share_no_memory(relation, means):
+    decide = FeatureDecision("relation-logit", relation, means[:1], EvaluatorOptions())
+    for buffer in decide.buffers():
+        assert buffer.untyped_storage().nbytes() == buffer.nbytes
+
+
+@pytest.mark.parametrize(("count", "top"), [(CLASSES, 1), (1, None)])
+def test_a_softmax_over_one_class_is_refused(relation, means, count, top):
+    with pytest.raises(EvaluatorError, match="is 1 for every image"):
+        FeatureDecision("relation-softmax", relation, means[:count], EvaluatorOptions(top=top))
+
+
 @pytest.mark.parametrize("name", sorted({*BASELINES, "relation-knn"} - set(BY_MEANS)))
 def test_evaluators_of_single_references_are_refused(relation, means, name):
     with pytest.raises(EvaluatorError, match=f"{name} compares with single references"):
