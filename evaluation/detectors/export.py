@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -58,7 +59,7 @@ def export(folder: Path, config: ExportConfig) -> int:
         UserError: the detector cannot be read or exported, a package is missing, or the file
             exists or cannot be written.
     """
-    _check(config)
+    _check(folder, config)
     with evaluator_errors():
         detector = storage.load(folder, torch.device("cpu")).with_top(config.top)
         model = exported(detector, config.format, features=config.features)
@@ -69,7 +70,11 @@ def export(folder: Path, config: ExportConfig) -> int:
         f"{'features' if config.features else 'images'} {str(model.inputs.dtype)[6:]} (N, {shape}) "
         f"-> normality (N,), class (N,); normality within {model.difference:.1g} of the detector's"
     )
-    print(f"known: normality >= {detector.threshold.value:.6g}; {len(detector.classes)} classes")
+    kept = config.top is not None and not detector.can_rechoose
+    print(
+        f"known: normality >= {detector.threshold.value:.6g}"
+        f"{', as chosen without --top' if kept else ''}; {len(detector.classes)} classes"
+    )
     return 0
 
 
@@ -87,6 +92,8 @@ def exported(detector: Detector, kind: ExportFormat, *, features: bool) -> Expor
         program = torch.export.export(
             module, (inputs[:2],), dynamic_shapes=({0: Dim("batch", min=1)},)
         )
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # would name this machine's folders in the file
         content, run = _FORMATS[kind](program, _metadata(detector, features))
     expected = _expected(detector, module, inputs)
     found = [(run(inputs[:n]) - expected[:n]) / expected[:n].abs().clamp_min(1) for n in _CHECKED]
@@ -128,7 +135,9 @@ def _metadata(detector: Detector, features: bool) -> str:
     )
 
 
-def _check(config: ExportConfig) -> None:
+def _check(folder: Path, config: ExportConfig) -> None:
+    if os.path.realpath(config.out.parent) == os.path.realpath(folder):
+        raise ConfigError(f"{config.out} is in the detector's folder; choose another --out")
     check_free(config.out, config.overwrite)
     if config.format == "onnx":
         missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]

@@ -12,7 +12,7 @@ from runtime.files import write_atomically
 def check_free(path: Path, overwrite: bool) -> None:
     """Raise ConfigError if a file must not be written to ``path``: it is a folder, or exists and
     ``overwrite`` is not set."""
-    if path.is_dir():
+    if os.path.isdir(path):  # never raises, unlike Path.is_dir
         raise ConfigError(f"{path} is a folder; name a file")
     if os.path.lexists(path) and not overwrite:
         raise ConfigError(f"{path} exists; choose another file, or give --overwrite")

@@ -3,17 +3,22 @@
 import importlib.util
 import json
 import logging
+import re
 import subprocess
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from evaluation.__main__ import main
 from evaluation.detectors import export, storage
-from tests.common import files_of
+from model.config import Preprocessing
+from model.transform import prepare
+from tests.common import ROOT, files_of
 from tests.evaluation.conftest import fit_words
 
 CPU = torch.device("cpu")
@@ -93,8 +98,44 @@ def test_a_torch_program_answers_as_the_detector(fitted, tmp_path):
         np.testing.assert_allclose(normality, expected[0], atol=TOLERANCE)
         np.testing.assert_array_equal(nearest, expected[1])
     assert json.loads(files["detector.json"])["classes"] == ["ant", "bee", "cat"]
+    with pytest.raises(RuntimeError, match="dtype"):
+        program.module()(torch.rand(1, 3, 48, 48))  # not 0 .. 255
     # a type of this project's would have to be imported by whoever loads the program
     assert program.call_spec.out_spec.type is tuple
+    assert str(ROOT).encode() not in path.read_bytes()
+
+
+def test_an_onnx_model_names_no_folder(images_model):
+    assert str(ROOT).encode() not in images_model.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"crop_mode": "center", "crop_pct": 0.75, "interpolation": "bicubic"},
+        {"crop_mode": "squash", "crop_pct": 0.75},
+    ],
+)
+def test_the_documented_program_prepares_images_as_the_detector(
+    images_model, image_tree, tmp_path, monkeypatch, changed
+):
+    model = onnx.load(images_model)
+    (described,) = model.metadata_props
+    content = json.loads(described.value)
+    content["preprocessing"] |= changed
+    described.value = json.dumps(content)
+    onnx.save(model, tmp_path / "photos.onnx")
+    photo = Image.open(image_tree / "night" / "ant" / "0.jpg").convert("RGB")
+    photo.resize((192, 128)).save(tmp_path / "holiday.jpg")
+    text = (ROOT / "docs" / "detector.md").read_text()
+    (code,) = re.findall(r"^```python\n(import json.*?)^```", text, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code, "docs/detector.md", "exec"), names)
+    given = torch.from_numpy(np.array(Image.open("holiday.jpg"))).permute(2, 0, 1)
+    wanted = {**content["preprocessing"], "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    expected = 255 * prepare(given, Preprocessing(**wanted)).numpy()
+    np.testing.assert_allclose(names["images"][0], expected, atol=2)
 
 
 def test_an_onnx_model_needs_nothing_of_this_project(images_model, relational, tmp_path):
@@ -127,6 +168,13 @@ def test_with_fewer_classes_the_threshold_is_chosen_again(relational):
     found = few.novelty.fit(others.features, others.labels)
     normality = found.score(references.features[references.held_out]).normality
     assert few.threshold.value == normality.min().item()  # 95 % of 6 are all of them
+
+
+def test_a_threshold_that_is_kept_is_said_to_be(run_folder, pack_path, tmp_path, capsys):
+    means = tmp_path / "means"
+    assert main(fit_words(run_folder, pack_path, means, "--prototypes-only")) == 0
+    exported(means, tmp_path / "m.pt2", "--format", "torch", "--features", "--top", "2")
+    assert ", as chosen without --top; 3 classes" in capsys.readouterr().out
 
 
 def test_softmax_over_fewer_classes_needs_images_for_another_threshold(
@@ -192,10 +240,20 @@ def test_a_file_is_replaced_only_if_asked(fitted, tmp_path, detector_refusal):
     assert torch.export.load(path)
 
 
-@pytest.mark.parametrize(("place", "message"), [(".", "is a folder"), ("file/m", "cannot write")])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [(".", "is a folder"), ("file/m", "cannot write"), ("m" * 300, "cannot write")],
+)
 def test_a_place_that_cannot_be_written_is_named(
     fitted, tmp_path, detector_refusal, place, message
 ):
     (tmp_path / "file").write_text("")
     words = ["export", fitted, "--out", tmp_path / place, "--format", "torch", "--features"]
     assert message in detector_refusal(*words)
+
+
+def test_a_file_of_the_detector_is_not_replaced(fitted, detector_refusal):
+    before = files_of(fitted)
+    words = ["export", fitted, "--out", fitted / "detector.json", "--overwrite"]
+    assert "is in the detector's folder" in detector_refusal(*words)
+    assert files_of(fitted) == before
