@@ -61,6 +61,11 @@ def fit(config: FitConfig) -> int:
     threshold_set = _threshold_set(config, known)
     with only_process(config) as process, evaluator_errors():
         named, evaluator = _network(config, process)
+        if evaluator == "relation-softmax" and len(known.classes) == 1:
+            raise ConfigError(
+                "relation-softmax over one class is 1 for every image, known or not; give "
+                "references of more classes, or choose relation-logit"
+            )
         network = named.trained
         features = ReferenceFeatures(network, config, process)
         references = features.references(known)

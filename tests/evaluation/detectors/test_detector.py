@@ -334,6 +334,13 @@ def test_the_only_class_cannot_be_removed(changeable, detector_refusal):
     assert "only class" in detector_refusal("remove-class", changeable, "cat")
 
 
+def test_a_softmax_over_one_class_is_refused(run_folder, image_tree, tmp_path, detector_refusal):
+    shutil.copytree(image_tree / "day" / "ant", tmp_path / "known" / "ant")
+    words = fit_words(run_folder, tmp_path / "known", tmp_path / "out")
+    line = detector_refusal(*words, "--evaluator", "relation-softmax")
+    assert "relation-softmax over one class is 1 for every image" in line
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
