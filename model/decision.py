@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from model.config import BY_MEANS, WHITENED_COSINE, EvaluatorOptions, Preprocessing
 from model.errors import EvaluatorError
-from model.intermediates import check_top
+from model.intermediates import check_distinguishes, check_top
 from model.relation import RelationalTransformer
 from model.scoring import max_logit, max_softmax
 from model.shared_head import FirstBlock, all_logits, first_block, pair_logits
@@ -49,11 +49,7 @@ class FeatureDecision(nn.Module):
                 f"choose from {', '.join(BY_MEANS)}"
             )
         self._softmax = evaluator == "relation-softmax"
-        if self._softmax and 1 in (options.top, len(means)):
-            raise EvaluatorError(
-                "relation-softmax over one class is 1 for every image, known or not; compare with "
-                "more classes, or by relation-logit"
-            )
+        check_distinguishes(evaluator, min(options.top or len(means), len(means)))
         self._distances: nn.Module
         if evaluator.startswith("relation-"):
             check_top(options.top, len(means))
@@ -71,10 +67,9 @@ class FeatureDecision(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Normality, float32 (N,), high for known, and the nearest known class, int64 (N,), of
         ``features``, float32 (N, D)."""
-        distances, classes = self._distances(features)
+        distances = self._distances(features)
         normality = max_softmax(distances) if self._softmax else max_logit(distances)
-        nearest = distances.argmin(dim=1, keepdim=True)
-        return normality, classes.expand_as(distances).gather(1, nearest).squeeze(1)
+        return normality, distances.argmin(dim=1)
 
 
 class ImageDecision(nn.Module):
@@ -109,64 +104,57 @@ class ImageDecision(nn.Module):
 
 
 class _Cosine(nn.Module):
-    """Cosine distances (N, K) after the map ``space``, and the classes 0 .. K-1."""
+    """Cosine distances (N, K) after the map ``space``."""
 
     means: Tensor
-    classes: Tensor
 
     def __init__(self, means: Tensor, space: nn.Module) -> None:
         super().__init__()
         self.space = space
         self.register_buffer("means", functional.normalize(space(means), dim=1))
-        self.register_buffer("classes", torch.arange(len(means)))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        directions = functional.normalize(self.space(features), dim=1)
-        return 1 - directions @ self.means.T, self.classes
+    def forward(self, features: Tensor) -> Tensor:
+        return 1 - functional.normalize(self.space(features), dim=1) @ self.means.T
 
 
 class _Euclidean(nn.Module):
-    """Euclidean distances (N, K), and the classes 0 .. K-1."""
+    """Euclidean distances (N, K)."""
 
     means: Tensor
-    classes: Tensor
 
     def __init__(self, means: Tensor) -> None:
         super().__init__()
         self.register_buffer("means", means)
-        self.register_buffer("classes", torch.arange(len(means)))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return (features[:, None] - self.means).square().sum(dim=2).sqrt(), self.classes
+    def forward(self, features: Tensor) -> Tensor:
+        return (features[:, None] - self.means).square().sum(dim=2).sqrt()
 
 
 class _Relation(nn.Module):
-    """Relational logits (N, K) and the classes 0 .. K-1, or logits (N, n) and the classes (N, n)
-    that are nearest by cosine."""
-
-    classes: Tensor
+    """Relational logits (N, K); with ``top``, infinite to classes beyond the nearest by cosine."""
 
     def __init__(self, relation: RelationalTransformer, means: Tensor, top: int | None) -> None:
         super().__init__()
         self.relation = relation
+        self.num_classes = len(means)
         self.top = None if top in (None, len(means)) else top
         for name, value in first_block(relation, means)._asdict().items():
             # a copy, so that no buffer is a view of a larger tensor
             self.register_buffer(name, value.clone(memory_format=torch.contiguous_format))
         self.cosine = _Cosine(means, nn.Identity()) if self.top else None
-        self.register_buffer("classes", torch.arange(len(means)))
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor) -> Tensor:
         images = first_block(self.relation, features)
         means = FirstBlock(*(getattr(self, name) for name in FirstBlock._fields))
         if self.cosine is None:
-            return all_logits(self.relation, images, means), self.classes
-        distances, _ = self.cosine(features)
-        chosen = distances.topk(self.top, dim=1, largest=False).indices
+            return all_logits(self.relation, images, means)
+        to_means = self.cosine(features)
+        chosen = to_means.topk(self.top, dim=1, largest=False).indices
         both = FirstBlock(*map(torch.cat, zip(means, images, strict=True)))
-        rows = len(self.classes) + torch.arange(features.shape[0], device=features.device)
+        rows = self.num_classes + torch.arange(features.shape[0], device=features.device)
         left = rows[:, None].expand_as(chosen).flatten()
-        return pair_logits(self.relation, both, left, chosen.flatten()).view_as(chosen), chosen
+        logits = pair_logits(self.relation, both, left, chosen.flatten()).view_as(chosen)
+        return torch.full_like(to_means, torch.inf).scatter(1, chosen, logits)
 
 
 def _needed(module: M | None, evaluator: str) -> M:

@@ -183,3 +183,13 @@ def check_top(count: int | None, num_classes: int) -> None:
             f"top is {count}, but there are {num_classes} known classes; choose between 1 and "
             f"{num_classes}"
         )
+
+
+def check_distinguishes(evaluator: str, num_classes: int) -> None:
+    """Raise EvaluatorError if a score of the softmax over ``num_classes`` is the same for every
+    image."""
+    if evaluator == "relation-softmax" and num_classes == 1:
+        raise EvaluatorError(
+            "relation-softmax over one class is 1 for every image, known or not; compare with more "
+            "classes, or by relation-logit"
+        )

@@ -38,6 +38,7 @@ from model.config import (
     ModelConfig,
     PreprocessingOptions,
 )
+from model.intermediates import check_distinguishes
 from model.whitening import Whitening
 from pipelines.pack import Pack
 from pipelines.selection import Selection
@@ -61,11 +62,7 @@ def fit(config: FitConfig) -> int:
     threshold_set = _threshold_set(config, known)
     with only_process(config) as process, evaluator_errors():
         named, evaluator = _network(config, process)
-        if evaluator == "relation-softmax" and len(known.classes) == 1:
-            raise ConfigError(
-                "relation-softmax over one class is 1 for every image, known or not; give "
-                "references of more classes, or choose relation-logit"
-            )
+        check_distinguishes(evaluator, len(known.classes))
         network = named.trained
         features = ReferenceFeatures(network, config, process)
         references = features.references(known)
