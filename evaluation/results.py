@@ -25,6 +25,7 @@ METRICS = (
     "open_set_accuracy",
     "h_score",
 )
+LOWER_IS_BETTER = ("fpr95", "fpr95_original")
 ByEvaluator = dict[str, dict[str, float]]
 _AVERAGED = tuple(name for name in METRICS if name not in ("auroc_low", "auroc_high"))
 

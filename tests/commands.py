@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -63,6 +63,14 @@ class Outcome:
     hung: bool
     memory: int
     seconds: float
+
+    def failures(self, statuses: Collection[int]) -> list[str]:
+        """How it broke what every command promises, or that it exited with none of ``statuses``."""
+        found = self.breaches()
+        if self.status not in statuses and not found:
+            last = (self.stderr or self.stdout).strip()[-150:]
+            found.append(f"exit {self.status} instead of {sorted(statuses)}: {last!r}")
+        return found
 
     def breaches(self) -> list[str]:
         """How it broke what every command promises, whatever the command reads."""

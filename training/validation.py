@@ -9,7 +9,7 @@ import torch
 from evaluation.benchmark import BenchmarkConfig, run_benchmark
 from evaluation.extractor import ExtractionConfig, FeatureExtractor
 from evaluation.protocol import Protocol
-from evaluation.results import means
+from evaluation.results import LOWER_IS_BETTER, means
 from evaluation.trained import TrainedNetwork
 from model.config import NEED_CLASSIFIER, RENAMED_EVALUATORS, WHITENED_COSINE
 from model.errors import EvaluatorError
@@ -24,7 +24,6 @@ from training.config import TrainConfig
 from training.output_config import CheckpointConfig
 
 _METRICS = ("auroc", "fpr95", "aupr_known", "aupr_unknown", "accuracy")
-_LOWER_IS_BETTER = ("fpr95",)
 
 
 class Validation:
@@ -71,7 +70,7 @@ class Validation:
 
     def to_choose_by(self) -> tuple[set[str], str]:
         """The metrics of ``measure`` of which higher is better, and their names in short."""
-        metrics = [metric for metric in _METRICS if metric not in _LOWER_IS_BETTER]
+        metrics = [metric for metric in _METRICS if metric not in LOWER_IS_BETTER]
         pairs = itertools.product(metrics, self._evaluators)
         means = {f"validation/{metric}/{evaluator}" for metric, evaluator in pairs}
         of_targets = {f"{name}/{target}" for name in means for target in self._targets}

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from evaluation.benchmark import BenchmarkResult
 from evaluation.report.text import plain
-from evaluation.results import ByEvaluator, common_groups, means, settings
+from evaluation.results import LOWER_IS_BETTER, ByEvaluator, common_groups, means, settings
 
 MEAN, STD = "mean", "std"
 VALUES = {
@@ -23,7 +23,6 @@ VALUES = {
     "open_set_accuracy": "open-set accuracy",
     "h_score": "H-score",
 }
-_LOWER_IS_BETTER = ("fpr95", "fpr95_original")
 _TERMINAL = {
     "auroc": "AUROC",
     "interval": "95 % CI",
@@ -156,7 +155,7 @@ def _rows(parts: Sequence[tuple[str, _Part]]) -> list[Row]:
 def _cells(column: str, metrics: Sequence[dict[str, float]], comparable: bool) -> list[Cell]:
     """A column; nothing is best where all are equal."""
     texts = [_text(values, column) for values in metrics]
-    best = min(texts) if column in _LOWER_IS_BETTER else max(texts)
+    best = min(texts) if column in LOWER_IS_BETTER else max(texts)
     marked = comparable and column != "interval" and len(set(texts)) > 1
     return [Cell(text, marked and text == best) for text in texts]
 

@@ -42,10 +42,7 @@ def run_commands(kit: Kit, step: str) -> dict[str, Command]:
 
 def problems(kit: Kit, outcome: Outcome, expectation: Expectation) -> list[str]:
     name, out = outcome.command.name, kit.room.parent / "out"
-    found = outcome.breaches()
-    if outcome.status not in expectation.of(name) and not found:
-        last = (outcome.stderr or outcome.stdout).strip()[-150:]
-        found.append(f"exit {outcome.status} instead of {sorted(expectation.of(name))}: {last!r}")
+    found = outcome.failures(expectation.of(name))
     if outcome.status == GOOD and expectation.results:
         if name.startswith("evaluate") and not same_scores(out / name / "results", kit.results):
             found.append("gives other scores without a word")

@@ -68,10 +68,7 @@ def same_predictions(found: Path, expected: Path) -> bool:
 
 def problems(outcome: Outcome, expectation: Expectation, out: Path, fitted: Fitted) -> list[str]:
     name = outcome.command.name
-    found = outcome.breaches()
-    if outcome.status not in expectation.of(name) and not found:
-        last = (outcome.stderr or outcome.stdout).strip()[-150:]
-        found.append(f"exit {outcome.status} instead of {sorted(expectation.of(name))}: {last!r}")
+    found = outcome.failures(expectation.of(name))
     if name == "predict" and outcome.status != GOOD and out.exists():
         found.append("fails and leaves predictions")
     compared = name == "predict" and outcome.status == GOOD and expectation.results

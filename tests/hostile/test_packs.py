@@ -51,10 +51,7 @@ def pack_commands(kit: Kit, pack: Path, out: Path) -> dict[str, Command]:
 def problems(kit: Kit, out: Path, outcome: Outcome, expectation: Expectation) -> list[str]:
     """How a command broke its expectation or what every command promises."""
     name = outcome.command.name
-    found = outcome.breaches()
-    if outcome.status not in expectation.of(name) and not found:
-        last = (outcome.stderr or outcome.stdout).strip()[-150:]
-        found.append(f"exit {outcome.status} instead of {sorted(expectation.of(name))}: {last!r}")
+    found = outcome.failures(expectation.of(name))
     if outcome.status == GOOD and expectation.results:
         if name == "evaluate" and not same_scores(out / name / "results", kit.results):
             found.append("gives other scores without a word")
